@@ -1,0 +1,65 @@
+# Everything runs in a virtual environment of its own; only Python and make are needed before.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python -W ignore::UserWarning
+
+# Threads that wait for others give their core away: with the default, two trainings on the same
+# cores run tens of times slower than one after the other.
+export OMP_WAIT_POLICY := passive
+
+DEMO := work_dirs/mask_rcnn_vanillanet13_shapes
+DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes.py
+SOURCES := $(shell find configs mmvanilla -name '*.py')
+
+.PHONY: help env demo lint test test-slow bench clean
+
+help:
+	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
+	@echo 'make demo       train a small Mask R-CNN on generated shapes, test it, draw the results'
+	@echo 'make lint       check the style'
+	@echo 'make test       lint and test, without the slow tests'
+	@echo 'make test-slow  the slow tests: minutes of training'
+	@echo 'make bench      the benchmarks'
+	@echo 'make clean      remove what the demo made'
+
+env: $(VENV)/complete
+
+$(VENV)/complete: requirements.txt setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement requirements.txt
+	$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+data/shapes/shapes.json: mmvanilla/datasets/shapes.py | env
+	$(RUN) tools/make_shapes.py --out data/shapes
+	touch $@
+
+$(DEMO)/last_checkpoint: data/shapes/shapes.json $(SOURCES)
+	rm -rf $(DEMO)
+	$(RUN) tools/train.py $(DEMO_CONFIG)
+
+$(DEMO)/curve.png: $(DEMO)/last_checkpoint
+	$(RUN) tools/test.py $(DEMO_CONFIG) `cat $(DEMO)/last_checkpoint` --show-dir $(CURDIR)/$(DEMO)/predictions
+	$(RUN) tools/plot_log.py $(DEMO) --out $@
+
+demo: env $(DEMO)/curve.png
+	@echo
+	@echo 'Shapes, with their annotation:           data/shapes/preview.png'
+	@echo 'Ground truth (left), prediction (right): $(DEMO)/predictions/*.png'
+	@echo 'Training curve:                          $(DEMO)/curve.png'
+
+lint: env
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+test: lint
+	$(RUN) -m pytest -m 'not slow'
+
+test-slow: env
+	$(RUN) -m pytest -m slow
+
+bench: env
+	$(RUN) benchmarks/roi_align.py
+
+clean:
+	rm -rf data/shapes $(DEMO)
