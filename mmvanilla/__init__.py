@@ -1,0 +1,19 @@
+"""VanillaNet for OpenMMLab; importing this package registers everything it brings."""
+
+try:
+    import mmcv  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        'mmvanilla needs mmcv 2.1.0: install `mmvanilla[lite]` (mmcv-lite, nothing to compile) '
+        'or a compiled mmcv'
+    ) from error
+
+from . import ops
+
+ops.install()  # before anything imports mmcv.ops
+
+from . import checkpoint, engine  # noqa: E402
+from .models import ARCHS, VanillaNet  # noqa: E402
+from .version import __version__  # noqa: E402
+
+__all__ = ['ARCHS', 'VanillaNet', '__version__', 'checkpoint', 'engine', 'ops']

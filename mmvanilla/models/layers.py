@@ -1,0 +1,168 @@
+"""The parts of VanillaNet: series activation and stage, each in its training and deploy form.
+
+The module and parameter names are those of the published checkpoints, so that these load as they
+are. Reference: Chen et al., VanillaNet: the Power of Minimalism in Deep Learning,
+https://arxiv.org/abs/2305.12972, sections 3.1 (deep training) and 3.2 (series activation).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from torch import Tensor, nn
+
+
+def conv_norm(in_channels: int, out_channels: int, norm_cfg: dict, **conv: int) -> nn.Sequential:
+    """Build a convolution (with a bias) followed by a norm layer.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        norm_cfg: Config of the norm layer.
+        **conv: ``kernel_size`` (default 1), ``stride``, ``padding`` of the convolution.
+    """
+    return nn.Sequential(
+        build_conv(in_channels, out_channels, **conv),
+        build_norm_layer(norm_cfg, out_channels)[1],
+    )
+
+
+def build_conv(in_channels: int, out_channels: int, kernel_size: int = 1, **conv: int) -> nn.Conv2d:
+    """Build a convolution, 1x1 unless said, that keeps the scale of what it gets (Kaiming, fan in).
+
+    So features neither vanish nor grow with depth, also where no norm layer rescales them.
+    """
+    layer = nn.Conv2d(in_channels, out_channels, kernel_size, **conv)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def deep_training_act(x: Tensor, act_learn: float) -> Tensor:
+    """Apply the activation that deep training anneals away (paper, section 3.1).
+
+    It is (1 - act_learn) * relu(x) + act_learn * x: at 0 a ReLU, at 1 the identity, which costs
+    nothing, neither time nor memory for the backward pass.
+    """
+    return x if act_learn == 1 else F.leaky_relu(x, act_learn)
+
+
+class SeriesActivation(nn.Module):
+    """Series activation: a sum of shifted, scaled ReLUs, i.e. a depthwise convolution after a ReLU.
+
+    Training form: ``norm(depthwise(relu(x)))``; deploy form: ``depthwise(relu(x)) + bias``.
+    Input and output have shape (N, C, H, W).
+
+    Args:
+        channels: Number of channels C.
+        act_num: Half the width n of the window; the kernel is (2n + 1) x (2n + 1).
+        norm_cfg: Config of the norm layer, unused in deploy form.
+        deploy: Build the deploy form.
+    """
+
+    def __init__(self, channels: int, act_num: int, norm_cfg: dict, deploy: bool = False) -> None:
+        super().__init__()
+        kernel_size = 2 * act_num + 1
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
+        nn.init.kaiming_normal_(self.weight, nonlinearity='relu')
+        if deploy:
+            self.bias = nn.Parameter(torch.zeros(channels))
+            self.bn = nn.Identity()
+        else:
+            self.bias = None
+            self.bn = build_norm_layer(norm_cfg, channels)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H, W)."""
+        padding = self.weight.shape[-1] // 2
+        x = F.conv2d(F.relu(x), self.weight, self.bias, padding=padding, groups=len(self.weight))
+        return self.bn(x)
+
+
+class AdaptivePool(nn.Module):
+    """Max-pool (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)), adaptively.
+
+    The ``ada`` variant pools 75 x 75 to 38, 19 and 10; this is how it extends to any size.
+
+    Args:
+        stride: Ratio of the input's size to the output's.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool (N, C, H, W)."""
+        return F.adaptive_max_pool2d(x, [math.ceil(side / self.stride) for side in x.shape[-2:]])
+
+
+def build_pool(stride: int, ada_pool: bool) -> nn.Module:
+    """Build what reduces the resolution by ``stride``; at stride 1 that is nothing."""
+    if stride == 1:
+        return nn.Identity()
+    return AdaptivePool(stride) if ada_pool else nn.MaxPool2d(stride)
+
+
+class Stage(nn.Module):
+    """One layer of VanillaNet in training form: two 1x1 convolutions, a pool, a series activation.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Reduction of the resolution.
+        act_num: See :class:`SeriesActivation`.
+        norm_cfg: Config of the norm layers.
+        ada_pool: Pool adaptively.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        act_num: int,
+        norm_cfg: dict,
+        ada_pool: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv_norm(in_channels, in_channels, norm_cfg)
+        self.conv2 = conv_norm(in_channels, out_channels, norm_cfg)
+        self.pool = build_pool(stride, ada_pool)
+        self.act = SeriesActivation(out_channels, act_num, norm_cfg)
+
+    def forward(self, x: Tensor, act_learn: float = 1.0) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride).
+
+        Args:
+            x: The input.
+            act_learn: The deep-training weight, 0 (a ReLU between the convolutions) to 1 (nothing).
+        """
+        x = deep_training_act(self.conv1(x), act_learn)
+        return self.act(self.pool(self.conv2(x)))
+
+
+class DeployStage(nn.Module):
+    """One layer of VanillaNet in deploy form: one 1x1 convolution, a pool, a series activation.
+
+    Takes the arguments of :class:`Stage`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        act_num: int,
+        norm_cfg: dict,
+        ada_pool: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = build_conv(in_channels, out_channels)
+        self.pool = build_pool(stride, ada_pool)
+        self.act = SeriesActivation(out_channels, act_num, norm_cfg, deploy=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        return self.act(self.pool(self.conv(x)))

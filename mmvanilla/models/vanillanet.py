@@ -1,0 +1,273 @@
+"""VanillaNet, the backbone."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ..checkpoint.published import fit
+from .layers import DeployStage, SeriesActivation, Stage, build_conv, conv_norm, deep_training_act
+
+# Paper, table 3. From depth 7 on a net differs from the next by one more 2048-channel layer.
+ARCHS: dict[str, dict] = {
+    '5': dict(dims=(512, 1024, 2048, 4096), strides=(2, 2, 2)),
+    '6': dict(dims=(512, 1024, 2048, 4096, 4096), strides=(2, 2, 2, 1)),
+    **{
+        str(depth): dict(
+            dims=(512, 512, 1024, *[2048] * (depth - 6), 4096, 4096),
+            strides=(1, 2, 2, *[1] * (depth - 7), 2, 1),
+        )
+        for depth in range(7, 14)
+    },
+}
+_WIDE = dict(
+    dims=tuple(dim * 3 // 2 for dim in ARCHS['13']['dims']), strides=ARCHS['13']['strides']
+)
+ARCHS['13-x1.5'] = _WIDE
+ARCHS['13-x1.5-ada'] = dict(**_WIDE, ada_pool=True)
+
+
+def parse_arch(arch: str | int | dict) -> dict:
+    """Return ``dims``, ``strides`` and ``ada_pool`` of an architecture.
+
+    Args:
+        arch: A key of :data:`ARCHS`, an int such as 13, or a dict with ``dims`` (channels of the
+            stem and of every stage), ``strides`` (of every stage) and, optionally, ``ada_pool``.
+
+    Raises:
+        ValueError: If the name is unknown or the dict does not describe a net.
+    """
+    if not isinstance(arch, dict):
+        if str(arch) not in ARCHS:
+            raise ValueError(
+                f'arch of VanillaNet is {arch!r}, expected one of {", ".join(ARCHS)} '
+                'or a dict with dims, strides and ada_pool'
+            )
+        arch = ARCHS[str(arch)]
+    if not {'dims', 'strides'} <= set(arch) <= {'dims', 'strides', 'ada_pool'}:
+        raise ValueError(
+            f'arch of VanillaNet has the keys {sorted(map(str, arch))}, '
+            'expected dims, strides and optionally ada_pool'
+        )
+    for key in ('dims', 'strides'):
+        values = arch[key]
+        if not (isinstance(values, Sequence) and all(is_int(v) and v > 0 for v in values)):
+            raise ValueError(f'{key} of arch is {values!r}, expected a list of positive integers')
+    if not len(arch['dims']) == len(arch['strides']) + 1 > 1:
+        raise ValueError(
+            f'arch has {len(arch["dims"])} dims and {len(arch["strides"])} strides, expected a dim '
+            'for the stem and one for each stride, of which there is at least one'
+        )
+    return dict(
+        dims=tuple(arch['dims']),
+        strides=tuple(arch['strides']),
+        ada_pool=bool(arch.get('ada_pool', False)),
+    )
+
+
+def is_int(value: object) -> bool:
+    """Tell whether a value is an integer and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@MODELS.register_module()
+class VanillaNet(BaseModule):
+    """VanillaNet, a backbone of plain convolutions (https://arxiv.org/abs/2305.12972).
+
+    Args:
+        arch: '5' ... '13', '13-x1.5' or '13-x1.5-ada' (or an int such as 13), or a dict with
+            ``dims``, ``strides`` and ``ada_pool`` for a net of one's own; see :func:`parse_arch`.
+        out_indices: The resolution levels to return, ascending: level 0, 1, 2, 3 is the last output
+            at stride 4, 8, 16, 32 (3, 6, 12, 24 where ``ada_pool`` is set), be it a stage's or, for
+            level 0 of the nets of depth 5 and 6, the stem's.
+        act_num: Half the width n of the series activation's (2n + 1) x (2n + 1) window: 3 in the
+            published ImageNet nets, 4 in the published detectors.
+        in_channels: Channels of the input image.
+        norm_cfg: Config of the norm layers; ``eps`` is 1e-6 unless given.
+        frozen_stages: -1 trains everything, 0 freezes the stem, k freezes the stem and every stage
+            up to the output of level k - 1 (as ``frozen_stages=k`` does in ResNet).
+        norm_eval: Keep the batch norms' statistics as they are while training.
+        with_cp: Recompute the stages in the backward pass to save memory. As in ResNet, the second
+            forward pass of a stage in training updates its batch norms' statistics once more.
+        deploy: Build the deploy form: one convolution a layer and no norm.
+        init_cfg: Config of the initialisation; None keeps Kaiming's random weights.
+
+    Raises:
+        ValueError: If an argument is out of its range; the message says which and what is expected.
+
+    Example:
+        >>> net = VanillaNet('13', act_num=4)
+        >>> [tuple(f.shape) for f in net(torch.rand(1, 3, 64, 96))]
+        [(1, 512, 16, 24), (1, 1024, 8, 12), (1, 2048, 4, 6), (1, 4096, 2, 3)]
+    """
+
+    def __init__(
+        self,
+        arch: str | int | dict = '13',
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        act_num: int = 3,
+        in_channels: int = 3,
+        norm_cfg: dict = dict(type='BN', eps=1e-6),  # noqa: B006 - read, never written
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        deploy: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        arch = parse_arch(arch)
+        dims, strides, ada_pool = arch['dims'], arch['strides'], arch['ada_pool']
+        if not is_int(act_num) or act_num < 0:
+            raise ValueError(f'act_num is {act_num!r}, expected an integer of at least 0')
+        if not is_int(in_channels) or in_channels < 1:
+            raise ValueError(f'in_channels is {in_channels!r}, expected an integer of at least 1')
+
+        # The index of the last output of every resolution; -1 is the stem.
+        ends = [i - 1 for i, stride in enumerate(strides) if stride > 1] + [len(strides) - 1]
+        self._check_levels(out_indices, frozen_stages, len(ends))
+        self.arch = arch
+        self.out_indices = tuple(out_indices)
+        self.out_stages = tuple(ends[level] for level in out_indices)
+        self.out_channels = tuple(dims[i + 1] for i in self.out_stages)
+        self.in_channels = in_channels
+        self.frozen_stages = frozen_stages
+        # How many of the stages are frozen; -1 leaves the stem free as well.
+        self.num_frozen = (
+            ([0] + [end + 1 for end in ends])[frozen_stages] if frozen_stages >= 0 else -1
+        )
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.deploy = deploy
+
+        norm_cfg = {'eps': 1e-6, **norm_cfg}
+        stem = dict(kernel_size=4, **(dict(stride=3, padding=1) if ada_pool else dict(stride=4)))
+        self.min_size = stem['stride'] * math.prod(strides)
+        if deploy:
+            self.stem = nn.Sequential(
+                build_conv(in_channels, dims[0], **stem),
+                SeriesActivation(dims[0], act_num, norm_cfg, deploy=True),
+            )
+        else:
+            self.stem1 = conv_norm(in_channels, dims[0], norm_cfg, **stem)
+            self.stem2 = conv_norm(dims[0], dims[0], norm_cfg)
+            self.stem2.append(SeriesActivation(dims[0], act_num, norm_cfg))
+            self.register_buffer('_act_learn', torch.tensor(1.0))
+        stage = DeployStage if deploy else Stage
+        self.stages = nn.ModuleList(
+            stage(*channels, stride, act_num, norm_cfg, ada_pool)
+            for channels, stride in zip(pairwise(dims), strides, strict=True)
+        )
+        self._freeze_stages()
+
+    @staticmethod
+    def _check_levels(out_indices: Sequence[int], frozen_stages: int, num_levels: int) -> None:
+        if not (
+            isinstance(out_indices, Sequence)
+            and len(out_indices) > 0
+            and all(is_int(i) and 0 <= i < num_levels for i in out_indices)
+            and all(a < b for a, b in pairwise(out_indices))
+        ):
+            raise ValueError(
+                f'out_indices is {out_indices!r}, expected ascending resolution levels '
+                f'from 0 to {num_levels - 1}, such as {tuple(range(num_levels))}'
+            )
+        if not is_int(frozen_stages) or not -1 <= frozen_stages <= num_levels:
+            raise ValueError(
+                f'frozen_stages is {frozen_stages!r}, expected -1 (train all), 0 (freeze the stem) '
+                f'or a number of resolution levels up to {num_levels}'
+            )
+
+    @property
+    def act_learn(self) -> float:
+        """The deep-training weight, from 0 to 1; 1 in deploy form.
+
+        It is kept as a buffer, so that checkpoints, averaged copies and other devices carry it.
+        """
+        return 1.0 if self.deploy else self._act_learn.item()
+
+    @act_learn.setter
+    def act_learn(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f'act_learn is {value!r}, expected a number from 0 to 1')
+        if self.deploy and value != 1:
+            raise ValueError(
+                f'act_learn is {value!r}, expected 1, the only one of a deploy-form net'
+            )
+        if not self.deploy:
+            self._act_learn.fill_(value)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+        fit(state_dict, self, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of the levels in ``out_indices``.
+
+        Args:
+            x: Images, (N, in_channels, H, W), H and W at least the net's stride (32).
+
+        Returns:
+            One tensor a level, (N, out_channels[k], H / stride, W / stride), strides 4, 8, 16, 32.
+
+        Raises:
+            ValueError: If the images have another channel count or are smaller than the stride.
+        """
+        self._check_input(x)
+        if x.device.type == 'cpu':
+            # Depthwise convolutions, backward above all, are several times faster in this layout.
+            x = x.contiguous(memory_format=torch.channels_last)
+        act_learn = self.act_learn
+        x = self._stem(x, act_learn)
+        outs = [x] if -1 in self.out_stages else []
+        for i in range(self.out_stages[-1] + 1):
+            x = self._stage(i, x, act_learn)
+            if i in self.out_stages:
+                outs.append(x)
+        return tuple(outs)
+
+    def _stem(self, x: Tensor, act_learn: float) -> Tensor:
+        if self.deploy:
+            return self.stem(x)
+        return self.stem2(deep_training_act(self.stem1(x), act_learn))
+
+    def _stage(self, i: int, x: Tensor, act_learn: float) -> Tensor:
+        args = (x,) if self.deploy else (x, act_learn)
+        if self.with_cp and x.requires_grad:
+            return checkpoint(self.stages[i], *args, use_reentrant=False)
+        return self.stages[i](*args)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'VanillaNet got an input of shape {tuple(x.shape)}, '
+                f'expected (N, {self.in_channels}, H, W)'
+            )
+        if min(x.shape[-2:]) < self.min_size:
+            raise ValueError(
+                f'VanillaNet got images of {x.shape[-2]} x {x.shape[-1]} pixels, smaller than its '
+                f'stride of {self.min_size}; enlarge or pad them'
+            )
+
+    def _freeze_stages(self) -> None:
+        if self.num_frozen < 0:
+            return
+        stem = [self.stem] if self.deploy else [self.stem1, self.stem2]
+        for module in [*stem, *self.stages[: self.num_frozen]]:
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'VanillaNet':
+        """Switch to training mode, frozen stages and (with ``norm_eval``) batch norms excepted."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
