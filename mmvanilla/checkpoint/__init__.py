@@ -1,0 +1,5 @@
+"""Checkpoints: reading them without running code, and the formats they were published in."""
+
+from .loading import CheckpointError, load_from_local, load_url
+
+__all__ = ['CheckpointError', 'load_from_local', 'load_url']

@@ -1,0 +1,120 @@
+"""The formats in which VanillaNet's weights were published, and how they fit a net.
+
+ImageNet nets are ``{'model': ..., 'model_ema': ...}`` with the bare names of backbone and head;
+detectors are ``{'meta': ..., 'state_dict': ...}`` with the backbone's names behind ``backbone.``.
+"""
+
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+PARTS = ('stem.', 'stem1.', 'stem2.', 'stages.')
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be used as a checkpoint."""
+
+
+def to_state_dict(checkpoint: dict) -> dict:
+    """Bring an ImageNet checkpoint into OpenMMLab's form; leave every other as it is.
+
+    The averaged weights are preferred. The backbone's names get the prefix ``backbone.`` and the
+    head's ``head.``, as in a classifier of mmpretrain.
+
+    Args:
+        checkpoint: What was in the file.
+    """
+    if 'state_dict' in checkpoint:
+        return checkpoint
+    weights = checkpoint.get('model_ema') or checkpoint.get('model') or checkpoint
+    if not isinstance(weights, dict) or not any(str(name).startswith(PARTS) for name in weights):
+        return checkpoint
+    return dict(
+        state_dict={
+            ('backbone.' if name.startswith(PARTS) else 'head.') + name: value
+            for name, value in weights.items()
+        }
+    )
+
+
+def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:
+    """Make a state dict fit a VanillaNet, in place, or refuse it.
+
+    Kernels of a smaller ``act_num`` are padded with zeros, which leaves the function unchanged.
+    Counters of batches and the deep-training weight may lack. Where the backbone itself is loaded,
+    its names may carry the prefix ``backbone.``, and what belongs to heads is dropped.
+
+    Args:
+        state_dict: What is about to be loaded, as ``_load_from_state_dict`` gets it.
+        net: The VanillaNet.
+        prefix: Name of the net in the model, with its dot; '' if it is the model.
+
+    Raises:
+        CheckpointError: If a tensor is missing or has another shape, or belongs to a deeper net.
+    """
+    if not prefix:
+        _keep_backbone(state_dict)
+    expected = {prefix + name: value for name, value in net.state_dict(keep_vars=True).items()}
+    _check_form(state_dict, net, prefix)
+    padded = 0
+    for name, value in expected.items():
+        if name not in state_dict:
+            if not name.endswith(('num_batches_tracked', '_act_learn')):
+                raise CheckpointError(
+                    f'the checkpoint lacks {name!r}, so it is of another net or incomplete; '
+                    "set the backbone's arch to that of the checkpoint"
+                )
+            state_dict[name] = value
+        elif state_dict[name].shape != value.shape:
+            state_dict[name] = _pad_kernel(name, state_dict[name], value)
+            padded += 1
+    if surplus := sorted(state_dict.keys() - expected.keys()):
+        raise CheckpointError(
+            f'the checkpoint holds {surplus[0]!r}, which the net has not, so it belongs to another '
+            "net; set the backbone's arch to that of the checkpoint"
+        )
+    print_log(
+        f'VanillaNet: {len(expected)} tensors loaded'
+        + (f', {padded} of them with kernels padded from a smaller act_num' if padded else ''),
+        logger='current',
+    )
+
+
+def _keep_backbone(state_dict: dict) -> None:
+    """Strip the prefix of the backbone's names and drop what belongs to heads."""
+    for name in list(state_dict):
+        short = name.removeprefix('backbone.')
+        value = state_dict.pop(name)
+        if short.startswith(PARTS) or short == '_act_learn':
+            state_dict[short] = value
+
+
+def _check_form(state_dict: dict, net: nn.Module, prefix: str) -> None:
+    """Refuse a checkpoint without a VanillaNet, or of the other form than the net's."""
+    deployed = any(name.startswith(f'{prefix}stem.') for name in state_dict)
+    if not deployed and not any(name.startswith(f'{prefix}stem1.') for name in state_dict):
+        raise CheckpointError(
+            f'the checkpoint holds no weights of a VanillaNet under the name {prefix!r}; '
+            'check that it is the right file'
+        )
+    if deployed != net.deploy:
+        raise CheckpointError(
+            f'the checkpoint is in {"deploy" if deployed else "training"} form, but the net is in '
+            f'{"deploy" if net.deploy else "training"} form; set deploy={deployed} on the backbone'
+        )
+
+
+def _pad_kernel(name: str, value: Tensor, expected: Tensor) -> Tensor:
+    """Pad a depthwise kernel with zeros to the expected size."""
+    margin = (expected.shape[-1] - value.shape[-1]) // 2
+    if value.ndim == 4 and value.shape[:2] == expected.shape[:2] and expected.shape[1] == 1:
+        if margin > 0:
+            return F.pad(value, [margin] * 4)
+        raise CheckpointError(
+            f'{name!r} is {value.shape[-1]} wide in the checkpoint and {expected.shape[-1]} in the '
+            f'net; set act_num of the backbone to at least {value.shape[-1] // 2}'
+        )
+    raise CheckpointError(
+        f'{name!r} has the shape {tuple(value.shape)} in the checkpoint and '
+        f"{tuple(expected.shape)} in the net; set the backbone's arch to that of the checkpoint"
+    )

@@ -1,0 +1,130 @@
+"""Checkpoints load with weights_only=True, and nothing that a file holds is ever run."""
+
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from mmengine.dist import get_rank
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_from_http
+
+from mmvanilla import VanillaNet
+from mmvanilla.checkpoint import CheckpointError
+
+NARROW = dict(dims=(8,) * 5, strides=(1, 2, 2, 2))
+
+
+class Gadget:
+    """What unpickling would run."""
+
+    def __init__(self, function, *args):
+        self.call = (function, args)
+
+    def __reduce__(self):
+        return self.call
+
+
+def load(path):
+    return CheckpointLoader.load_checkpoint(str(path))
+
+
+def test_training_checkpoint_of_mmengine(tmp_path):
+    hub = MessageHub.get_instance('test_training_checkpoint')
+    for value in (0.5, 0.25, 0.125):
+        hub.update_scalar('train/loss', value)
+    hub.update_info('iter', 3)
+    saved = dict(
+        meta=dict(epoch=1, iter=3, cfg='model = 1', config='import os'),
+        state_dict=VanillaNet(NARROW).state_dict(),
+        message_hub=hub.state_dict(),
+    )
+    torch.save(saved, tmp_path / 'a.pth')
+    with pytest.raises(pickle.UnpicklingError):  # what the stack does on its own
+        torch.load(tmp_path / 'a.pth')
+    checkpoint = load(tmp_path / 'a.pth')
+    history = checkpoint['message_hub']['log_scalars']['train/loss']
+    assert isinstance(history, HistoryBuffer)
+    assert history.mean() == pytest.approx(0.875 / 3)
+    assert history.statistics('min') == 0.125
+    assert checkpoint['meta'] == dict(epoch=1, iter=3, cfg='model = 1')  # mmengine would run config
+    assert checkpoint['state_dict'].keys() == saved['state_dict'].keys()
+
+
+@pytest.mark.parametrize(
+    'gadget',
+    [
+        lambda canary: Gadget(os.mkdir, canary),
+        lambda canary: Gadget(os.system, f'mkdir {canary}'),
+        lambda canary: Gadget(eval, f'__import__("os").mkdir({canary!r})'),
+        lambda canary: Gadget(getattr, dict, 'fromkeys'),
+        lambda canary: Gadget(getattr, HistoryBuffer, '__init__'),
+        lambda canary: Gadget(getattr, Gadget(getattr, HistoryBuffer, 'min'), '__globals__'),
+        lambda canary: Gadget(get_rank),
+    ],
+)
+def test_forbidden_pickles_are_refused_and_not_run(gadget, tmp_path):
+    canary = tmp_path / 'canary'
+    torch.save({'state_dict': gadget(str(canary))}, tmp_path / 'a.pth')
+    with pytest.raises(
+        CheckpointError, match='a.pth.* is refused, since it holds more than weights'
+    ):
+        load(tmp_path / 'a.pth')
+    assert not canary.exists()
+
+
+def whole(path):
+    torch.save(dict(state_dict=dict(weight=torch.rand(1000))), path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('damage', 'sentence'),
+    [
+        (lambda data: data[: len(data) // 2], 'truncated or corrupt'),
+        (lambda data: data[:-30], 'truncated or corrupt'),
+        (lambda data: data[:40] + bytes(200) + data[240:], 'truncated or corrupt'),
+        (lambda data: b'', 'is an empty file'),
+        (lambda data: b'<html>not found</html>', 'is not a checkpoint'),
+        (lambda data: os.urandom(5000), 'is not a checkpoint'),
+    ],
+)
+def test_damaged_files(damage, sentence, tmp_path):
+    path = tmp_path / 'a.pth'
+    data = whole(path)
+    assert load(path)['state_dict']['weight'].shape == (1000,)
+    path.write_bytes(damage(data))
+    with pytest.raises(CheckpointError, match=sentence) as error:
+        load(path)
+    assert '\n' not in str(error.value)
+
+
+def test_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no checkpoint file'):
+        load(tmp_path / 'missing.pth')
+    torch.save([1, 2], tmp_path / 'list.pth')
+    with pytest.raises(CheckpointError, match='holds a list, expected a dict'):
+        load(tmp_path / 'list.pth')
+    with zipfile.ZipFile(tmp_path / 'other.zip', 'w') as archive:
+        archive.writestr('readme.txt', 'hello')
+    with pytest.raises(CheckpointError, match='truncated or corrupt'):
+        load(tmp_path / 'other.zip')
+
+
+def test_urls_take_the_same_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    folder = tmp_path / 'checkpoints'
+    folder.mkdir()
+    torch.save({'state_dict': Gadget(os.mkdir, str(tmp_path / 'canary'))}, folder / 'a.pth')
+    with pytest.raises(CheckpointError, match='is refused'):
+        load_from_http('https://example.invalid/release/a.pth')
+    assert not (tmp_path / 'canary').exists()
+
+
+def test_a_failed_download_leaves_nothing(tmp_path):
+    url = (tmp_path / 'nothing.pth').as_uri()
+    with pytest.raises(CheckpointError, match='cannot be downloaded .* or name a local file'):
+        load_from_http(url, model_dir=str(tmp_path / 'cache'))
+    assert os.listdir(tmp_path / 'cache') == []
