@@ -1,0 +1,90 @@
+"""Write the generated shapes and a contact sheet of them, preview.png.
+
+Example::
+
+    python tools/make_shapes.py --out data/shapes
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.progress import Progress
+
+from mmvanilla.datasets import METAINFO_SEG, PALETTE, make_shapes
+
+ROWS, COLUMNS = 6, 4  # of the contact sheet, in pairs of pictures
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=Path, required=True, help='folder to make')
+    parser.add_argument('--train', type=int, default=400, help='training images (%(default)s)')
+    parser.add_argument('--val', type=int, default=100, help='validation images (%(default)s)')
+    parser.add_argument('--size', type=int, default=160, help='image side in px (%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')
+    return parser.parse_args()
+
+
+def contact_sheet(root: Path) -> np.ndarray:
+    """Training images with their outlines and boxes, each beside its label map.
+
+    Args:
+        root: A complete set with at least one training image.
+
+    Returns:
+        BGR, uint8 of shape (ROWS * S, 2 * COLUMNS * S, 3); black where the images run out.
+    """
+    coco, ade = root / 'coco', root / 'ADEChallengeData2016'
+    document = json.loads((coco / 'annotations/instances_train2017.json').read_text())
+    images = document['images'][: ROWS * COLUMNS]
+    label_maps = sorted((ade / 'annotations/training').iterdir())
+    palette = np.array([(0, 0, 0), *METAINFO_SEG['palette']], np.uint8)[:, ::-1]
+
+    size = images[0]['width']
+    sheet = np.zeros((ROWS, COLUMNS, size, 2 * size, 3), np.uint8)
+    cells = sheet.reshape(-1, size, 2 * size, 3)
+    for cell, info, label_map in zip(cells, images, label_maps, strict=False):
+        image = cv2.imread(str(coco / 'train2017' / info['file_name']))
+        _outline(image, [a for a in document['annotations'] if a['image_id'] == info['id']])
+        cell[:, :size] = image
+        cell[:, size:] = palette[cv2.imread(str(label_map), cv2.IMREAD_GRAYSCALE)]
+    return sheet.swapaxes(1, 2).reshape(ROWS * size, -1, 3)
+
+
+def _outline(image: np.ndarray, annotations: list[dict]) -> None:
+    """Draw boxes in white and polygons in the class colour, in place."""
+    for note in annotations:
+        x, y, width, height = note['bbox']
+        cv2.rectangle(image, (x, y), (x + width - 1, y + height - 1), (255, 255, 255))
+        for polygon in note['segmentation']:
+            points = np.array(polygon, np.int32).reshape(-1, 1, 2)
+            cv2.polylines(image, [points], True, PALETTE[note['category_id'] - 1][::-1])
+
+
+def main() -> int:
+    """Make the set and say what was written; 2 on a mistake in the arguments."""
+    args = parse_args()
+    try:
+        with Progress() as progress:
+            task = progress.add_task('shapes', total=args.train + args.val)
+            root = make_shapes(
+                args.out, args.train, args.val, args.size, args.seed, lambda: progress.advance(task)
+            )
+            progress.update(task, completed=args.train + args.val)
+    except (ValueError, OSError) as error:
+        print(f'make_shapes: {error}', file=sys.stderr)
+        return 2
+    print(f'{args.train} training and {args.val} validation images of {args.size} px in {root}')
+    if args.train:
+        cv2.imwrite(str(root / 'preview.png'), contact_sheet(root))
+        print(f'Contact sheet: {root / "preview.png"}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
