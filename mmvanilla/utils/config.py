@@ -1,0 +1,101 @@
+"""Reading a config file and fitting it to the command line, for mmdet's and mmseg's alike."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+
+from mmengine.config import Config, ConfigDict, DictAction
+
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+EVALUATORS = ('val_evaluator', 'test_evaluator')
+
+
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that every tool takes to fit its config."""
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
+    parser.add_argument(
+        '--data-root', metavar='DIR', help='read every data set and evaluation file from DIR'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings of the config to replace, e.g. model.backbone.arch=9',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed run are started',
+    )
+
+
+def load_config(args: Namespace) -> Config:
+    """Read the config file that the command line names and apply the shared arguments.
+
+    Raises:
+        FileNotFoundError: If there is no such config file.
+    """
+    if not os.path.isfile(args.config):
+        raise FileNotFoundError(f'there is no config file {args.config!r}; check the path')
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    name = os.path.splitext(os.path.basename(args.config))[0]
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
+    if args.data_root:
+        set_data_root(cfg, args.data_root)
+    return cfg
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Move every data set and evaluator of a config to another folder, in place.
+
+    Args:
+        cfg: The config; a data set is what has a ``data_root``.
+        root: The folder that takes the place of each ``data_root``; evaluators' paths below an old
+            one are moved along.
+    """
+    root = os.path.join(root, '')
+    datasets = [d for key in DATALOADERS for d in _dicts(cfg.get(key)) if 'data_root' in d]
+    old_roots = {os.path.join(dataset['data_root'] or '', '') for dataset in datasets} - {''}
+    for dataset in datasets:
+        dataset['data_root'] = root
+    for evaluator in (d for key in EVALUATORS for d in _dicts(cfg.get(key))):
+        for key, value in evaluator.items():
+            old = next(
+                (r for r in old_roots if isinstance(value, str) and value.startswith(r)), None
+            )
+            if old:
+                evaluator[key] = root + value.removeprefix(old)
+
+
+def check_data(cfg: Config, keys: tuple[str, ...] = DATALOADERS) -> None:
+    """Check that the annotation files and image folders of a config's data sets are there.
+
+    Raises:
+        FileNotFoundError: If one is missing; the message says which and for which data loader.
+    """
+    for key in keys:
+        for dataset in _dicts(cfg.get(key)):
+            root = dataset.get('data_root') or ''
+            prefixes = dataset.get('data_prefix') or {}
+            for path in [dataset.get('ann_file'), *prefixes.values()]:
+                path = os.path.join(root, path) if path else ''
+                if path and '://' not in path and not os.path.exists(path):
+                    raise FileNotFoundError(
+                        f'{key} looks for {path!r}, which does not exist; put the data there '
+                        'or name its folder with --data-root'
+                    )
+
+
+def _dicts(node: object) -> Iterator[ConfigDict]:
+    """Walk over all dicts of a nested config."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _dicts(child)

@@ -1,0 +1,90 @@
+"""Fitting a config to the command line."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmvanilla.utils.config import add_config_arguments, check_data, load_config, set_data_root
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(ROOT.glob('configs/*.py'))
+
+
+def load(*command):
+    parser = ArgumentParser()
+    parser.add_argument('config')
+    add_config_arguments(parser)
+    return load_config(parser.parse_args([str(c) for c in command]))
+
+
+def paths(node, key=''):
+    """Yield every string of a config that names a place on the disk."""
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield from paths(child, name)
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            yield from paths(child, key)
+    elif isinstance(node, str) and key in ('data_root', 'ann_file'):
+        yield node
+
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_data_root_moves_everything(config):
+    cfg = load(config, '--data-root', '/elsewhere')
+    found = [
+        path
+        for key in cfg
+        if key.endswith(('_dataloader', '_evaluator'))
+        for path in paths(cfg[key])
+    ]
+    assert '/elsewhere/' in found
+    moved = {path for path in found if path.startswith('/elsewhere/')}
+    assert set(found) - moved <= {
+        path for path in found if '/' not in path.split('annotations/')[0]
+    }
+    assert not any('data/' in path for path in found)
+
+
+def test_data_root_of_nested_data_sets():
+    inner = dict(type='CocoDataset', data_root='data/a', ann_file='x.json')
+    cfg = Config(
+        dict(
+            train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=inner)),
+            val_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[inner, inner])),
+            val_evaluator=[dict(ann_file='data/a/x.json'), dict(outfile_prefix='work/a')],
+        )
+    )
+    set_data_root(cfg, 'b')
+    assert cfg.train_dataloader.dataset.dataset.data_root == 'b/'
+    assert [d.data_root for d in cfg.val_dataloader.dataset.datasets] == ['b/', 'b/']
+    assert cfg.val_evaluator == [dict(ann_file='b/x.json'), dict(outfile_prefix='work/a')]
+
+
+def test_work_dir():
+    config = ROOT / 'configs/mask_rcnn_vanillanet13.py'
+    assert load(config).work_dir == 'work_dirs/mask_rcnn_vanillanet13'
+    assert load(config, '--work-dir', 'here').work_dir == 'here'
+    assert load(config, '--cfg-options', 'work_dir=there').work_dir == 'there'
+
+
+def test_missing_data(tmp_path):
+    cfg = load(ROOT / 'configs/mask_rcnn_vanillanet13.py', '--data-root', tmp_path)
+    expected = (
+        f'train_dataloader looks for {str(tmp_path / "annotations/instances_train2017.json")!r}'
+    )
+    with pytest.raises(FileNotFoundError, match='--data-root') as error:
+        check_data(cfg)
+    assert str(error.value).startswith(expected)
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'annotations/instances_train2017.json').touch()
+    with pytest.raises(FileNotFoundError, match='train2017/'):
+        check_data(cfg)
+    for name in ('train2017', 'val2017'):
+        (tmp_path / name).mkdir()
+    with pytest.raises(FileNotFoundError, match='val_dataloader .*instances_val2017.json'):
+        check_data(cfg)
+    (tmp_path / 'annotations/instances_val2017.json').touch()
+    check_data(cfg)

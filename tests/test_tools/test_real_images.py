@@ -1,0 +1,68 @@
+"""The published recipe on real COCO images, through the command-line tools."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COCO = ROOT.parent / 'shared/data/coco'
+CONFIG = 'configs/mask_rcnn_vanillanet13.py'
+# The full net; fewer and smaller images, and a first iteration at a rate that shows.
+SMALL = [
+    'model.backbone.init_cfg=None',
+    'train_dataloader.dataset.indices=4',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=1',
+    'train_dataloader.dataset.pipeline.2.scales=[(160,128),(192,160)]',
+    'test_dataloader.dataset.indices=4',
+    'test_dataloader.dataset.pipeline.1.scale=(192,160)',
+    'val_cfg=None',
+    'val_dataloader=None',
+    'val_evaluator=None',
+    'param_scheduler.0.end=4',
+    'default_hooks.logger.interval=1',
+    'log_processor.window_size=1',
+    'optim_wrapper.optimizer.type=SGD',
+]
+
+pytestmark = pytest.mark.skipif(not COCO.is_dir(), reason='the real COCO images are not here')
+
+
+def run(tool, *arguments):
+    command = [sys.executable, f'tools/{tool}', *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def train(work_dir, max_epochs, *arguments):
+    """Train for some epochs and return every loss of the run as it was logged, by iteration."""
+    options = [*SMALL, f'train_cfg.max_epochs={max_epochs}']
+    common = ['--data-root', COCO, '--work-dir', work_dir, '--cfg-options', *options]
+    run('train.py', CONFIG, *arguments, *common)
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    rows = [json.loads(line) for line in logs[-1].read_text().splitlines()]
+    return {
+        row['iter']: {key: value for key, value in row.items() if 'loss' in key or key == 'lr'}
+        for row in rows
+    }
+
+
+def test_train_resume_test(tmp_path):
+    whole = train(tmp_path / 'whole', 2)
+    first = train(tmp_path / 'parts', 1)
+    rest = train(tmp_path / 'parts', 2, '--resume')
+    assert list(whole) == [1, 2, 3, 4]
+    assert whole[1].keys() > {'loss', 'loss_mask', 'loss_rpn_bbox', 'lr'}
+    assert first | rest == whole  # to the last digit
+    assert list(rest) == [3, 4]
+
+    checkpoint = tmp_path / 'parts/epoch_2.pth'
+    common = ['--data-root', COCO, '--work-dir', tmp_path / 'test', '--cfg-options', *SMALL]
+    printed = run('test.py', CONFIG, checkpoint, *common)
+    for task in ('bbox', 'segm'):
+        assert re.search(rf'coco/{task}_mAP: -?\d\.\d+', printed)

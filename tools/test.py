@@ -1,0 +1,91 @@
+"""Test a detector or a segmentor: tools/test.py CONFIG CHECKPOINT."""
+
+import argparse
+
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
+from mmvanilla.checkpoint import CheckpointError
+from mmvanilla.utils.cli import one_sentence_errors
+from mmvanilla.utils.config import add_config_arguments, check_data, load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Test a detector or a segmentor.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    add_config_arguments(parser)
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
+    parser.add_argument(
+        '--show-dir', metavar='DIR', help='write pictures of the predictions to DIR'
+    )
+    parser.add_argument('--tta', action='store_true', help='augment at test time')
+    args = parser.parse_args()
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out is {args.out!r}, expected a name that ends in .pkl')
+    return args
+
+
+def test_config(args: argparse.Namespace) -> Config:
+    """Load the config and apply the arguments that only testing has."""
+    cfg = load_config(args)
+    check_data(cfg, ('test_dataloader',))
+    cfg.load_from = args.checkpoint
+    if args.show_dir:
+        show_results(cfg, args.show_dir)
+    if args.tta:
+        augment(cfg)
+    return cfg
+
+
+def show_results(cfg: Config, folder: str) -> None:
+    """Turn on the visualisation hook of mmdet or mmseg."""
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None:
+        raise ValueError('--show-dir needs default_hooks.visualization in the config')
+    hook.draw = True
+    if cfg.default_scope == 'mmseg':
+        cfg.visualizer.save_dir = folder
+    else:
+        hook.test_out_dir = folder
+
+
+def augment(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation, as the config describes it."""
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise ValueError('--tta needs tta_model and tta_pipeline in the config')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def dump_results(cfg: Config, runner: Runner, file: str) -> None:
+    """Let the test write its predictions to a file, a detector's masks run-length encoded."""
+    if cfg.default_scope == 'mmdet':
+        from mmdet.evaluation import DumpDetResults as Dump
+    else:
+        Dump = DumpResults
+    runner.test_evaluator.metrics.append(Dump(out_file_path=file))
+
+
+def main() -> None:
+    """Test."""
+    args = parse_args()
+    with one_sentence_errors(Exception):
+        cfg = test_config(args)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner.test_loop  # noqa: B018 - builds the data sets
+        if args.out:
+            dump_results(cfg, runner, args.out)
+    with one_sentence_errors(CheckpointError, FileNotFoundError):
+        runner.test()
+
+
+if __name__ == '__main__':
+    main()

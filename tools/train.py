@@ -1,0 +1,66 @@
+"""Train a detector or a segmentor: tools/train.py CONFIG."""
+
+import argparse
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
+from mmvanilla.checkpoint import CheckpointError
+from mmvanilla.utils.cli import one_sentence_errors
+from mmvanilla.utils.config import add_config_arguments, check_data, load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Train a detector or a segmentor.')
+    parser.add_argument('config', help='config file')
+    add_config_arguments(parser)
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate with the batch size, from the config's base_batch_size",
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint, by default the latest of the work dir',
+    )
+    return parser.parse_args()
+
+
+def train_config(args: argparse.Namespace) -> Config:
+    """Load the config and apply the arguments that only training has."""
+    cfg = load_config(args)
+    check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    if args.amp:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError(
+                f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    return cfg
+
+
+def main() -> None:
+    """Train."""
+    args = parse_args()
+    with one_sentence_errors(Exception):
+        cfg = train_config(args)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner.train_loop, runner.val_loop  # noqa: B018 - builds the data sets
+    with one_sentence_errors(CheckpointError, FileNotFoundError):
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
