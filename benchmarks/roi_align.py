@@ -1,0 +1,176 @@
+"""Time average RoIAlign: ours, torchvision's and, where it is installed, compiled mmcv's.
+
+    python benchmarks/roi_align.py [--boxes 250] [--bins 7] [--repeats 11] [--channels-last]
+
+The feature maps are those of an 800 x 1280 image on levels P2 to P5, 256 channels; every level
+gets the boxes that FPN assigns to it by size. The ways take turns in one run, each on the threads
+PyTorch uses by default. Times are medians with the quartiles in brackets, in ms, for the call
+that fills a tensor, the allocation included. Differences are the largest from torchvision.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+
+from mmvanilla.ops import ext
+
+# Side of the boxes on each level in pixels. FPN assigns by the root of the area: level
+# 4 + log2(side / 224), at most P5 here.
+LEVELS = {'P2': (16, 112), 'P3': (112, 224), 'P4': (224, 448), 'P5': (448, 800)}
+STRIDES = {'P2': 4, 'P3': 8, 'P4': 16, 'P5': 32}
+IMAGE = (800, 1280)
+CHANNELS = 256
+WAYS = ('ours', 'torchvision', 'mmcv')
+# Published forward times of compiled mmcv 2.1.0 in ms, as the last line printed describes them.
+PUBLISHED = {'P2': 200, 'P3': 140, 'P4': 110, 'P5': 100}
+
+
+def sample_boxes(count: int, sides: tuple[int, int]) -> Tensor:
+    """Return boxes (count, 5) inside the image, of sides in pixels and aspect 1:2 to 2:1."""
+    height, width = IMAGE
+    side = torch.empty(count).uniform_(*sides)
+    stretch = torch.empty(count).uniform_(0.5, 2).sqrt()
+    w, h = (side * stretch).clamp(max=width), (side / stretch).clamp(max=height)
+    x, y = torch.rand(count) * (width - w), torch.rand(count) * (height - h)
+    return torch.stack([torch.zeros(count), x, y, x + w, y + h], dim=1)
+
+
+def through(module: object, features: Tensor, rois: Tensor, bins: int, scale: float) -> tuple:
+    """Return the forward and backward call of a module with mmcv's signatures."""
+    options = dict(
+        aligned_height=bins,
+        aligned_width=bins,
+        spatial_scale=scale,
+        sampling_ratio=0,
+        pool_mode=1,
+        aligned=True,
+    )
+    unused = features.new_zeros(0)
+
+    def forward() -> Tensor:
+        output = features.new_zeros(len(rois), CHANNELS, bins, bins)
+        module.roi_align_forward(features, rois, output, unused, unused, **options)
+        return output
+
+    def backward(grad: Tensor) -> Tensor:
+        grad_input = grad.new_zeros(features.shape)
+        module.roi_align_backward(grad, rois, unused, unused, grad_input, **options)
+        return grad_input
+
+    return forward, backward
+
+
+def through_torchvision(features: Tensor, rois: Tensor, bins: int, scale: float) -> tuple:
+    """Return the forward and backward call of torchvision's kernels."""
+    kernels = torch.ops.torchvision
+
+    def forward() -> Tensor:
+        return kernels.roi_align(features, rois, scale, bins, bins, 0, True)
+
+    def backward(grad: Tensor) -> Tensor:
+        return kernels._roi_align_backward(grad, rois, scale, bins, bins, *features.shape, 0, True)
+
+    return forward, backward
+
+
+def compiled_mmcv() -> object | None:
+    """Return mmcv's compiled module, None where there is none."""
+    try:
+        from mmcv import _ext
+    except ImportError:
+        return None
+    return None if _ext is ext else _ext
+
+
+def processor() -> str:
+    """Return the processor's name where Linux tells it, else its architecture."""
+    cpuinfo = Path('/proc/cpuinfo')
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.machine()
+
+
+def interleaved(calls: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, list[float]]:
+    """Time calls in turn, in ms, after one round that is not counted."""
+    times = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                times[name].append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def describe(times: list[float]) -> str:
+    """Return the median and quartiles."""
+    low, middle, high = statistics.quantiles(times, n=4)
+    return f'{middle:.1f} ({low:.1f}-{high:.1f})'
+
+
+def measure(level: str, args: argparse.Namespace, compiled: object | None) -> Iterator[list[str]]:
+    """Yield the table's rows for one level."""
+    size = [length // STRIDES[level] for length in IMAGE]
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    features = torch.randn(1, CHANNELS, *size).contiguous(memory_format=layout)
+    rest = (sample_boxes(args.boxes, LEVELS[level]), args.bins, 1 / STRIDES[level])
+    ways = {
+        'ours': through(ext, features, *rest),
+        'torchvision': through_torchvision(features, *rest),
+    }
+    if compiled:
+        # It takes the memory for contiguous whatever it is.
+        ways['mmcv'] = through(compiled, features.contiguous(), *rest)
+    grad = torch.randn(args.boxes, CHANNELS, args.bins, args.bins)
+    forwards = {way: forward for way, (forward, _) in ways.items()}
+    backwards = {way: partial(backward, grad) for way, (_, backward) in ways.items()}
+    for name, calls in (('forward', forwards), ('backward', backwards)):
+        reference = calls['torchvision']()
+        difference = max((call() - reference).abs().max().item() for call in calls.values())
+        times = interleaved(calls, args.repeats)
+        cells = [describe(times[way]) if way in times else 'not installed' for way in WAYS]
+        rival = statistics.median(times['mmcv' if compiled else 'torchvision'])
+        gain = f'{rival / statistics.median(times["ours"]):.1f}x'
+        yield [level, name, *cells, gain, f'{difference:.0e}']
+
+
+def print_table(args: argparse.Namespace) -> None:
+    """Measure every level and print one line per pass."""
+    compiled = compiled_mmcv()
+    rival = 'compiled mmcv' if compiled else 'torchvision'
+    header = ['level', 'pass', *WAYS, f'gain over {rival}', 'difference']
+    print('| ' + ' | '.join(header) + ' |')
+    print('|' + '---|' * len(header))
+    for level in LEVELS:
+        for row in measure(level, args, compiled):
+            print('| ' + ' | '.join(row) + ' |', flush=True)
+
+
+def main() -> None:
+    """Read the arguments and print machine, versions, table and published figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--boxes', type=int, default=250, help='boxes per level')
+    parser.add_argument('--bins', type=int, default=7, help='bins along each side of a box')
+    parser.add_argument('--repeats', type=int, default=11, help='timed calls of each way')
+    parser.add_argument('--channels-last', action='store_true', help='channels-last features')
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    print(f'{processor()}, {torch.backends.cpu.get_cpu_capability()}, ', end='')
+    print(f'{torch.get_num_threads()} threads, Python {platform.python_version()}, ', end='')
+    print(f'torch {torch.__version__}, torchvision {torchvision.__version__}')
+    print(f'{args.boxes} boxes per level, {args.bins} x {args.bins} bins, ms')
+    print_table(args)
+    figures = ', '.join(f'{level} {ms} ms' for level, ms in PUBLISHED.items())
+    print(f'To beat, compiled mmcv 2.1.0 forward with 250 boxes, 7 x 7 bins, 2 cores: {figures}')
+
+
+if __name__ == '__main__':
+    main()
