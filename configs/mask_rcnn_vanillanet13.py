@@ -4,13 +4,5 @@ _base_ = [
     '_base_/mask_rcnn.py',
     '_base_/coco_instance.py',
     '_base_/schedule_1x.py',
-    '_base_/default_runtime.py',
+    '_base_/runtime_det.py',
 ]
-
-# An ImageNet net trained with act_num=4 by distillation.
-pretrained = (
-    'https://github.com/huawei-noah/VanillaNet/releases/download/ckpt/'
-    'vanillanet_13_act_num_4_kd_pretrain.pth'
-)
-model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=pretrained)))
-sync_bn = 'torch'  # synchronise the batch norms wherever training is distributed

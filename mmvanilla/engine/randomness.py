@@ -27,7 +27,8 @@ class ReseedHook(Hook):
 
     What the model draws (the proposals that a detector samples, dropout) and, with
     ``worker_init_fn=dict(type='seed_worker')``, what the augmentations draw then depends on the
-    iteration alone, wherever the run was resumed.
+    iteration alone, wherever the run was resumed. An iteration-based run needs at least one worker
+    for that: without any, a resumed run skips through its data after the last chance to seed.
     """
 
     priority = 'VERY_HIGH'

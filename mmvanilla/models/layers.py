@@ -65,7 +65,9 @@ class SeriesActivation(nn.Module):
         super().__init__()
         kernel_size = 2 * act_num + 1
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
-        nn.init.kaiming_normal_(self.weight, nonlinearity='relu')
+        # Start as a ReLU: random windows would blur what they have not yet learnt to combine.
+        nn.init.trunc_normal_(self.weight, std=0.02)
+        self.weight.data[..., act_num, act_num] += 1
         if deploy:
             self.bias = nn.Parameter(torch.zeros(channels))
             self.bn = nn.Identity()

@@ -78,8 +78,7 @@ def train(work_dir, max_epochs, num_workers, resume=False, by_epoch=True):
     return runner.model.seen
 
 
-@pytest.mark.parametrize('by_epoch', [True, False])
-@pytest.mark.parametrize('num_workers', [0, 1])
+@pytest.mark.parametrize(('num_workers', 'by_epoch'), [(0, True), (1, True), (1, False)])
 def test_resumed_run_repeats_every_draw(tmp_path, num_workers, by_epoch):
     whole = train(tmp_path / 'whole', 3, num_workers, by_epoch=by_epoch)
     first = train(tmp_path / 'parts', 1, num_workers, by_epoch=by_epoch)

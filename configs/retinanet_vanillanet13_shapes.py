@@ -1,0 +1,30 @@
+"""RetinaNet with a narrow VanillaNet-13 on the embedded shapes, from scratch, in minutes."""
+
+_base_ = [
+    '_base_/retinanet.py',
+    '_base_/shapes_detection.py',
+    '_base_/schedule_shapes.py',
+    '_base_/runtime_shapes_det.py',
+]
+
+model = dict(
+    backbone=dict(
+        arch=dict(
+            _delete_=True,
+            dims=[64, 64, 128, *[256] * 7, 512, 512],
+            strides=[1, 2, 2, 1, 1, 1, 1, 1, 1, 2, 1],
+        ),
+        act_num=3,
+        init_cfg=None,
+    ),
+    neck=dict(in_channels=[128, 256, 512], out_channels=64, norm_cfg=dict(type='BN')),
+    bbox_head=dict(
+        num_classes=6,
+        in_channels=64,
+        feat_channels=64,
+        stacked_convs=2,
+        norm_cfg=dict(type='BN'),
+        # Boxes of 20 to 80 pixels.
+        anchor_generator=dict(octave_base_scale=2, strides=[8, 16, 32, 64, 128]),
+    ),
+)
