@@ -57,7 +57,9 @@ def main() -> None:
     with one_sentence_errors(Exception):
         cfg = train_config(args)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        runner.train_loop, runner.val_loop  # noqa: B018 - builds the data sets
+        # Build now what training would build, so that a mistake in the config shows here.
+        runner.train_loop, runner.val_loop  # noqa: B018
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     with one_sentence_errors(CheckpointError, FileNotFoundError):
         runner.train()
 

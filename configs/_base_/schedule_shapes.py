@@ -1,6 +1,6 @@
 """A few minutes of AdamW from scratch, counted in epochs of 50 steps."""
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=16, val_interval=8)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -15,7 +15,7 @@ param_scheduler = [
         type='CosineAnnealingLR',
         by_epoch=True,
         begin=0,
-        end=12,
+        end=16,
         eta_min=1e-5,
         convert_to_iter_based=True,
     ),

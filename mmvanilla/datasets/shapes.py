@@ -41,8 +41,8 @@ FORMAT = 1  # raised whenever the same arguments would give other files
 STAMP = 'shapes.json'
 
 TEXTURES = ('flat', 'stripes', 'gradient', 'dots', 'checks', 'rings')  # by class
-DIAMETERS = (0.18, 0.5)  # of the circumscribed circle, in image sides
-MIN_VISIBLE = 0.5  # of every shape, after all others are drawn
+DIAMETERS = (0.2, 0.55)  # of the circumscribed circle, in image sides
+MIN_VISIBLE = 0.6  # of every shape, after all others are drawn
 CRUMB = 0.05  # pieces under this share of the visible part are left unlabelled
 SUPERSAMPLING = 4
 TRIES = 20  # for a place that hides no other shape; a shape that finds none is left out

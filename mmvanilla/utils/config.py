@@ -36,10 +36,14 @@ def load_config(args: Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config file.
+        ValueError: If it is not one.
     """
     if not os.path.isfile(args.config):
         raise FileNotFoundError(f'there is no config file {args.config!r}; check the path')
-    cfg = Config.fromfile(args.config)
+    try:
+        cfg = Config.fromfile(args.config)
+    except Exception as error:
+        raise ValueError(f'{args.config!r} cannot be read as a config file: {error}') from error
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
