@@ -6,6 +6,9 @@ RUN := $(VENV)/bin/python -W ignore::UserWarning
 # Threads that wait for others give their core away: with the default, two trainings on the same
 # cores run tens of times slower than one after the other.
 export OMP_WAIT_POLICY := passive
+# Keep freed memory instead of asking the system for it again at every step.
+export MALLOC_MMAP_THRESHOLD_ := 1000000000
+export MALLOC_TRIM_THRESHOLD_ := 1000000000
 
 DEMO := work_dirs/mask_rcnn_vanillanet13_shapes
 DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes.py

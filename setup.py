@@ -32,11 +32,12 @@ setup(
         'setuptools<81',  # mmengine imports pkg_resources
     ],
     extras_require={
+        'safetensors': ['safetensors'],
         'lite': ['mmcv-lite>=2.1.0,<2.2'],
         'det': DETECTION,
         'seg': SEGMENTATION,
         'cls': CLASSIFICATION,
         'test': TEST,
-        'all': [*DETECTION, *SEGMENTATION, *CLASSIFICATION, *TEST],
+        'all': ['safetensors', *DETECTION, *SEGMENTATION, *CLASSIFICATION, *TEST],
     },
 )

@@ -8,9 +8,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
-from mmvanilla.checkpoint import CheckpointError
+from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.config import add_config_arguments, check_data, load_config
+from mmvanilla.utils.model import check_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -80,10 +81,11 @@ def main() -> None:
     with one_sentence_errors(Exception):
         cfg = test_config(args)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        check_model(runner)
         runner.test_loop  # noqa: B018 - builds the data sets
         if args.out:
             dump_results(cfg, runner, args.out)
-    with one_sentence_errors(CheckpointError, FileNotFoundError):
+    with one_sentence_errors(UserError, FileNotFoundError):
         runner.test()
 
 

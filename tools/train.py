@@ -7,9 +7,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
-from mmvanilla.checkpoint import CheckpointError
+from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.config import add_config_arguments, check_data, load_config
+from mmvanilla.utils.model import check_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,10 +58,11 @@ def main() -> None:
     with one_sentence_errors(Exception):
         cfg = train_config(args)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        check_model(runner)
         # Build now what training would build, so that a mistake in the config shows here.
         runner.train_loop, runner.val_loop  # noqa: B018
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    with one_sentence_errors(CheckpointError, FileNotFoundError):
+    with one_sentence_errors(UserError, FileNotFoundError):
         runner.train()
 
 

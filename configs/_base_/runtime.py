@@ -12,6 +12,7 @@ default_hooks = dict(
 # Together with `worker_init_fn` of the data loader: a resumed run repeats the losses exactly.
 custom_hooks = [dict(type='ReseedHook')]
 randomness = dict(seed=0)
+sync_bn = 'torch'  # synchronise batch norms where training is distributed over GPUs
 
 env_cfg = dict(
     cudnn_benchmark=False,

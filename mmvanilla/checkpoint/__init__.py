@@ -1,5 +1,6 @@
 """Checkpoints: reading them without running code, and the formats they were published in."""
 
-from .loading import CheckpointError, load_from_local, load_url
+from ..errors import CheckpointError
+from .loading import load_from_local, load_url
 
 __all__ = ['CheckpointError', 'load_from_local', 'load_url']

@@ -19,7 +19,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from .published import CheckpointError, to_state_dict
+from ..errors import CheckpointError
+from .published import to_state_dict
 
 
 def _history_buffer_method(owner: object, name: str) -> Callable:
@@ -47,7 +48,7 @@ SAFE_GLOBALS: list = [
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: Any = None) -> dict:
-    """Load a checkpoint file of torch's format, running nothing of what it holds.
+    """Load a checkpoint in torch's format or as safetensors, running nothing of what it holds.
 
     Args:
         filename: Path of the file.
@@ -65,8 +66,14 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'there is no checkpoint file {filename!r}; check the path')
     try:
+        if filename.endswith('.safetensors'):
+            return to_state_dict(load_safetensors(filename, map_location))
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
+    except ImportError as error:
+        raise CheckpointError(
+            f'{filename!r} needs the package safetensors: pip install safetensors'
+        ) from error
     except Exception as error:
         raise CheckpointError(f'{_diagnose(filename, error)}; nothing of it was run') from error
     if not isinstance(checkpoint, dict):
@@ -76,6 +83,13 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     if isinstance(meta := checkpoint.get('meta'), dict):
         meta.pop('config', None)
     return to_state_dict(checkpoint)
+
+
+def load_safetensors(filename: str, map_location: Any) -> dict:
+    """Load a file of bare tensors."""
+    from safetensors.torch import load_file
+
+    return load_file(filename, device=str(map_location or 'cpu'))
 
 
 def load_url(

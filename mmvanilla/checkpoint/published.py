@@ -8,11 +8,9 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..errors import CheckpointError
+
 PARTS = ('stem.', 'stem1.', 'stem2.', 'stages.')
-
-
-class CheckpointError(ValueError):
-    """A file that cannot be used as a checkpoint."""
 
 
 def to_state_dict(checkpoint: dict) -> dict:
@@ -34,6 +32,20 @@ def to_state_dict(checkpoint: dict) -> dict:
             ('backbone.' if name.startswith(PARTS) else 'head.') + name: value
             for name, value in weights.items()
         }
+    )
+
+
+def to_published(state_dict: dict) -> dict:
+    """Bring tensors under OpenMMLab's names into the form in which the authors publish them.
+
+    Args:
+        state_dict: The tensors of a classifier (with its ``head.``), or of a detector.
+    """
+    weights = {name: value for name, value in state_dict.items() if '_act_learn' not in name}
+    if not any(name.startswith('head.') for name in weights):
+        return dict(meta={}, state_dict=weights)
+    return dict(
+        model={n.removeprefix('backbone.').removeprefix('head.'): v for n, v in weights.items()}
     )
 
 

@@ -1,7 +1,14 @@
-"""What training needs besides the model: optimizer constructors, hooks."""
+"""What training needs besides the model: optimizer constructors and hooks."""
 
 from .deep_training import DeepTrainingHook
+from .labels import CheckLabelsHook
 from .layer_decay import VanillaNetLayerDecayConstructor
 from .randomness import ReseedHook, seed_worker
 
-__all__ = ['DeepTrainingHook', 'ReseedHook', 'VanillaNetLayerDecayConstructor', 'seed_worker']
+__all__ = [
+    'CheckLabelsHook',
+    'DeepTrainingHook',
+    'ReseedHook',
+    'VanillaNetLayerDecayConstructor',
+    'seed_worker',
+]

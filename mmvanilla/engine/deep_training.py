@@ -6,6 +6,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..errors import UserError
 from ..models import VanillaNet
 
 
@@ -23,7 +24,7 @@ class DeepTrainingHook(Hook):
         by_epoch: Count epochs, as the paper does, or iterations.
 
     Raises:
-        ValueError: Before training, if the window is empty or does not end within the training, or
+        UserError: Before training, if the window is empty or does not end within the training, or
             if the model has no VanillaNet in training form.
     """
 
@@ -31,7 +32,7 @@ class DeepTrainingHook(Hook):
 
     def __init__(self, end: int, begin: int = 0, by_epoch: bool = True) -> None:
         if not 0 <= begin < end:
-            raise ValueError(
+            raise UserError(
                 f'DeepTrainingHook has begin={begin} and end={end}, expected 0 <= begin < end'
             )
         self.begin = begin
@@ -44,12 +45,12 @@ class DeepTrainingHook(Hook):
             (runner.max_epochs, 'epochs') if self.by_epoch else (runner.max_iters, 'iterations')
         )
         if self.end >= total:
-            raise ValueError(
+            raise UserError(
                 f'DeepTrainingHook ends at {self.end} of {total} {unit}, so act_learn would never '
                 f'be 1; set its end to at most {total - 1}'
             )
         if not any(not net.deploy for net in self._nets(runner)):
-            raise ValueError(
+            raise UserError(
                 'DeepTrainingHook finds no VanillaNet in training form; remove it from '
                 'custom_hooks or set deploy=False on the backbone'
             )

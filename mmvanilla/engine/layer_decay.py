@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from ..errors import UserError
 from ..models import VanillaNet
 
 
@@ -27,14 +28,14 @@ class VanillaNetLayerDecayConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: ``dict(decay_rate=...)``, above 0 and at most 1.
 
     Raises:
-        ValueError: If ``decay_rate`` is out of range or the model has no VanillaNet.
+        UserError: If ``decay_rate`` is out of range or the model has no VanillaNet.
     """
 
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
         rate = self.paramwise_cfg.get('decay_rate')
         if set(self.paramwise_cfg) != {'decay_rate'} or not 0 < rate <= 1:
-            raise ValueError(
+            raise UserError(
                 f'paramwise_cfg is {dict(self.paramwise_cfg)}, '
                 'expected dict(decay_rate=...) with a number above 0 and at most 1'
             )
@@ -43,7 +44,7 @@ class VanillaNetLayerDecayConstructor(DefaultOptimWrapperConstructor):
         """Append one group for every layer and kind (decayed or not) to ``params``."""
         backbones = {n: m for n, m in module.named_modules() if isinstance(m, VanillaNet)}
         if len(backbones) != 1:
-            raise ValueError(
+            raise UserError(
                 f'{type(module).__name__} has {len(backbones)} VanillaNet backbones, expected one; '
                 'use another constructor for this model'
             )

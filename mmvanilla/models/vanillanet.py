@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint.published import fit
+from ..errors import UserError
 from .layers import DeployStage, SeriesActivation, Stage, build_conv, conv_norm, deep_training_act
 
 # Paper, table 3. From depth 7 on a net differs from the next by one more 2048-channel layer.
@@ -41,26 +42,26 @@ def parse_arch(arch: str | int | dict) -> dict:
             stem and of every stage), ``strides`` (of every stage) and, optionally, ``ada_pool``.
 
     Raises:
-        ValueError: If the name is unknown or the dict does not describe a net.
+        UserError: If the name is unknown or the dict does not describe a net.
     """
     if not isinstance(arch, dict):
         if str(arch) not in ARCHS:
-            raise ValueError(
+            raise UserError(
                 f'arch of VanillaNet is {arch!r}, expected one of {", ".join(ARCHS)} '
                 'or a dict with dims, strides and ada_pool'
             )
         arch = ARCHS[str(arch)]
     if not {'dims', 'strides'} <= set(arch) <= {'dims', 'strides', 'ada_pool'}:
-        raise ValueError(
+        raise UserError(
             f'arch of VanillaNet has the keys {sorted(map(str, arch))}, '
             'expected dims, strides and optionally ada_pool'
         )
     for key in ('dims', 'strides'):
         values = arch[key]
         if not (isinstance(values, Sequence) and all(is_int(v) and v > 0 for v in values)):
-            raise ValueError(f'{key} of arch is {values!r}, expected a list of positive integers')
+            raise UserError(f'{key} of arch is {values!r}, expected a list of positive integers')
     if not len(arch['dims']) == len(arch['strides']) + 1 > 1:
-        raise ValueError(
+        raise UserError(
             f'arch has {len(arch["dims"])} dims and {len(arch["strides"])} strides, expected a dim '
             'for the stem and one for each stride, of which there is at least one'
         )
@@ -99,7 +100,7 @@ class VanillaNet(BaseModule):
         init_cfg: Config of the initialisation; None keeps Kaiming's random weights.
 
     Raises:
-        ValueError: If an argument is out of its range; the message says which and what is expected.
+        UserError: If an argument is out of its range; the message says which and what is expected.
 
     Example:
         >>> net = VanillaNet('13', act_num=4)
@@ -124,9 +125,9 @@ class VanillaNet(BaseModule):
         arch = parse_arch(arch)
         dims, strides, ada_pool = arch['dims'], arch['strides'], arch['ada_pool']
         if not is_int(act_num) or act_num < 0:
-            raise ValueError(f'act_num is {act_num!r}, expected an integer of at least 0')
+            raise UserError(f'act_num is {act_num!r}, expected an integer of at least 0')
         if not is_int(in_channels) or in_channels < 1:
-            raise ValueError(f'in_channels is {in_channels!r}, expected an integer of at least 1')
+            raise UserError(f'in_channels is {in_channels!r}, expected an integer of at least 1')
 
         # The index of the last output of every resolution; -1 is the stem.
         ends = [i - 1 for i, stride in enumerate(strides) if stride > 1] + [len(strides) - 1]
@@ -173,12 +174,12 @@ class VanillaNet(BaseModule):
             and all(is_int(i) and 0 <= i < num_levels for i in out_indices)
             and all(a < b for a, b in pairwise(out_indices))
         ):
-            raise ValueError(
+            raise UserError(
                 f'out_indices is {out_indices!r}, expected ascending resolution levels '
                 f'from 0 to {num_levels - 1}, such as {tuple(range(num_levels))}'
             )
         if not is_int(frozen_stages) or not -1 <= frozen_stages <= num_levels:
-            raise ValueError(
+            raise UserError(
                 f'frozen_stages is {frozen_stages!r}, expected -1 (train all), 0 (freeze the stem) '
                 f'or a number of resolution levels up to {num_levels}'
             )
@@ -194,9 +195,9 @@ class VanillaNet(BaseModule):
     @act_learn.setter
     def act_learn(self, value: float) -> None:
         if not 0 <= value <= 1:
-            raise ValueError(f'act_learn is {value!r}, expected a number from 0 to 1')
+            raise UserError(f'act_learn is {value!r}, expected a number from 0 to 1')
         if self.deploy and value != 1:
-            raise ValueError(
+            raise UserError(
                 f'act_learn is {value!r}, expected 1, the only one of a deploy-form net'
             )
         if not self.deploy:
@@ -216,7 +217,7 @@ class VanillaNet(BaseModule):
             One tensor a level, (N, out_channels[k], H / stride, W / stride), strides 4, 8, 16, 32.
 
         Raises:
-            ValueError: If the images have another channel count or are smaller than the stride.
+            UserError: If the images have another channel count or are smaller than the stride.
         """
         self._check_input(x)
         if x.device.type == 'cpu':
@@ -244,12 +245,12 @@ class VanillaNet(BaseModule):
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f'VanillaNet got an input of shape {tuple(x.shape)}, '
                 f'expected (N, {self.in_channels}, H, W)'
             )
         if min(x.shape[-2:]) < self.min_size:
-            raise ValueError(
+            raise UserError(
                 f'VanillaNet got images of {x.shape[-2]} x {x.shape[-1]} pixels, smaller than its '
                 f'stride of {self.min_size}; enlarge or pad them'
             )

@@ -12,7 +12,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_from_http
 
 from mmvanilla import VanillaNet
-from mmvanilla.checkpoint import CheckpointError
+from mmvanilla.errors import CheckpointError
 
 NARROW = dict(dims=(8,) * 5, strides=(1, 2, 2, 2))
 

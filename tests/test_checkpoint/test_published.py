@@ -9,7 +9,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmvanilla import VanillaNet
-from mmvanilla.checkpoint import CheckpointError
+from mmvanilla.errors import CheckpointError
 
 DATA = Path(__file__).parents[1] / 'data'
 NAMES = ['cls6.pt', 'det13.pt', 'ada13.pt']

@@ -1,0 +1,35 @@
+"""A check of semantic labels while training."""
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..errors import UserError
+
+IGNORED = 255
+
+
+@HOOKS.register_module()
+class CheckLabelsHook(Hook):
+    """Stop training at a label map with a class that the data set does not have.
+
+    Otherwise training ends deep inside the loss, and on a GPU without saying where.
+    """
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
+        """Check the label maps (1, H, W) of a batch.
+
+        Raises:
+            UserError: If a label is out of range; the message names the file.
+        """
+        classes = len(runner.train_dataloader.dataset.metainfo['classes'])
+        for sample in data_batch['data_samples']:
+            labels = sample.gt_sem_seg.data
+            wrong = labels[(labels >= classes) & (labels != IGNORED)]
+            if len(wrong):
+                shift = int(sample.reduce_zero_label)  # the file counts from 1, 0 is unlabelled
+                raise UserError(
+                    f'{sample.seg_map_path!r} holds the label {int(wrong.max()) + shift}, but the '
+                    f'labels of the {classes} classes go from 0 to {classes - 1 + shift}; '
+                    'correct the file or the classes'
+                )

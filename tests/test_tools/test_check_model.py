@@ -1,0 +1,88 @@
+"""Parts that do not fit together are named before anything runs."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmvanilla.errors import UserError
+from mmvanilla.utils.model import check_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def build(name, **options):
+    """Build the model of a config, without memory for its weights."""
+    from mmengine.registry import MODELS
+
+    cfg = Config.fromfile(ROOT / f'configs/{name}.py')
+    cfg.merge_from_dict(options)
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        return SimpleNamespace(model=MODELS.build(cfg.model))
+
+
+NAMES = [
+    'mask_rcnn_vanillanet13',
+    'mask_rcnn_vanillanet13_1.5x',
+    'cascade_mask_rcnn_vanillanet13',
+    'retinanet_vanillanet13',
+    'upernet_vanillanet13',
+    'mask_rcnn_vanillanet13_shapes',
+    'retinanet_vanillanet13_shapes',
+    'upernet_vanillanet13_shapes',
+]
+
+
+def test_every_config_is_tested():
+    assert {path.stem for path in ROOT.glob('configs/*.py')} == set(NAMES)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_configs_fit(name):
+    check_model(build(name))
+
+
+@pytest.mark.parametrize('name', NAMES[2:5])
+@pytest.mark.parametrize('arch', [5, 9, '12'])
+def test_another_variant_fits(name, arch):
+    check_model(build(name, **{'model.backbone.arch': arch}))
+
+
+@pytest.mark.parametrize(
+    ('name', 'sentence'),
+    [
+        (
+            'mask_rcnn_vanillanet13',
+            r'model.neck.in_channels is \[512, 1024, 2048, 4096\], but the backbone gives '
+            r'\[768, 1536, 3072, 6144\]; set model.neck.in_channels=\[768,1536,3072,6144\]',
+        ),
+        ('retinanet_vanillanet13', r'set model.neck.in_channels=\[1536,3072,6144\]'),
+        ('upernet_vanillanet13', r'set model.decode_head.in_channels=\[768,1536,3072,6144\]'),
+    ],
+)
+def test_channels_that_do_not_fit(name, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check_model(build(name, **{'model.backbone.arch': '13-x1.5'}))
+
+
+def test_auxiliary_head_that_does_not_fit():
+    runner = build('upernet_vanillanet13', **{'model.auxiliary_head.in_channels': 1024})
+    with pytest.raises(UserError, match='model.auxiliary_head.in_channels is 1024, .* gives 2048'):
+        check_model(runner)
+
+
+def test_synchronised_norms_on_a_cpu(monkeypatch):
+    monkeypatch.setattr('mmvanilla.utils.model.get_device', lambda: 'cpu')
+    runner = build('retinanet_vanillanet13', **{'model.backbone.norm_cfg.type': 'SyncBN'})
+    with pytest.raises(UserError, match='asks for SyncBN, which needs GPUs; set norm_cfg.type=BN'):
+        check_model(runner)
+
+
+def test_crops_smaller_than_the_stride():
+    runner = build('upernet_vanillanet13', **{'model.data_preprocessor.size': (16, 64)})
+    with pytest.raises(UserError, match=r'is \(16, 64\), smaller than the stride .* 32'):
+        check_model(runner)

@@ -1,0 +1,124 @@
+"""Convert published weights to a clean file of this package, or back.
+
+tools/convert_checkpoint.py vanillanet_13.pth vanillanet13.safetensors
+tools/convert_checkpoint.py vanillanet13.safetensors published.pth --published
+"""
+
+import argparse
+import os
+import tempfile
+
+import torch
+from mmengine.runner import CheckpointLoader
+
+from mmvanilla import ARCHS, VanillaNet, __version__
+from mmvanilla.checkpoint.published import PARTS, to_published
+from mmvanilla.errors import CheckpointError, UserError
+from mmvanilla.utils.cli import one_sentence_errors
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('source', help='checkpoint in any published format or of this package')
+    parser.add_argument('target', help='file to write, .pth or .safetensors')
+    parser.add_argument(
+        '--published', action='store_true', help="write the authors' names in place of OpenMMLab's"
+    )
+    return parser.parse_args()
+
+
+def load(file: str) -> dict:
+    """Return the tensors of a checkpoint under OpenMMLab's names."""
+    checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
+    return checkpoint.get('state_dict', checkpoint)
+
+
+def save(state_dict: dict, file: str, published: bool) -> None:
+    """Write a checkpoint; a file of that name is replaced only by a complete one."""
+    folder = os.path.dirname(file) or '.'
+    os.makedirs(folder, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=folder, prefix='.' + os.path.basename(file))
+    os.close(handle)
+    try:
+        if file.endswith('.safetensors'):
+            from safetensors.torch import save_file
+
+            tensors = {name: value.contiguous() for name, value in state_dict.items()}
+            save_file(tensors, scratch, metadata=dict(mmvanilla=__version__))
+        elif published:
+            torch.save(to_published(state_dict), scratch)
+        else:
+            torch.save(dict(meta=dict(mmvanilla=__version__), state_dict=state_dict), scratch)
+        os.replace(scratch, file)
+    except BaseException:
+        os.unlink(scratch)
+        raise
+
+
+def build(state_dict: dict, file: str) -> VanillaNet:
+    """Build the net whose weights a state dict holds and load them from a file.
+
+    Strides have no weights: they are those of the variant of these widths, 1 if there is none.
+    """
+    tensors = {
+        name.removeprefix('backbone.'): value
+        for name, value in state_dict.items()
+        if name.removeprefix('backbone.').startswith(PARTS)
+    }
+    deploy = 'stem.0.weight' in tensors
+    stem, conv, act = ('stem.0', 'conv', 'stem.1') if deploy else ('stem1.0', 'conv2.0', 'stem2.2')
+    dims = [len(tensors[f'{stem}.weight'])] if f'{stem}.weight' in tensors else []
+    while f'stages.{len(dims) - 1}.{conv}.weight' in tensors:
+        dims.append(len(tensors[f'stages.{len(dims) - 1}.{conv}.weight']))
+    if len(dims) < 2:
+        raise CheckpointError(f'{file!r} holds no weights of a VanillaNet; check the file')
+    known = [arch['strides'] for arch in ARCHS.values() if list(arch['dims']) == dims]
+    strides = known[0] if known else [1] * (len(dims) - 1)
+    net = VanillaNet(
+        dict(dims=dims, strides=strides),
+        out_indices=[0],
+        act_num=tensors[f'{act}.weight'].shape[-1] // 2,
+        deploy=deploy,
+        init_cfg=dict(type='Pretrained', checkpoint=file),
+    )
+    net.init_weights()
+    return net.eval()
+
+
+@torch.no_grad()
+def largest_difference(net: VanillaNet, other: VanillaNet) -> float:
+    """Return the largest difference of two nets' last outputs on a random image."""
+    side = 2 * net.min_size
+    image = torch.randn(1, net.in_channels, side, side, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for each in (net, other):
+        each.out_stages = (len(each.stages) - 1,)
+        outputs.append(each(image)[-1])
+    return (outputs[0] - outputs[1]).abs().max().item()
+
+
+def main() -> None:
+    """Convert, then check that both files give the same outputs."""
+    args = parse_args()
+    with one_sentence_errors(Exception):
+        if not args.target.endswith(('.pth', '.safetensors')):
+            raise UserError(f'target is {args.target!r}, expected a name in .pth or .safetensors')
+        state_dict = load(args.source)
+        net = build(state_dict, args.source)
+        save(state_dict, args.target, args.published)
+        difference = largest_difference(net, build(state_dict, args.target))
+        print(
+            f'{args.target}: {len(state_dict)} tensors, '
+            f'{os.path.getsize(args.target) / 2**20:.1f} MiB, '
+            f'largest difference of outputs {difference:g}'
+        )
+        if difference > 0:
+            os.unlink(args.target)
+            raise UserError(
+                f'{args.target!r} is removed, since its outputs differ by {difference:g}'
+            )
+
+
+if __name__ == '__main__':
+    main()
