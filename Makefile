@@ -48,7 +48,7 @@ $(DEMO)/curve.png: $(DEMO)/last_checkpoint
 demo: env $(DEMO)/curve.png
 	@echo
 	@echo 'Shapes, with their annotation:           data/shapes/preview.png'
-	@echo 'Ground truth (left), prediction (right): $(DEMO)/predictions/*.png'
+	@echo 'Ground truth (left), prediction (right): $(DEMO)/predictions/*.jpg'
 	@echo 'Training curve:                          $(DEMO)/curve.png'
 
 lint: env

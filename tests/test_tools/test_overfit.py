@@ -1,4 +1,4 @@
-"""Mask R-CNN with a narrow VanillaNet learns a handful of real COCO images by heart."""
+"""Narrow nets learn a handful of real images by heart, through the command-line tools."""
 
 import json
 import os
@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 
 ROOT = Path(__file__).parents[2]
 COCO = ROOT.parent / 'shared/data/coco'
+ADE20K = ROOT.parent / 'shared/data/ade/ADEChallengeData2016'
 NUM_IMAGES = 6
 
 
@@ -27,16 +29,36 @@ def handful(tmp_path):
     return tmp_path
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not COCO.is_dir(), reason='the real COCO images are not here')
-def test_overfit(handful, tmp_path):
-    command = [sys.executable, 'tools/train.py', 'tests/data/overfit_coco.py']
-    command += ['--data-root', str(handful), '--work-dir', str(tmp_path / 'work')]
+def run(tool, *arguments):
+    command = [sys.executable, f'tools/{tool}', *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    results = re.findall(
-        r'coco/bbox_mAP: (\d\.\d+).*coco/segm_mAP: (\d\.\d+)', done.stdout + done.stderr
-    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COCO.is_dir(), reason='the real COCO images are not here')
+def test_mask_rcnn_on_coco(handful, tmp_path):
+    config = 'tests/data/overfit_coco.py'
+    printed = run('train.py', config, '--data-root', handful, '--work-dir', tmp_path / 'work')
+    results = re.findall(r'coco/bbox_mAP: (\d\.\d+).*coco/segm_mAP: (\d\.\d+)', printed)
     box_ap, mask_ap = map(float, results[-1])
     print(f'box AP {box_ap}, mask AP {mask_ap} on {NUM_IMAGES} images')
     assert box_ap >= 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ADE20K.is_dir(), reason='the real ADE20K images are not here')
+def test_upernet_on_ade20k(tmp_path):
+    config = 'tests/data/overfit_ade20k.py'
+    common = ['--data-root', ADE20K, '--work-dir', tmp_path / 'work']
+    run('train.py', config, *common)
+    pictures = tmp_path / 'pictures'
+    checkpoint = tmp_path / 'work/iter_300.pth'
+    printed = run('test.py', config, checkpoint, *common, '--show-dir', pictures)
+    miou = float(re.findall(r'mIoU: (\d+\.\d+)', printed)[-1])
+    print(f'mIoU {miou} over the classes present')
+    assert miou >= 80
+    drawn = [path for path in pictures.rglob('*') if path.suffix in ('.png', '.jpg')]
+    assert len(drawn) == 3
+    assert all(cv2.imread(str(path)) is not None for path in drawn)

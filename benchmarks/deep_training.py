@@ -1,0 +1,105 @@
+"""Compare deep training with act_learn fixed at 1, from scratch on the shapes, over several seeds.
+
+    python benchmarks/deep_training.py --out docs/deep_training.json
+
+Trains UPerNet with the narrow VanillaNet-13 of configs/upernet_vanillanet13_shapes.py. Both ways
+see the same images in the same order from the same initial weights. Prints the mIoU of every run,
+mean and spread, and draws them beside the JSON file.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use('agg')
+import matplotlib.pyplot as plt
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+import mmvanilla  # noqa: F401 - registers the backbone and the hooks
+from mmvanilla.datasets import make_shapes
+from mmvanilla.utils.config import set_data_root
+
+ROOT = Path(__file__).parents[1]
+WAYS = {'act_learn = 1': False, 'deep training': True}
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=Path, required=True, help='JSON file to write')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--iters', type=int, default=400, help='iterations of each training')
+    parser.add_argument(
+        '--share', type=float, default=1 / 3, help='of training, until act_learn is 1'
+    )
+    return parser.parse_args()
+
+
+def train(data: Path, deep: bool, seed: int, iters: int, share: float) -> float:
+    """Train once and return the mIoU in percent on unseen images."""
+    cfg = Config.fromfile(ROOT / 'configs/upernet_vanillanet13_shapes.py')
+    set_data_root(cfg, str(data / 'ADEChallengeData2016'))
+    cfg.custom_hooks = [dict(type='ReseedHook')]
+    if deep:
+        end = round(iters * share)
+        cfg.custom_hooks.append(dict(type='DeepTrainingHook', end=end, by_epoch=False))
+    cfg.train_cfg.update(max_iters=iters, val_interval=iters)
+    cfg.param_scheduler[-1].end = iters
+    cfg.randomness = dict(seed=seed)
+    cfg.default_hooks.checkpoint = None
+    cfg.log_level = 'WARNING'
+    cfg.experiment_name = f'{deep}_{seed}'
+    with tempfile.TemporaryDirectory() as cfg.work_dir:
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        assert runner.model.backbone.act_learn == 1
+        return runner.message_hub.get_scalar('val/mIoU').current()
+
+
+def report(results: dict[str, list[float]], seeds: list[int]) -> str:
+    """Return the results as a Markdown table."""
+    lines = [f'| | {" | ".join(f"seed {seed}" for seed in seeds)} | mean | standard deviation |']
+    lines.append('|---' * (len(seeds) + 3) + '|')
+    for way, values in results.items():
+        cells = [f'{value:.2f}' for value in [*values, statistics.mean(values)]]
+        lines.append(f'| {way} | {" | ".join(cells)} | {statistics.stdev(values):.2f} |')
+    return '\n'.join(lines)
+
+
+def plot(results: dict[str, list[float]], file: Path) -> None:
+    """Draw every run as a dot."""
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout='constrained')
+    for position, values in enumerate(results.values()):
+        axes.plot([position] * len(values), values, 'o')
+        axes.hlines(statistics.mean(values), position - 0.15, position + 0.15)
+    axes.set_xticks(range(len(results)), results)
+    axes.set(ylabel='mIoU on unseen shapes, %', xlim=(-0.5, len(results) - 0.5))
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    """Run all trainings, the two ways in turn."""
+    args = parse_args()
+    results: dict[str, list[float]] = {way: [] for way in WAYS}
+    with tempfile.TemporaryDirectory() as folder:
+        data = make_shapes(Path(folder) / 'shapes')
+        for seed in args.seeds:
+            for way, deep in WAYS.items():
+                miou = float(train(data, deep, seed, args.iters, args.share))
+                results[way].append(miou)
+                print(f'seed {seed}, {way}: mIoU {miou:.2f}', flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    facts = dict(seeds=args.seeds, iters=args.iters, torch=torch.__version__, results=results)
+    args.out.write_text(json.dumps(facts, indent=2) + '\n')
+    plot(results, args.out.with_suffix('.png'))
+    print(report(results, args.seeds))
+
+
+if __name__ == '__main__':
+    main()
