@@ -28,3 +28,16 @@ model = dict(
         anchor_generator=dict(octave_base_scale=2, strides=[8, 16, 32, 64, 128]),
     ),
 )
+
+train_cfg = dict(max_epochs=20, val_interval=10)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=True,
+        begin=0,
+        end=20,
+        eta_min=1e-5,
+        convert_to_iter_based=True,
+    ),
+]

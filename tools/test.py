@@ -13,6 +13,10 @@ from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.config import add_config_arguments, check_data, load_config
 from mmvanilla.utils.model import check_model
 
+DETECTOR_TTA = dict(
+    type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+)
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -56,14 +60,28 @@ def show_results(cfg: Config, folder: str) -> None:
 
 
 def augment(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation, as the config describes it."""
-    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        raise ValueError('--tta needs tta_model and tta_pipeline in the config')
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    """Wrap the model for test-time augmentation, as the config says; a detector's by flips."""
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
+    if cfg.default_scope == 'mmdet':
+        cfg.setdefault('tta_model', DETECTOR_TTA)
+        cfg.setdefault('tta_pipeline', [*dataset.pipeline[:-1], flips(dataset.pipeline[-1])])
+        # mmdet merges the boxes of the augmented images, but not their masks.
+        cfg.test_evaluator.metric = 'bbox'
+        if 'mask_head' in cfg.model.get('roi_head', {}):
+            cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise UserError('--tta needs tta_model and tta_pipeline in the config')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
+
+
+def flips(pack: ConfigDict) -> dict:
+    """Return the last step of a pipeline that tests an image as it is and mirrored."""
+    meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
+    turns = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    return dict(type='TestTimeAug', transforms=[turns, [dict(pack, meta_keys=meta_keys)]])
 
 
 def dump_results(cfg: Config, runner: Runner, file: str) -> None:

@@ -62,7 +62,14 @@ def test_train_resume_test(tmp_path):
     assert list(rest) == [3, 4]
 
     checkpoint = tmp_path / 'parts/epoch_2.pth'
-    common = ['--data-root', COCO, '--work-dir', tmp_path / 'test', '--cfg-options', *SMALL]
-    printed = run('test.py', CONFIG, checkpoint, *common)
+    options = ['--cfg-options', *SMALL]
+    common = ['--data-root', COCO, '--work-dir', tmp_path / 'test']
+    printed = run('test.py', CONFIG, checkpoint, *common, *options)
     for task in ('bbox', 'segm'):
         assert re.search(rf'coco/{task}_mAP: -?\d\.\d+', printed)
+
+    common += ['--tta', '--out', tmp_path / 'results.pkl', '--show-dir', tmp_path / 'pictures']
+    printed = run('test.py', CONFIG, checkpoint, *common, *options)
+    assert re.search(r'coco/bbox_mAP: -?\d\.\d+', printed)
+    assert (tmp_path / 'results.pkl').stat().st_size > 1000
+    assert len(list((tmp_path / 'pictures').iterdir())) == 4
