@@ -1,0 +1,38 @@
+"""The model index is in OpenMMLab's format and says whose results it holds."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from modelindex.load_model_index import load
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = {
+    'mask_rcnn_vanillanet13': {'box AP (published)': 44.3, 'mask AP (published)': 40.1},
+    'retinanet_vanillanet13': {'box AP (published)': 43.0},
+}
+
+
+@pytest.fixture(scope='module')
+def models():
+    index = load(str(ROOT / 'model-index.yml'))
+    index.build_models_with_collections()
+    return {model.name: model for model in index.models}
+
+
+def test_configs_exist(models):
+    for model in models.values():
+        assert Config.fromfile(ROOT / model.config).model.backbone.type == 'VanillaNet'
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_results_are_marked_as_published(name, models):
+    results = models[name].results
+    assert {k: v for result in results for k, v in result.metrics.items()} == PUBLISHED[name]
+    assert models[name].metadata.data['Results From'] == 'published'
+    assert models[name].weights.endswith('.pth')
+
+
+def test_unpublished_recipes_have_no_results(models):
+    assert not models['upernet_vanillanet13'].results
+    assert not models['upernet_vanillanet13'].weights
