@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 def train(data: Path, deep: bool, seed: int, iters: int, share: float) -> float:
     """Train once and return the mIoU in percent on unseen images."""
     cfg = Config.fromfile(ROOT / 'configs/upernet_vanillanet13_shapes.py')
-    set_data_root(cfg, str(data / 'ADEChallengeData2016'))
+    set_data_root(cfg, str(data / 'shapes/ADEChallengeData2016'))
     cfg.custom_hooks = [dict(type='ReseedHook')]
     if deep:
         end = round(iters * share)
@@ -55,11 +55,12 @@ def train(data: Path, deep: bool, seed: int, iters: int, share: float) -> float:
     cfg.default_hooks.checkpoint = None
     cfg.log_level = 'WARNING'
     cfg.experiment_name = f'{deep}_{seed}'
-    with tempfile.TemporaryDirectory() as cfg.work_dir:
-        runner = Runner.from_cfg(cfg)
-        runner.train()
-        assert runner.model.backbone.act_learn == 1
-        return runner.message_hub.get_scalar('val/mIoU').current()
+    cfg.work_dir = str(data / 'work' / cfg.experiment_name)
+    cfg.visualizer.name = cfg.experiment_name
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.model.backbone.act_learn == 1
+    return runner.message_hub.get_scalar('val/mIoU').current()
 
 
 def report(results: dict[str, list[float]], seeds: list[int]) -> str:
@@ -88,7 +89,8 @@ def main() -> None:
     args = parse_args()
     results: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
-        data = make_shapes(Path(folder) / 'shapes')
+        data = Path(folder)
+        make_shapes(data / 'shapes')
         for seed in args.seeds:
             for way, deep in WAYS.items():
                 miou = float(train(data, deep, seed, args.iters, args.share))
