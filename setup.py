@@ -26,7 +26,7 @@ setup(
         'torch>=2.6',
         'torchvision>=0.21',
         'mmengine>=0.10.7,<0.11',
-        'numpy>=1.26',
+        'numpy>=2.0',
         'opencv-python',
         'rich',
         'setuptools<81',  # mmengine imports pkg_resources

@@ -24,19 +24,21 @@ model = dict(
         feat_channels=64,
         stacked_convs=2,
         norm_cfg=dict(type='BN'),
+        reg_decoded_bbox=True,
+        loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
         # Boxes of 20 to 80 pixels.
         anchor_generator=dict(octave_base_scale=2, strides=[8, 16, 32, 64, 128]),
     ),
 )
 
-train_cfg = dict(max_epochs=20, val_interval=10)
+train_cfg = dict(max_epochs=28, val_interval=14)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(
         type='CosineAnnealingLR',
         by_epoch=True,
         begin=0,
-        end=20,
+        end=28,
         eta_min=1e-5,
         convert_to_iter_based=True,
     ),
