@@ -37,12 +37,13 @@ data/shapes/shapes.json: mmvanilla/datasets/shapes.py | env
 	$(RUN) tools/make_shapes.py --out data/shapes
 	touch $@
 
-$(DEMO)/last_checkpoint: data/shapes/shapes.json $(SOURCES)
+$(DEMO)/trained: data/shapes/shapes.json $(SOURCES)
 	rm -rf $(DEMO)
 	$(RUN) tools/train.py $(DEMO_CONFIG)
+	touch $@
 
-$(DEMO)/curve.png: $(DEMO)/last_checkpoint
-	$(RUN) tools/test.py $(DEMO_CONFIG) `cat $(DEMO)/last_checkpoint` --show-dir $(CURDIR)/$(DEMO)/predictions
+$(DEMO)/curve.png: $(DEMO)/trained
+	$(RUN) tools/test.py $(DEMO_CONFIG) `cat $(DEMO)/last_checkpoint` --show-dir $(DEMO)/predictions
 	$(RUN) tools/plot_log.py $(DEMO) --out $@
 
 demo: env $(DEMO)/curve.png

@@ -2,11 +2,13 @@
 
 try:
     import mmcv  # noqa: F401
-except ImportError as error:
+except ModuleNotFoundError as error:
+    if error.name != 'mmcv':
+        raise
     raise ImportError(
         'mmvanilla needs mmcv 2.1.0: install `mmvanilla[lite]` (mmcv-lite, nothing to compile) '
         'or a compiled mmcv'
-    ) from error
+    ) from None
 
 from . import ops
 

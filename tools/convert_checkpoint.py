@@ -40,6 +40,7 @@ def save(state_dict: dict, file: str, published: bool) -> None:
     os.makedirs(folder, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=folder, prefix='.' + os.path.basename(file))
     os.close(handle)
+    os.chmod(scratch, 0o644)
     try:
         if file.endswith('.safetensors'):
             from safetensors.torch import save_file
@@ -104,6 +105,8 @@ def main() -> None:
     with one_sentence_errors(Exception):
         if not args.target.endswith(('.pth', '.safetensors')):
             raise UserError(f'target is {args.target!r}, expected a name in .pth or .safetensors')
+        if args.published and not args.target.endswith('.pth'):
+            raise UserError(f'target is {args.target!r}, but --published writes .pth files only')
         state_dict = load(args.source)
         net = build(state_dict, args.source)
         save(state_dict, args.target, args.published)
@@ -113,7 +116,7 @@ def main() -> None:
             f'{os.path.getsize(args.target) / 2**20:.1f} MiB, '
             f'largest difference of outputs {difference:g}'
         )
-        if difference > 0:
+        if difference != 0:  # nan included
             os.unlink(args.target)
             raise UserError(
                 f'{args.target!r} is removed, since its outputs differ by {difference:g}'

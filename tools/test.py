@@ -1,6 +1,7 @@
 """Test a detector or a segmentor: tools/test.py CONFIG CHECKPOINT."""
 
 import argparse
+import os
 
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
@@ -56,7 +57,7 @@ def show_results(cfg: Config, folder: str) -> None:
     if cfg.default_scope == 'mmseg':
         cfg.visualizer.save_dir = folder
     else:
-        hook.test_out_dir = folder
+        hook.test_out_dir = os.path.abspath(folder)  # else it is taken below the work dir
 
 
 def augment(cfg: Config) -> None:
@@ -68,7 +69,10 @@ def augment(cfg: Config) -> None:
         cfg.setdefault('tta_model', DETECTOR_TTA)
         cfg.setdefault('tta_pipeline', [*dataset.pipeline[:-1], flips(dataset.pipeline[-1])])
         # mmdet merges the boxes of the augmented images, but not their masks.
-        cfg.test_evaluator.metric = 'bbox'
+        evaluators = cfg.test_evaluator
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            if evaluator.type == 'CocoMetric':
+                evaluator.metric = 'bbox'
         if 'mask_head' in cfg.model.get('roi_head', {}):
             cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
@@ -79,7 +83,8 @@ def augment(cfg: Config) -> None:
 
 def flips(pack: ConfigDict) -> dict:
     """Return the last step of a pipeline that tests an image as it is and mirrored."""
-    meta_keys = (*pack.meta_keys, 'flip', 'flip_direction')
+    known = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+    meta_keys = (*pack.get('meta_keys', known), 'flip', 'flip_direction')
     turns = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
     return dict(type='TestTimeAug', transforms=[turns, [dict(pack, meta_keys=meta_keys)]])
 

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
 from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_config_arguments, check_data, load_config
+from mmvanilla.utils.config import add_config_arguments, check_data, check_norms, load_config
 from mmvanilla.utils.model import check_model
 
 
@@ -38,6 +38,7 @@ def train_config(args: argparse.Namespace) -> Config:
     """Load the config and apply the arguments that only training has."""
     cfg = load_config(args)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_norms(cfg)
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if args.auto_scale_lr:

@@ -44,6 +44,11 @@ class DeepTrainingHook(Hook):
         total, unit = (
             (runner.max_epochs, 'epochs') if self.by_epoch else (runner.max_iters, 'iterations')
         )
+        if self.by_epoch and 'max_epochs' not in runner.cfg.train_cfg:
+            raise UserError(
+                'DeepTrainingHook counts epochs, but training counts iterations; set '
+                'by_epoch=False and its end in iterations'
+            )
         if self.end >= total:
             raise UserError(
                 f'DeepTrainingHook ends at {self.end} of {total} {unit}, so act_learn would never '

@@ -137,6 +137,8 @@ class VanillaNet(BaseModule):
         self.out_stages = tuple(ends[level] for level in out_indices)
         self.out_channels = tuple(dims[i + 1] for i in self.out_stages)
         self.in_channels = in_channels
+        base = 3 if ada_pool else 4
+        self.out_strides = tuple(base * math.prod(strides[: i + 1]) for i in self.out_stages)
         self.frozen_stages = frozen_stages
         # How many of the stages are frozen; -1 leaves the stem free as well.
         self.num_frozen = (

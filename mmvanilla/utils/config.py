@@ -7,8 +7,21 @@ from collections.abc import Iterator
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
+from ..errors import UserError
+
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
+
+
+class KeyValueAction(DictAction):
+    """Read KEY=VALUE pairs; anything else is a usage error."""
+
+    def __call__(self, parser: ArgumentParser, *args: object) -> None:
+        """Read the pairs."""
+        try:
+            super().__call__(parser, *args)
+        except ValueError:
+            parser.error(f'--cfg-options got {args[1]}, expected KEY=VALUE pairs')
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:
@@ -20,7 +33,7 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValueAction,
         metavar='KEY=VALUE',
         help='settings of the config to replace, e.g. model.backbone.arch=9',
     )
@@ -39,6 +52,8 @@ def load_config(args: Namespace) -> Config:
         FileNotFoundError: If there is no such config file.
         ValueError: If it is not one.
     """
+    if args.launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch needs torchrun; use tools/dist_train.sh')
     if not os.path.isfile(args.config):
         raise FileNotFoundError(f'there is no config file {args.config!r}; check the path')
     try:
@@ -64,10 +79,16 @@ def set_data_root(cfg: Config, root: str) -> None:
         cfg: The config; a data set is what has a ``data_root``.
         root: The folder that takes the place of each ``data_root``; evaluators' paths below an old
             one are moved along.
+
+    Raises:
+        UserError: If the config has no data set to move.
     """
     root = os.path.join(root, '')
     datasets = [d for key in DATALOADERS for d in _dicts(cfg.get(key)) if 'data_root' in d]
+    if not datasets:
+        raise UserError('--data-root moves nothing: no data set of the config has a data_root')
     old_roots = {os.path.join(dataset['data_root'] or '', '') for dataset in datasets} - {''}
+    old_roots = sorted(old_roots, key=len, reverse=True)
     for dataset in datasets:
         dataset['data_root'] = root
     for evaluator in (d for key in EVALUATORS for d in _dicts(cfg.get(key))):
@@ -96,6 +117,19 @@ def check_data(cfg: Config, keys: tuple[str, ...] = DATALOADERS) -> None:
                         f'{key} looks for {path!r}, which does not exist; put the data there '
                         'or name its folder with --data-root'
                     )
+
+
+def check_norms(cfg: Config) -> None:
+    """Check that a config does not ask for synchronised batch norms where there is no GPU.
+
+    Raises:
+        UserError: If it does.
+    """
+    if torch.cuda.is_available():
+        return
+    for node in _dicts(cfg.model):
+        if node.get('type') in ('SyncBN', 'MMSyncBN'):
+            raise UserError('the config asks for SyncBN, which needs GPUs; set type=BN in norm_cfg')
 
 
 def _dicts(node: object) -> Iterator[ConfigDict]:

@@ -1,6 +1,5 @@
 """Checks of a built model, before anything runs."""
 
-from mmengine.device import get_device
 from mmengine.runner import Runner
 from torch import nn
 
@@ -9,18 +8,16 @@ from ..models import VanillaNet
 
 
 def check_model(runner: Runner) -> None:
-    """Check that the parts of a runner's model fit together and the machine.
+    """Check that the parts of a runner's model fit together.
 
     Raises:
-        UserError: If a neck's or head's channels are not the backbone's, the images are set to be
-            smaller than the backbone's stride, or batch norms are to be synchronised on CPUs.
+        UserError: If a neck's or head's channels are not the backbone's, or training images are set
+            to be smaller than the backbone's stride.
     """
-    synced = any(isinstance(module, nn.SyncBatchNorm) for module in runner.model.modules())
-    if synced and get_device() == 'cpu':
-        raise UserError('the config asks for SyncBN, which needs GPUs; set norm_cfg.type=BN')
     for model in runner.model.modules():
         if isinstance(getattr(model, 'backbone', None), VanillaNet):
             _check_channels(model)
+            _check_strides(model)
             _check_size(model)
 
 
@@ -33,6 +30,11 @@ def _check_channels(model: nn.Module) -> None:
         part = getattr(model, name, None)
         expected = getattr(part, 'in_channels', None)
         index = getattr(part, 'in_index', None)
+        if index is not None and max(list_of(index)) >= len(given):
+            raise UserError(
+                f'model.{name}.in_index is {index}, but the backbone gives {len(given)} levels; '
+                'set its out_indices or the in_index to match'
+            )
         if isinstance(index, int):
             found = given[index]
         else:
@@ -41,6 +43,19 @@ def _check_channels(model: nn.Module) -> None:
             raise UserError(
                 f'model.{name}.in_channels is {expected}, but the backbone gives {found}; '
                 f'set model.{name}.in_channels={str(found).replace(" ", "")}'
+            )
+
+
+def _check_strides(model: nn.Module) -> None:
+    """Compare the strides of a detector's anchors with the backbone's."""
+    strides = list(model.backbone.out_strides)
+    for name in ('rpn_head', 'bbox_head'):
+        generator = getattr(getattr(model, name, None), 'prior_generator', None)
+        expected = [stride[0] for stride in generator.strides] if generator else strides
+        if expected[: len(strides)] != strides:
+            raise UserError(
+                f'model.{name}.anchor_generator.strides is {expected}, but the backbone gives '
+                f'{strides}; set these and the featmap_strides of the RoI extractors to match'
             )
 
 

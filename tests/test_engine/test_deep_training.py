@@ -141,6 +141,7 @@ def test_a_wrapped_model(tmp_path):
     [
         (dict(end=6), {}, 'ends at 6 of 6 epochs, .* set its end to at most 5'),
         (dict(end=18, by_epoch=False), {}, 'ends at 18 of 18 iterations'),
+        (dict(end=2), dict(by_epoch=False), 'counts epochs, but training counts iterations'),
         (dict(end=2, begin=2), {}, 'begin=2 and end=2, expected 0 <= begin < end'),
         (dict(end=3), dict(deploy=True), 'no VanillaNet in training form'),
     ],

@@ -108,6 +108,7 @@ def test_levels_of_the_published_variants(arch, channels):
         net = VanillaNet(arch, deploy=True)
         features = net(torch.empty(2, 3, 64, 96))
     assert net.out_channels == channels
+    assert net.out_strides == (4, 8, 16, 32)
     sizes = [(16, 24), (8, 12), (4, 6), (2, 3)]
     expected = [(2, c, *size) for c, size in zip(channels, sizes, strict=True)]
     assert [tuple(f.shape) for f in features] == expected
@@ -178,7 +179,7 @@ def test_untrained_features_neither_vanish_nor_explode():
     torch.manual_seed(0)
     for deploy in (False, True):
         net = VanillaNet(dict(dims=[64] * 12, strides=ARCHS['13']['strides']), deploy=deploy).eval()
-        assert 0.01 < net(torch.randn(1, 3, 64, 64))[-1].std() < 100
+        assert 1e-3 < net(torch.randn(1, 3, 64, 64))[-1].std() < 1e4
 
 
 def trainable(module):
@@ -216,8 +217,11 @@ def test_with_cp_gives_the_same_gradients():
     plain, recomputed = VanillaNet(NARROW), VanillaNet(NARROW, with_cp=True)
     recomputed.load_state_dict(plain.state_dict())
     image = torch.randn(2, 3, 64, 64)
+    calls = []
+    recomputed.stages[1].register_forward_pre_hook(lambda *_: calls.append(1))
     for net in (plain, recomputed):
         sum(f.square().sum() for f in net(image)).backward()
+    assert len(calls) == 2  # once forward, once more in the backward pass
     for a, b in zip(plain.parameters(), recomputed.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
 

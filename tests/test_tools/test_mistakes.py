@@ -46,6 +46,16 @@ def run(capsys, monkeypatch, tmp_path, tool, *arguments):
         ([SHAPES, '--cfg-options', 'model.backbone.out_indices=[3,2]'], 'out_indices is [3, 2]'),
         ([SHAPES, '--cfg-options', 'model.type=MaskRCMM'], 'MaskRCMM is not in the mmdet'),
         ([SHAPES, '--cfg-options', 'optim_wrapper.optimizer.momentum=1'], "argument 'momentum'"),
+        (
+            [SHAPES, '--cfg-options', 'model.neck.norm_cfg.type=SyncBN'],
+            'asks for SyncBN, which needs GPUs; set type=BN in norm_cfg',
+        ),
+        (
+            [SHAPES, '--cfg-options', 'model.backbone.arch=9'],
+            'model.neck.in_channels is [64, 128, 256, 512], but the backbone gives [512, 1024,',
+        ),
+        ([SHAPES, '--cfg-options', 'arch'], "got ['arch'], expected KEY=VALUE"),
+        ([SHAPES, '--launcher', 'pytorch'], '--launcher pytorch needs torchrun'),
         ([SHAPES, '--auto-scale-lr'], '--auto-scale-lr needs auto_scale_lr'),
         ([SHAPES, '--resume', 'missing.pth'], "there is no checkpoint file 'missing.pth'"),
         ([SHAPES, '--colour'], 'unrecognized arguments: --colour'),
