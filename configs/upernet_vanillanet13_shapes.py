@@ -31,3 +31,9 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200))
 log_processor = dict(window_size=10)
+# From scratch: a ReLU between the convolutions of a layer, gone after a third of the training.
+custom_hooks = [
+    dict(type='ReseedHook'),
+    dict(type='CheckLabelsHook'),
+    dict(type='DeepTrainingHook', end=267, by_epoch=False),
+]

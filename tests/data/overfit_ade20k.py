@@ -5,13 +5,13 @@ _base_ = '../../configs/upernet_vanillanet13.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', scale=(640, 320), keep_ratio=True),
+    dict(type='Resize', scale=(512, 256), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(640, 320), keep_ratio=True),
+    dict(type='Resize', scale=(512, 256), keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
@@ -29,18 +29,13 @@ model = dict(
         ),
         init_cfg=None,
     ),
-    # Street lights and signs are a few pixels of each image: learn from the hardest pixels.
-    decode_head=dict(
-        in_channels=[64, 128, 256, 512],
-        channels=64,
-        sampler=dict(type='OHEMPixelSampler', thresh=0.9, min_kept=2000),
-    ),
+    decode_head=dict(in_channels=[64, 128, 256, 512], channels=64),
     auxiliary_head=dict(in_channels=256, channels=64),
 )
-train_cfg = dict(max_iters=300, val_interval=300)
+train_cfg = dict(max_iters=700, val_interval=700)
 optim_wrapper = dict(optimizer=dict(lr=2e-3), paramwise_cfg=dict(decay_rate=1.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=30, end=300),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=30, end=700),
 ]
-default_hooks = dict(checkpoint=dict(interval=300, save_best=None))
+default_hooks = dict(checkpoint=dict(interval=700, save_best=None))
