@@ -29,7 +29,7 @@ env: $(VENV)/complete
 
 $(VENV)/complete: requirements.txt setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --requirement requirements.txt
+	$(VENV)/bin/pip install --quiet --no-compile --requirement requirements.txt
 	$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
