@@ -11,8 +11,8 @@ def check_model(runner: Runner) -> None:
     """Check that the parts of a runner's model fit together.
 
     Raises:
-        UserError: If a neck's or head's channels are not the backbone's, or training images are set
-            to be smaller than the backbone's stride.
+        UserError: If a neck's or head's channels or strides are not the backbone's, or training
+            images are set to be smaller than the backbone's stride.
     """
     for model in runner.model.modules():
         if isinstance(getattr(model, 'backbone', None), VanillaNet):
@@ -48,7 +48,9 @@ def _check_channels(model: nn.Module) -> None:
 
 def _check_strides(model: nn.Module) -> None:
     """Compare the strides of a detector's anchors with the backbone's."""
-    strides = list(model.backbone.out_strides)
+    # A pyramid may leave out the first levels.
+    start = getattr(getattr(model, 'neck', None), 'start_level', 0)
+    strides = list(model.backbone.out_strides[start:])
     for name in ('rpn_head', 'bbox_head'):
         generator = getattr(getattr(model, name, None), 'prior_generator', None)
         expected = [stride[0] for stride in generator.strides] if generator else strides

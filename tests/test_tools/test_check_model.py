@@ -76,6 +76,12 @@ def test_strides_that_do_not_fit():
         check_model(build('mask_rcnn_vanillanet13', **options))
 
 
+def test_a_pyramid_that_starts_later_fits():
+    options = {'model.backbone.out_indices': (0, 1, 2, 3), 'model.neck.start_level': 1}
+    options['model.neck.in_channels'] = [512, 1024, 2048, 4096]
+    check_model(build('retinanet_vanillanet13', **options))
+
+
 def test_levels_that_are_not_there():
     options = {'model.backbone.out_indices': (1, 2, 3)}
     with pytest.raises(UserError, match='in_index is .* but the backbone gives 3 levels'):
