@@ -34,6 +34,7 @@ log_processor = dict(window_size=10)
 # From scratch: a ReLU between the convolutions of a layer, gone after a third of the training.
 custom_hooks = [
     dict(type='ReseedHook'),
+    dict(type='CheckWeightsHook'),
     dict(type='CheckLabelsHook'),
     dict(type='DeepTrainingHook', end=267, by_epoch=False),
 ]

@@ -9,6 +9,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
+from mmvanilla.engine import CheckWeightsHook
 from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.config import add_config_arguments, check_data, load_config
@@ -105,6 +106,7 @@ def main() -> None:
         cfg = test_config(args)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         check_model(runner)
+        runner.register_hook(CheckWeightsHook(whole=True))
         runner.test_loop  # noqa: B018 - builds the data sets
         if args.out:
             dump_results(cfg, runner, args.out)

@@ -10,7 +10,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 # Together with `worker_init_fn` of the data loader: a resumed run repeats the losses exactly.
-custom_hooks = [dict(type='ReseedHook')]
+custom_hooks = [dict(type='ReseedHook'), dict(type='CheckWeightsHook')]
 randomness = dict(seed=0)
 sync_bn = 'torch'  # synchronise batch norms where training is distributed over GPUs
 

@@ -12,5 +12,9 @@ visualizer = dict(
     type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
 )
 log_processor = dict(by_epoch=False)
-custom_hooks = [dict(type='ReseedHook'), dict(type='CheckLabelsHook')]
+custom_hooks = [
+    dict(type='ReseedHook'),
+    dict(type='CheckWeightsHook'),
+    dict(type='CheckLabelsHook'),
+]
 tta_model = dict(type='SegTTAModel')

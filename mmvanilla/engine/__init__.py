@@ -4,9 +4,11 @@ from .deep_training import DeepTrainingHook
 from .labels import CheckLabelsHook
 from .layer_decay import VanillaNetLayerDecayConstructor
 from .randomness import ReseedHook, seed_worker
+from .weights import CheckWeightsHook
 
 __all__ = [
     'CheckLabelsHook',
+    'CheckWeightsHook',
     'DeepTrainingHook',
     'ReseedHook',
     'VanillaNetLayerDecayConstructor',
