@@ -16,6 +16,21 @@ class CheckLabelsHook(Hook):
     Otherwise training ends deep inside the loss, and on a GPU without saying where.
     """
 
+    def before_train(self, runner: Runner) -> None:
+        """Compare the classes of the data set with those of the model.
+
+        Raises:
+            UserError: If their numbers differ.
+        """
+        classes = len(runner.train_dataloader.dataset.metainfo['classes'])
+        for name, module in runner.model.named_modules():
+            found = getattr(module, 'num_classes', classes)
+            if name.endswith(('decode_head', 'auxiliary_head')) and found != classes:
+                raise UserError(
+                    f'{name}.num_classes is {found}, but the data set has {classes} classes; '
+                    f'set model.{name}.num_classes={classes}'
+                )
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Check the label maps (1, H, W) of a batch.
 

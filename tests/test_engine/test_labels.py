@@ -31,3 +31,16 @@ def test_bad_labels():
         check([0, 150, 255])
     with pytest.raises(UserError, match='holds the label 200, .* from 0 to 149;'):
         check([0, 200], reduce_zero_label=False)
+
+
+@pytest.mark.parametrize('head', ['decode_head', 'auxiliary_head'])
+def test_another_number_of_classes(head):
+    dataset = SimpleNamespace(metainfo=dict(classes=['a'] * 150))
+    model = torch.nn.Module()
+    model.decode_head, model.auxiliary_head = torch.nn.Module(), torch.nn.Module()
+    model.decode_head.num_classes = model.auxiliary_head.num_classes = 150
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset), model=model)
+    CheckLabelsHook().before_train(runner)
+    getattr(model, head).num_classes = 19
+    with pytest.raises(UserError, match=f'{head}.num_classes is 19, but the data set has 150'):
+        CheckLabelsHook().before_train(runner)
