@@ -34,11 +34,16 @@ def load(file: str) -> dict:
     return checkpoint.get('state_dict', checkpoint)
 
 
-def save(state_dict: dict, file: str, published: bool) -> None:
-    """Write a checkpoint; a file of that name is replaced only by a complete one."""
+def save(state_dict: dict, file: str, published: bool, net: VanillaNet) -> float:
+    """Write a checkpoint; a file of that name is replaced only by one that gives ``net``'s outputs.
+
+    Returns:
+        The largest difference of the outputs, on a random image.
+    """
     folder = os.path.dirname(file) or '.'
     os.makedirs(folder, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=folder, prefix='.' + os.path.basename(file))
+    suffix = os.path.splitext(file)[1]
+    handle, scratch = tempfile.mkstemp(suffix, prefix='.' + os.path.basename(file), dir=folder)
     os.close(handle)
     os.chmod(scratch, 0o644)
     try:
@@ -51,10 +56,16 @@ def save(state_dict: dict, file: str, published: bool) -> None:
             torch.save(to_published(state_dict), scratch)
         else:
             torch.save(dict(meta=dict(mmvanilla=__version__), state_dict=state_dict), scratch)
+        difference = largest_difference(net, build(state_dict, scratch))
+        if difference != 0:  # nan included
+            raise UserError(
+                f'{file!r} is not written, since its outputs would differ by {difference:g}'
+            )
         os.replace(scratch, file)
     except BaseException:
         os.unlink(scratch)
         raise
+    return difference
 
 
 def build(state_dict: dict, file: str) -> VanillaNet:
@@ -109,18 +120,12 @@ def main() -> None:
             raise UserError(f'target is {args.target!r}, but --published writes .pth files only')
         state_dict = load(args.source)
         net = build(state_dict, args.source)
-        save(state_dict, args.target, args.published)
-        difference = largest_difference(net, build(state_dict, args.target))
+        difference = save(state_dict, args.target, args.published, net)
         print(
             f'{args.target}: {len(state_dict)} tensors, '
             f'{os.path.getsize(args.target) / 2**20:.1f} MiB, '
             f'largest difference of outputs {difference:g}'
         )
-        if difference != 0:  # nan included
-            os.unlink(args.target)
-            raise UserError(
-                f'{args.target!r} is removed, since its outputs differ by {difference:g}'
-            )
 
 
 if __name__ == '__main__':

@@ -77,3 +77,15 @@ def test_mistakes(content, target, sentence, tmp_path, monkeypatch, capsys):
         convert(monkeypatch, tmp_path / 'in.pth', tmp_path / target)
     assert sentence in capsys.readouterr().err
     assert os.listdir(tmp_path) == ['in.pth']
+
+
+def test_a_file_that_would_differ_is_not_written(tmp_path, monkeypatch, capsys):
+    net = VanillaNet(dict(dims=[4, 4], strides=[2]), out_indices=[1])
+    net.stem1[0].weight.data.fill_(float('nan'))  # never equal to itself
+    torch.save(net.state_dict(), tmp_path / 'in.pth')
+    (tmp_path / 'out.pth').write_text('what was there before')
+    with pytest.raises(SystemExit):
+        convert(monkeypatch, tmp_path / 'in.pth', tmp_path / 'out.pth')
+    assert 'is not written, since its outputs would differ by nan' in capsys.readouterr().err
+    assert (tmp_path / 'out.pth').read_text() == 'what was there before'
+    assert sorted(os.listdir(tmp_path)) == ['in.pth', 'out.pth']
