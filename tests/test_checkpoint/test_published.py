@@ -1,11 +1,12 @@
 """Published weights as they are, through the doors that users take."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.model import BaseModule
-from mmengine.runner import load_checkpoint
+from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
 from mmvanilla import VanillaNet
@@ -63,6 +64,28 @@ def test_load_from(name, publish):
     model = Detector(build(record))
     load_checkpoint(model, file)  # what a runner's load_from comes to
     assert_features(model.backbone, record)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_init_cfg_by_url(name, publish, monkeypatch):
+    record, file = publish(name)
+    monkeypatch.setattr(
+        torch.hub, 'download_url_to_file', lambda url, target, **_: shutil.copy(file, target)
+    )
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(Path(file).parent / 'hub'))
+    net = build(record, 'https://example.org/published.pth')
+    net.init_weights()
+    assert_features(net, record)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_load_from_of_a_runner(name, publish, tmp_path):
+    record, file = publish(name)
+    runner = Runner(
+        Detector(build(record)), str(tmp_path), load_from=file, experiment_name=name + tmp_path.name
+    )
+    runner.load_or_resume()
+    assert_features(runner.model.backbone, record)
 
 
 def test_averaged_weights_come_first(publish):

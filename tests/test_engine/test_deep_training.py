@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 
@@ -28,13 +29,13 @@ class TinyModel(BaseModel):
         return dict(loss=features.square().mean()) if mode == 'loss' else [features]
 
     def train_step(self, data, optim_wrapper):
-        optim_wrapper.update_params(self(data, 'loss')['loss'])
+        optim_wrapper.update_params(self(**data, mode='loss')['loss'])
         return dict(loss=torch.zeros(()))
 
 
 @DATASETS.register_module()
 def images():
-    return [torch.full((3, 16, 16), float(i)) for i in range(6)]
+    return [dict(inputs=torch.full((3, 16, 16), float(i))) for i in range(6)]
 
 
 def build(work_dir, hook, max_epochs=6, resume=False, by_epoch=True, ema=False, deploy=False):
@@ -125,15 +126,22 @@ def test_the_averaged_copy_follows(tmp_path):
     assert ema.module.backbone.act_learn == runner.model.backbone.act_learn == 0.75
 
 
-def test_a_wrapped_model(tmp_path):
-    runner = build(tmp_path, dict(end=4))
-    net = runner.model.backbone
-    runner.model = MODELS.build(dict(type='StochasticWeightAverage', model=runner.model))
-    hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'DeepTrainingHook')
-    runner.train_loop._epoch = 1
-    hook.before_train_iter(runner, 0)
-    assert runner.model.module.backbone.act_learn == 0.25
-    assert net.act_learn == 1.0  # the wrapper holds a copy
+def test_a_distributed_model_and_its_averaged_copy(tmp_path):
+    dist.init_process_group(
+        'gloo', init_method=f'file://{tmp_path / "store"}', rank=0, world_size=1
+    )
+    try:
+        runner = build(tmp_path, dict(end=4), ema=True)
+        runner.model = MMDistributedDataParallel(runner.model)
+        runner.register_hook(Interrupt())
+        with pytest.raises(InterruptedError):
+            runner.train()
+    finally:
+        dist.destroy_process_group()
+    (ema,) = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+    assert runner.model.module.backbone.act_learn == 0.75
+    assert ema.module.backbone.act_learn == 0.75
+    assert ema.module.backbone is not runner.model.module.backbone
 
 
 @pytest.mark.parametrize(
