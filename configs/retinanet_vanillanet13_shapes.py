@@ -43,3 +43,9 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+# From scratch: a ReLU between the convolutions of a layer, gone after a quarter of the training.
+custom_hooks = [
+    dict(type='ReseedHook'),
+    dict(type='CheckWeightsHook'),
+    dict(type='DeepTrainingHook', end=350, by_epoch=False),
+]
