@@ -57,6 +57,7 @@ def show_results(cfg: Config, folder: str) -> None:
     hook.draw = True
     if cfg.default_scope == 'mmseg':
         cfg.visualizer.save_dir = folder
+        hook.interval = 1  # mmseg would draw every fiftieth image of a test too
     else:
         hook.test_out_dir = os.path.abspath(folder)  # else it is taken below the work dir
 
