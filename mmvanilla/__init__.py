@@ -15,7 +15,7 @@ from . import ops
 ops.install()  # before anything imports mmcv.ops
 
 from . import checkpoint, engine  # noqa: E402
-from .models import ARCHS, VanillaNet  # noqa: E402
+from .models import ARCHS, VanillaNet, fuse  # noqa: E402
 from .version import __version__  # noqa: E402
 
-__all__ = ['ARCHS', 'VanillaNet', '__version__', 'checkpoint', 'engine', 'ops']
+__all__ = ['ARCHS', 'VanillaNet', '__version__', 'checkpoint', 'engine', 'fuse', 'ops']

@@ -1,5 +1,6 @@
-"""The backbone and its layers."""
+"""The backbone, its layers and their fusion."""
 
+from .fusion import fuse
 from .vanillanet import ARCHS, VanillaNet
 
-__all__ = ['ARCHS', 'VanillaNet']
+__all__ = ['ARCHS', 'VanillaNet', 'fuse']

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from .fusion import carry_over, chain, fold_conv_norm, fold_norm, set_parameters
+
 
 def conv_norm(in_channels: int, out_channels: int, norm_cfg: dict, **conv: int) -> nn.Sequential:
     """Build a convolution (with a bias) followed by a norm layer.
@@ -81,6 +83,17 @@ class SeriesActivation(nn.Module):
         x = F.conv2d(F.relu(x), self.weight, self.bias, padding=padding, groups=len(self.weight))
         return self.bn(x)
 
+    def fuse(self) -> 'SeriesActivation':
+        """Return the deploy form: the norm goes into the weight and a bias."""
+        if self.bias is not None:
+            return self
+        with torch.device('meta'):  # no random numbers are drawn, no memory is taken
+            fused = SeriesActivation(len(self.weight), self.weight.shape[-1] // 2, {}, deploy=True)
+        scale, shift = fold_norm(self.bn)
+        weight = self.weight.double() * scale[:, None, None, None]
+        set_parameters(fused, self.weight, weight=weight, bias=shift)
+        return carry_over(self, fused)
+
 
 class AdaptivePool(nn.Module):
     """Max-pool (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)), adaptively.
@@ -143,6 +156,18 @@ class Stage(nn.Module):
         """
         x = deep_training_act(self.conv1(x), act_learn)
         return self.act(self.pool(self.conv2(x)))
+
+    def fuse(self) -> 'DeployStage':
+        """Return the deploy form, which computes the same in eval mode at ``act_learn`` 1."""
+        conv = chain(fold_conv_norm(self.conv1), fold_conv_norm(self.conv2))
+        act = self.act.fuse()
+        out_channels, in_channels = conv[0].shape[:2]
+        with torch.device('meta'):
+            fused = DeployStage(in_channels, out_channels, 1, 0, {})
+        set_parameters(fused.conv, self.conv2[0].weight, weight=conv[0], bias=conv[1])
+        carry_over(self, fused)
+        fused.pool, fused.act = self.pool, act
+        return fused
 
 
 class DeployStage(nn.Module):

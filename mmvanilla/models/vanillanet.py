@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint.published import fit
 from ..errors import UserError
+from .fusion import carry_over, chain, check_norm, fold_conv_norm, set_parameters
 from .layers import DeployStage, SeriesActivation, Stage, build_conv, conv_norm, deep_training_act
 
 # Paper, table 3. From depth 7 on a net differs from the next by one more 2048-channel layer.
@@ -219,9 +220,11 @@ class VanillaNet(BaseModule):
             One tensor a level, (N, out_channels[k], H / stride, W / stride), strides 4, 8, 16, 32.
 
         Raises:
-            UserError: If the images have another channel count or are smaller than the stride.
+            UserError: If the images have another channel count or are smaller than the stride, or
+                if the deploy form is to be trained.
         """
         self._check_input(x)
+        self._check_trainable()
         if x.device.type == 'cpu':
             # Depthwise convolutions, backward above all, are several times faster in this layout.
             x = x.contiguous(memory_format=torch.channels_last)
@@ -256,6 +259,75 @@ class VanillaNet(BaseModule):
                 f'VanillaNet got images of {x.shape[-2]} x {x.shape[-1]} pixels, smaller than its '
                 f'stride of {self.min_size}; enlarge or pad them'
             )
+
+    def _check_trainable(self) -> None:
+        if not (self.deploy and self.training and torch.is_grad_enabled()):
+            return
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            raise UserError(
+                'VanillaNet is in deploy form, which has no batch norms and is not for training; '
+                'train the training form (deploy=False), freeze this one (requires_grad_(False)) '
+                'or call eval() to use it'
+            )
+
+    def check_fusable(self, name: str = '') -> None:
+        """Check that the net can be fused; a net in deploy form needs nothing.
+
+        Args:
+            name: Name of the net in the model, for the message.
+
+        Raises:
+            UserError: If ``act_learn`` is not 1, or the statistics of a batch norm are unusable.
+        """
+        if self.act_learn != 1:
+            name = name or 'VanillaNet'
+            raise UserError(
+                f'act_learn of {name} is {self.act_learn:g}, expected 1: fused now, '
+                'the net would lose the activation between its pairs of convolutions and compute '
+                'something else; finish its deep training, or use a checkpoint from after it'
+            )
+        for path, module in self.named_modules(prefix=name):
+            if isinstance(module, SeriesActivation) and module.bias is None:
+                check_norm(module.bn, f'{path}.bn')
+            elif isinstance(module, nn.Sequential) and not self.deploy:
+                check_norm(module[1], f'{path}.1')
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Fuse into the deploy form, in place: outputs in eval mode stay the same.
+
+        Every layer becomes one convolution (Figure 2 of the paper). Train flags, gradient flags and
+        hooks of the net, its stages and activations stay; a second call changes nothing.
+
+        Raises:
+            UserError: If ``act_learn`` is not 1, or the statistics of a batch norm are unusable;
+                the net is as before then.
+        """
+        if self.deploy:
+            return
+        self.check_fusable()
+        first = self.stem1[0]
+        weight, bias = chain(fold_conv_norm(self.stem1), fold_conv_norm(self.stem2))
+        with torch.device('meta'):
+            conv = build_conv(
+                self.in_channels,
+                len(weight),
+                kernel_size=first.kernel_size,
+                stride=first.stride,
+                padding=first.padding,
+            )
+        set_parameters(conv, first.weight, weight=weight, bias=bias)
+        stem = carry_over(self.stem2, nn.Sequential(conv, self.stem2[2].fuse()))
+        stages = [stage.fuse() for stage in self.stages]
+        self.deploy = True
+        del self.stem1, self.stem2, self._act_learn
+        for i, stage in enumerate(stages):
+            self.stages[i] = stage
+        # In the order in which a net that is built in deploy form has them.
+        children = dict(self._modules)
+        self._modules.clear()
+        self.stem = stem
+        self._modules.update(children)
 
     def _freeze_stages(self) -> None:
         if self.num_frozen < 0:

@@ -105,7 +105,7 @@ def test_the_three_libraries_find_it(registry):
 )
 def test_levels_of_the_published_variants(arch, channels):
     with torch.device('meta'):
-        net = VanillaNet(arch, deploy=True)
+        net = VanillaNet(arch, deploy=True).eval()
         features = net(torch.empty(2, 3, 64, 96))
     assert net.out_channels == channels
     assert net.out_strides == (4, 8, 16, 32)
@@ -139,7 +139,7 @@ def test_out_indices_select_levels():
 
 
 def test_adaptive_pool_halves_any_size_rounding_up():
-    net = VanillaNet(dict(NARROW, ada_pool=True), deploy=True)
+    net = VanillaNet(dict(NARROW, ada_pool=True), deploy=True).eval()
     # (side + 2 - 4) // 3 + 1 after the stem, then ceil(side / 2) three times.
     sizes = [tuple(f.shape[-2:]) for f in net(torch.randn(1, 3, 100, 131))]
     assert sizes == [(33, 44), (17, 22), (9, 11), (5, 6)]
