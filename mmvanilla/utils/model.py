@@ -1,6 +1,10 @@
-"""Checks of a built model, before anything runs."""
+"""Fitting a model and a checkpoint to each other, before anything runs."""
 
-from mmengine.runner import Runner
+import re
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
 from ..errors import UserError
@@ -74,3 +78,27 @@ def _check_size(model: nn.Module) -> None:
 def list_of(value: int | list[int] | tuple[int, ...]) -> list[int]:
     """Return a number or sequence of numbers as a list."""
     return [value] if isinstance(value, int) else list(value)
+
+
+def match_form(cfg: Config, file: str) -> None:
+    """Set ``deploy`` of a config's backbone to the form in which a checkpoint is, and say so.
+
+    Args:
+        cfg: The config, changed in place.
+        file: The checkpoint.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
+    names = checkpoint.get('state_dict', checkpoint)
+    deployed = any(re.search(r'(^|\.)backbone\.stem\.', str(name)) for name in names)
+    training = any(re.search(r'(^|\.)backbone\.stem1\.', str(name)) for name in names)
+    backbone = cfg.model.get('backbone', {})
+    if deployed != training and deployed != backbone.get('deploy', False):
+        backbone.deploy = deployed
+        print_log(
+            f'{file} is in {"deploy" if deployed else "training"} form; '
+            f'the backbone is built with deploy={deployed}',
+            logger='current',
+        )
