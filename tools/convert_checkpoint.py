@@ -6,7 +6,6 @@ tools/convert_checkpoint.py vanillanet13.safetensors published.pth --published
 
 import argparse
 import os
-import tempfile
 
 import torch
 from mmengine.runner import CheckpointLoader
@@ -15,6 +14,7 @@ from mmvanilla import ARCHS, VanillaNet, __version__
 from mmvanilla.checkpoint.published import PARTS, to_published
 from mmvanilla.errors import CheckpointError, UserError
 from mmvanilla.utils.cli import one_sentence_errors
+from mmvanilla.utils.files import writing
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,31 +40,21 @@ def save(state_dict: dict, file: str, published: bool, net: VanillaNet) -> float
     Returns:
         The largest difference of the outputs, on a random image.
     """
-    folder = os.path.dirname(file) or '.'
-    os.makedirs(folder, exist_ok=True)
-    suffix = os.path.splitext(file)[1]
-    handle, scratch = tempfile.mkstemp(suffix, prefix='.' + os.path.basename(file), dir=folder)
-    os.close(handle)
-    os.chmod(scratch, 0o644)
-    try:
+    with writing(file) as path:
         if file.endswith('.safetensors'):
             from safetensors.torch import save_file
 
             tensors = {name: value.contiguous() for name, value in state_dict.items()}
-            save_file(tensors, scratch, metadata=dict(mmvanilla=__version__))
+            save_file(tensors, path, metadata=dict(mmvanilla=__version__))
         elif published:
-            torch.save(to_published(state_dict), scratch)
+            torch.save(to_published(state_dict), path)
         else:
-            torch.save(dict(meta=dict(mmvanilla=__version__), state_dict=state_dict), scratch)
-        difference = largest_difference(net, build(state_dict, scratch))
+            torch.save(dict(meta=dict(mmvanilla=__version__), state_dict=state_dict), path)
+        difference = largest_difference(net, build(state_dict, path))
         if difference != 0:  # nan included
             raise UserError(
                 f'{file!r} is not written, since its outputs would differ by {difference:g}'
             )
-        os.replace(scratch, file)
-    except BaseException:
-        os.unlink(scratch)
-        raise
     return difference
 
 

@@ -13,7 +13,7 @@ from mmvanilla.engine import CheckWeightsHook
 from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.config import add_config_arguments, check_data, load_config
-from mmvanilla.utils.model import check_model
+from mmvanilla.utils.model import check_model, match_form
 
 DETECTOR_TTA = dict(
     type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
@@ -30,6 +30,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--show-dir', metavar='DIR', help='write pictures of the predictions to DIR'
     )
+    parser.add_argument(
+        '--fuse',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='test the deploy form, which is faster and gives the same (default: yes)',
+    )
     parser.add_argument('--tta', action='store_true', help='augment at test time')
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -42,6 +48,10 @@ def test_config(args: argparse.Namespace) -> Config:
     cfg = load_config(args)
     check_data(cfg, ('test_dataloader',))
     cfg.load_from = args.checkpoint
+    cfg.default_hooks.pop('deploy', None)
+    if args.fuse:
+        cfg.default_hooks.deploy = dict(type='SwitchToDeployHook')
+    match_form(cfg, args.checkpoint)
     if args.show_dir:
         show_results(cfg, args.show_dir)
     if args.tta:

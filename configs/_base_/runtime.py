@@ -8,6 +8,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    deploy=dict(type='SwitchToDeployHook'),
 )
 # Together with `worker_init_fn` of the data loader: a resumed run repeats the losses exactly.
 custom_hooks = [dict(type='ReseedHook'), dict(type='CheckWeightsHook')]

@@ -1,6 +1,7 @@
 """What training needs besides the model: optimizer constructors and hooks."""
 
 from .deep_training import DeepTrainingHook
+from .deploy import SwitchToDeployHook
 from .labels import CheckLabelsHook
 from .layer_decay import VanillaNetLayerDecayConstructor
 from .randomness import ReseedHook, seed_worker
@@ -11,6 +12,7 @@ __all__ = [
     'CheckWeightsHook',
     'DeepTrainingHook',
     'ReseedHook',
+    'SwitchToDeployHook',
     'VanillaNetLayerDecayConstructor',
     'seed_worker',
 ]

@@ -55,10 +55,10 @@ def test_there_and_back(name, suffix, tmp_path, monkeypatch, capsys):
 
 
 def test_deploy_form(tmp_path, monkeypatch):
-    net = VanillaNet(dict(dims=[4] * 3, strides=[2, 2]), out_indices=[0, 1, 2], deploy=True)
+    net = VanillaNet(dict(dims=[4] * 3, strides=[2, 2]), out_indices=[0, 1, 2], deploy=True).eval()
     torch.save(net.state_dict(), tmp_path / 'in.pth')
     convert(monkeypatch, tmp_path / 'in.pth', tmp_path / 'out.safetensors')
-    other = VanillaNet(net.arch, out_indices=[0, 1, 2], deploy=True)
+    other = VanillaNet(net.arch, out_indices=[0, 1, 2], deploy=True).eval()
     load_checkpoint(other, str(tmp_path / 'out.safetensors'))
     image = torch.randn(1, 3, 32, 32)
     assert torch.equal(net(image)[-1], other(image)[-1])
