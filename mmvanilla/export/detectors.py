@@ -1,27 +1,157 @@
-"""Detectors as plain functions of an image, down to boxes, labels, scores and masks.
+"""Detectors as plain functions of an image, down to boxes, scores, labels and masks.
 
-What mmdet does with lists of results of varying length is done here on whole tensors, so that it
-can be traced: where a list would be shorter, fillers stand in, and only the last step drops them.
+What mmdet does with lists of results, which may be of any length, is done here on whole tensors, so
+that it can be traced: where a list would be shorter, fillers stand in; the last step drops them.
 """
 
 import torch
-import torch.nn.functional as F
-
-
-from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.roi_heads import SingleRoIExtractor
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
-from ..errors import UserError
 from .pixels import Pixels
 
 FILLER = -1.0  # as a score: below every threshold
 
 
-def clip(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Clip boxes (K, 4), xyxy, to an image."""
-    x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
-    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
+class OneStage(nn.Module):
+    """RetinaNet.
+
+    Args:
+        model: The detector, in eval mode.
+    """
+
+    output_names = ('boxes', 'scores', 'labels')
+
+    def __init__(self, model: SingleStageDetector) -> None:
+        super().__init__()
+        self.model = model
+        self.pixels = Pixels(model.data_preprocessor)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Map an image (1, 3, H, W) to boxes (K, 4), xyxy, scores (K,) and labels (K,)."""
+        head = self.model.bbox_head
+        features = self.model.extract_feat(self.pixels(image))
+        boxes, scores, labels, _ = best_anchors(head, features, head.test_cfg.nms_pre)
+        return best_boxes(clip(boxes, image), scores, labels, head.test_cfg)
+
+
+class TwoStage(nn.Module):
+    """Faster R-CNN, or Mask R-CNN, whose masks are (K, 28, 28) probabilities inside the boxes.
+
+    Args:
+        model: The detector, in eval mode.
+    """
+
+    def __init__(self, model: TwoStageDetector) -> None:
+        super().__init__()
+        self.model = model
+        self.pixels = Pixels(model.data_preprocessor)
+        with_mask = model.roi_head.with_mask
+        self.output_names = (*OneStage.output_names, *(['masks'] if with_mask else []))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Map an image (1, 3, H, W) to boxes (K, 4), xyxy, scores (K,), labels (K,) and masks."""
+        head = self.model.roi_head
+        features = self.model.extract_feat(self.pixels(image))
+        found = self.second_stage(features, self.proposals(features, image), image)
+        if not head.with_mask:
+            return found
+        boxes, _, labels = found
+        masks = head.mask_head(pool(head.mask_roi_extractor, features, boxes)).sigmoid()
+        index = torch.arange(labels.shape[0], device=image.device)  # len() would fix the number
+        return *found, masks[index, labels if masks.shape[1] > 1 else 0 * labels]
+
+    def proposals(self, features: tuple[Tensor, ...], image: Tensor) -> Tensor:
+        """Return the first stage's boxes, always ``max_per_img``; fillers are without area."""
+        head = self.model.rpn_head
+        cfg = head.test_cfg
+        boxes, scores, _, levels = best_anchors(head, features, cfg.nms_pre)
+        boxes = clip(boxes, image)
+        # As mmdet does, drop what has no area; here it may suppress nothing, and comes last.
+        sides = boxes[:, 2:] - boxes[:, :2]
+        scores = torch.where((sides > max(cfg.min_bbox_size, 0)).all(1), scores, FILLER)
+        keep = grouped_nms(boxes, scores, levels, cfg.nms.iou_threshold, cfg.max_per_img)
+        boxes = boxes * (scores > FILLER)[:, None]
+        return pad_rows(boxes[keep], cfg.max_per_img)[: cfg.max_per_img]
+
+    def second_stage(
+        self, features: tuple[Tensor, ...], rois: Tensor, image: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Classify and refine the proposals (R, 4)."""
+        head, cfg = self.model.roi_head.bbox_head, self.model.roi_head.test_cfg
+        scores, deltas = head(pool(self.model.roi_head.bbox_roi_extractor, features, rois))
+        scores = scores.softmax(-1)[:, : head.num_classes]
+        scores = torch.where((rois[:, 2:] > rois[:, :2]).all(1, keepdim=True), scores, FILLER)
+        number = 1 if head.reg_class_agnostic else head.num_classes
+        boxes = head.bbox_coder.decode(
+            rois[:, None].expand(-1, number, -1).reshape(-1, 4), deltas.reshape(-1, 4)
+        )
+        boxes = boxes.reshape(-1, number, 4).expand(-1, head.num_classes, -1).reshape(-1, 4)
+        labels = torch.arange(head.num_classes, device=image.device).expand(len(rois), -1)
+        # Few of all pairs of box and class are above the threshold. A filler comes first, so that
+        # there is always one.
+        candidates = (scores.flatten() > cfg.score_thr).nonzero()[:, 0]
+        first = candidates.new_zeros(1)
+        candidates = torch.cat([first, candidates])
+        scores = torch.cat([scores.new_full((1,), FILLER), scores.flatten()[candidates[1:]]])
+        boxes = clip(boxes[candidates], image)
+        return best_boxes(boxes, scores, labels.flatten()[candidates], cfg)
+
+
+def best_anchors(
+    head: nn.Module, features: tuple[Tensor, ...], number: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the boxes, scores, labels and levels of the best anchors, ``number`` of every level.
+
+    Args:
+        head: RPN's or RetinaNet's head, with sigmoid scores.
+        features: The pyramid, (1, C, H, W) each.
+        number: How many of each level; fillers stand in where a level has less.
+    """
+    levels = head(features)
+    sizes = [scores.shape[-2:] for scores in levels[0]]
+    anchors = head.prior_generator.grid_priors(sizes, device=features[0].device)
+    found = []
+    for level, (scores, deltas, priors) in enumerate(zip(*levels, anchors, strict=True)):
+        scores = scores[0].permute(1, 2, 0).sigmoid().flatten()
+        deltas = deltas[0].permute(1, 2, 0).reshape(-1, 4)
+        scores, index = torch.cat([scores, scores.new_full((number,), FILLER)]).topk(number)
+        index, labels = index // head.cls_out_channels, index % head.cls_out_channels
+        deltas, priors = (pad_rows(values, number)[index] for values in (deltas, priors))
+        boxes = head.bbox_coder.decode(priors, deltas)
+        found.append((boxes, scores, labels, torch.full_like(labels, level)))
+    return tuple(torch.cat(values) for values in zip(*found, strict=True))
+
+
+def pool(extractor: SingleRoIExtractor, features: tuple[Tensor, ...], boxes: Tensor) -> Tensor:
+    """Pool the features (1, C, H, W) of every box (K, 4) from the level of its size.
+
+    At the other levels its box is empty and adds nothing: the shapes do not depend on the boxes.
+    """
+    levels = extractor.map_roi_levels(torch.cat([boxes[:, :1], boxes], 1), extractor.num_inputs)
+    pooled = 0
+    for level, (layer, feature) in enumerate(zip(extractor.roi_layers, features, strict=False)):
+        here = levels == level
+        rois = torch.where(here[:, None], boxes, 0.0)
+        rois = torch.cat([torch.zeros_like(rois[:, :1]), rois], 1)
+        size, scale, ratio = layer.output_size, layer.spatial_scale, layer.sampling_ratio
+        values = roi_align(feature, rois, size, scale, ratio, layer.aligned)
+        pooled = pooled + torch.where(here[:, None, None, None], values, 0.0)
+    return pooled
+
+
+def best_boxes(
+    boxes: Tensor, scores: Tensor, labels: Tensor, cfg: dict
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the boxes, scores and labels that remain after suppression and the threshold.
+
+    What is below the threshold suppresses nothing above it, so it may be dropped last.
+    """
+    keep = grouped_nms(boxes, scores, labels, cfg.nms.iou_threshold, cfg.max_per_img)
+    keep = keep[scores[keep] > cfg.score_thr]
+    return boxes[keep], scores[keep], labels[keep]
 
 
 def grouped_nms(
@@ -41,55 +171,13 @@ def grouped_nms(
     return nms(boxes + offset[:, None], scores, iou_threshold)[:limit]
 
 
-def top(values: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Return the highest values of (K,) and their indices, fillers (index K or more) if K is less."""
-    return torch.cat([values, values.new_full((number,), FILLER)]).topk(number)
+def clip(boxes: Tensor, image: Tensor) -> Tensor:
+    """Clip boxes (K, 4), xyxy, to an image (1, 3, H, W)."""
+    height, width = image.shape[-2:]
+    x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
+    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
 
 
 def pad_rows(values: Tensor, number: int) -> Tensor:
-    """Append rows of zeros to (K, ...), which the indices of fillers point to."""
+    """Append rows of zeros to (K, ...), to which the indices of fillers point."""
     return torch.cat([values, values.new_zeros(number, *values.shape[1:])])
-
-
-class OneStage(nn.Module):
-    """RetinaNet, or another detector with anchors and one stage.
-
-    Args:
-        model: The detector, in eval mode.
-    """
-
-    names = ('boxes', 'scores', 'labels')
-
-    def __init__(self, model: SingleStageDetector) -> None:
-        super().__init__()
-        self.pixels = Pixels(model.data_preprocessor)
-        self.model = model
-        self.cfg = model.bbox_head.test_cfg
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Map an image (1, 3, H, W) to boxes (K, 4), scores (K,) and labels (K,)."""
-        head, cfg = self.model.bbox_head, self.cfg
-        height, width = image.shape[-2:]
-        levels = head(self.model.extract_feat(self.pixels(image)))
-        sizes = [score.shape[-2:] for score in levels[0]]
-        anchors = head.prior_generator.grid_priors(sizes, device=image.device)
-        found = []
-        for scores, deltas, priors in zip(*levels, anchors, strict=True):
-            scores = scores[0].permute(1, 2, 0).sigmoid().flatten()
-            deltas = deltas[0].permute(1, 2, 0).reshape(-1, 4)
-            best, index = top(scores, cfg.nms_pre)
-            index, labels = index // head.num_classes, index % head.num_classes
-            priors, deltas = (pad_rows(values, cfg.nms_pre)[index] for values in (priors, deltas))
-            found.append((head.bbox_coder.decode(priors, deltas), best, labels))
-        boxes, scores, labels = (torch.cat(values) for values in zip(*found, strict=True))
-        return best_boxes(clip(boxes, height, width), scores, labels, cfg)
-
-
-def best_boxes(boxes: Tensor, scores: Tensor, labels: Tensor, cfg: dict) -> tuple[Tensor, ...]:
-    """Return the boxes, scores and labels that remain after suppression and the threshold.
-
-    What is below the threshold comes last and suppresses nothing above it, so it may be cut last.
-    """
-    keep = grouped_nms(boxes, scores, labels, cfg.nms.iou_threshold, cfg.max_per_img)
-    keep = keep[scores[keep] > cfg.score_thr]
-    return boxes[keep], scores[keep], labels[keep]

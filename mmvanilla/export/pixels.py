@@ -1,26 +1,46 @@
 """From the pixels of an image to what a model takes."""
 
 import torch.nn.functional as F
-from mmengine.model import ImgDataPreprocessor
+from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
+
+from ..errors import UserError
 
 
 class Pixels(nn.Module):
-    """Normalise and pad an image as a data preprocessor does with a batch of one.
+    """Normalise and pad an image, as mmdet's or mmseg's data preprocessor does with a batch of one.
 
     Args:
-        preprocessor: mmdet's or mmseg's.
+        preprocessor: The model's ``data_preprocessor``.
+
+    Raises:
+        UserError: If it pads to a fixed size.
     """
 
-    def __init__(self, preprocessor: ImgDataPreprocessor) -> None:
+    def __init__(self, preprocessor: BaseDataPreprocessor) -> None:
         super().__init__()
-        self.flip = preprocessor.channel_conversion if hasattr(preprocessor, 'channel_conversion') else preprocessor._channel_conversion
-        self.register_buffer('mean', preprocessor.mean[None].clone())
-        self.register_buffer('std', preprocessor.std[None].clone())
-        self.divisor = getattr(preprocessor, 'pad_size_divisor', 1)
+        padding = getattr(preprocessor, 'test_cfg', None) or {}  # mmseg's
+        if padding.get('size'):
+            raise UserError(
+                f'data_preprocessor.test_cfg pads to {tuple(padding["size"])}, which cannot be '
+                'exported; use size_divisor'
+            )
+        # mmdet's and mmseg's names of the same.
+        swap = ('_channel_conversion', 'channel_conversion')
+        self.swap_channels = any(getattr(preprocessor, name, False) for name in swap)
+        self.divisor = getattr(preprocessor, 'pad_size_divisor', padding.get('size_divisor') or 1)
+        self.normalize = preprocessor._enable_normalize
+        if self.normalize:
+            self.register_buffer('mean', preprocessor.mean[None].clone())
+            self.register_buffer('std', preprocessor.std[None].clone())
 
     def forward(self, image: Tensor) -> Tensor:
         """Map an image (1, 3, H, W), BGR of 0 to 255, to (1, 3, H', W'), padded below and right."""
         height, width = image.shape[-2:]
-        image = (image.flip(1) if self.flip else image) - self.mean
-        return F.pad(image / self.std, (0, -width % self.divisor, 0, -height % self.divisor))
+        if self.swap_channels:
+            image = image.flip(1)
+        if self.normalize:
+            image = (image - self.mean) / self.std
+        if self.divisor > 1:
+            image = F.pad(image, (0, -width % self.divisor, 0, -height % self.divisor))
+        return image
