@@ -9,9 +9,21 @@ from ..errors import UserError
 from ..models import fuse
 from .agreement import Agreement, compare
 from .formats import FORMATS, open_model, write_model
+from .images import sample_images
 from .pooling import make_exportable
+from .reference import pasted, reference
 
-__all__ = ['FORMATS', 'Agreement', 'compare', 'exportable', 'open_model', 'write_model']
+__all__ = [
+    'FORMATS',
+    'Agreement',
+    'compare',
+    'exportable',
+    'open_model',
+    'pasted',
+    'reference',
+    'sample_images',
+    'write_model',
+]
 
 
 def exportable(model: BaseModel, features: bool = False, label_map: bool = False) -> nn.Module:

@@ -4,9 +4,12 @@ import re
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader, Runner, load_state_dict
 from torch import nn
 
+from ..engine.weights import check_weights
 from ..errors import UserError
 from ..models import VanillaNet
 
@@ -102,3 +105,27 @@ def match_form(cfg: Config, file: str) -> None:
             f'the backbone is built with deploy={deployed}',
             logger='current',
         )
+
+
+def build_model(cfg: Config, file: str) -> tuple[BaseModel, dict]:
+    """Build the model of a config in the form of a checkpoint, and load that, all of it.
+
+    Args:
+        cfg: The config; its scope becomes the default one.
+        file: The checkpoint.
+
+    Returns:
+        The model in eval mode on the CPU, and the checkpoint's ``meta``.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read or is not one of this config.
+        FileNotFoundError: If there is no such file.
+    """
+    match_form(cfg, file)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    cfg.model.backbone.init_cfg = None  # the checkpoint has all
+    model = MODELS.build(cfg.model)
+    checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
+    check_weights(model, checkpoint, whole=True)
+    load_state_dict(model, checkpoint.get('state_dict', checkpoint), strict=False, logger='silent')
+    return model.eval(), checkpoint.get('meta', {})

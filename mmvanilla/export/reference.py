@@ -1,0 +1,60 @@
+"""What mmdet and mmseg themselves compute for an image, under the names of the exported outputs."""
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from .agreement import Outputs
+
+
+@torch.no_grad()
+def reference(
+    model: BaseModel, image: Tensor, features: bool = False, label_map: bool = False
+) -> Outputs:
+    """Run a model in PyTorch, from its data preprocessor to its results.
+
+    Args:
+        model: The model, in eval mode.
+        image: (1, 3, H, W), BGR of 0 to 255.
+        features: Only the backbone with its pyramid.
+        label_map: A segmentor's labels instead of its logits.
+
+    Returns:
+        The outputs by name; masks are pasted, (K, H, W).
+    """
+    segments = hasattr(model, 'decode_head')
+    if segments:
+        from mmseg.structures import SegDataSample as Sample
+    else:
+        from mmdet.structures import DetDataSample as Sample
+    shape = tuple(image.shape[-2:])
+    sample = Sample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0)))
+    data = model.data_preprocessor(dict(inputs=[image[0]], data_samples=[sample]), False)
+    if features:
+        levels = model.extract_feat(data['inputs'])
+        return {f'level{i}': level.numpy() for i, level in enumerate(levels)}
+    (result,) = model.predict(data['inputs'], data['data_samples'])
+    if segments:
+        if label_map:
+            return dict(label_map=result.pred_sem_seg.data.numpy())
+        return dict(logits=result.seg_logits.data[None].numpy())
+    found = result.pred_instances
+    outputs = dict(boxes=found.bboxes, scores=found.scores, labels=found.labels)
+    if 'masks' in found:
+        outputs['masks'] = found.masks
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def pasted(outputs: Outputs, shape: tuple[int, int], threshold: float = 0.5) -> Outputs:
+    """Return the outputs of an exported detector with masks (K, H, W) in place of (K, 28, 28)."""
+    if 'masks' not in outputs:
+        return outputs
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+    masks = np.zeros((0, *shape), dtype=bool)
+    if len(outputs['boxes']):
+        probabilities, boxes = (torch.from_numpy(outputs[name]) for name in ('masks', 'boxes'))
+        whole, _ = _do_paste_mask(probabilities[:, None], boxes, *shape, skip_empty=False)
+        masks = (whole >= threshold).numpy()
+    return dict(outputs, masks=masks)
