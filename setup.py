@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent
 DETECTION = ['mmdet>=3.3.0,<3.4']
 SEGMENTATION = ['mmsegmentation>=1.2.2,<1.3', 'ftfy', 'regex']
 CLASSIFICATION = ['mmpretrain>=1.2.0,<1.3']
+EXPORT = ['onnx', 'onnxscript', 'onnxruntime', 'openvino']
 TEST = ['pytest', 'hypothesis', 'ruff']
 
 setup(
@@ -37,7 +38,8 @@ setup(
         'det': DETECTION,
         'seg': SEGMENTATION,
         'cls': CLASSIFICATION,
+        'export': EXPORT,
         'test': TEST,
-        'all': ['safetensors', *DETECTION, *SEGMENTATION, *CLASSIFICATION, *TEST],
+        'all': ['safetensors', *DETECTION, *SEGMENTATION, *CLASSIFICATION, *EXPORT, *TEST],
     },
 )

@@ -2,9 +2,18 @@
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmvanilla  # noqa: F401
+
+KINDS = {
+    'retinanet': 'configs/retinanet_vanillanet13_shapes.py',
+    'mask_rcnn': 'configs/mask_rcnn_vanillanet13_shapes.py',
+    'upernet': 'configs/upernet_vanillanet13_shapes.py',
+}
 
 
 @pytest.fixture
@@ -24,3 +33,49 @@ def trained():
         return model
 
     return randomize
+
+
+@pytest.fixture
+def small_config():
+    """Read the config of a kind of model and make it narrow."""
+
+    def read(kind, ada_pool=False, **options):
+        cfg = Config.fromfile(KINDS[kind])
+        cfg.model.backbone.arch = dict(
+            dims=[8, 16, 24, 32, 32], strides=[1, 2, 2, 2], ada_pool=ada_pool
+        )
+        widths = [16, 24, 32, 32]
+        if kind == 'upernet':
+            cfg.model.decode_head.in_channels = widths
+            cfg.model.auxiliary_head.in_channels = widths[2]
+        else:
+            cfg.model.neck.in_channels = widths[-len(cfg.model.neck.in_channels) :]
+        cfg.merge_from_dict({f'model.{name}': value for name, value in options.items()})
+        return cfg
+
+    return read
+
+
+@pytest.fixture
+def build(trained, small_config):
+    """Build a small model as if trained, with many boxes and masks that are not all at the edge."""
+
+    def build_model(kind, ada_pool=False, **options):
+        cfg = small_config(kind, ada_pool, **options)
+        init_default_scope(cfg.default_scope)
+        torch.manual_seed(0)
+        model = trained(MODELS.build(cfg.model)).eval()
+        for name, module in model.named_modules():
+            if not isinstance(module, (nn.Conv2d, nn.Linear)):
+                continue
+            if name.endswith('_cls'):
+                nn.init.normal_(module.weight, std=0.03)
+                nn.init.zeros_(module.bias)
+            elif name.endswith('conv_logits'):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.ones_(module.bias)
+            elif name.endswith('_reg'):
+                nn.init.normal_(module.weight, std=0.002)  # boxes near their anchors
+        return model
+
+    return build_model

@@ -7,7 +7,7 @@ from mmengine.registry import DATASETS
 from torch import Tensor
 
 from ..datasets.shapes import draw_scene
-from ..utils.config import check_data
+from ..utils.config import check_data, tested_dataset
 
 
 def sample_images(cfg: Config, number: int) -> tuple[list[Tensor], str]:
@@ -40,7 +40,7 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def short_side(cfg: Config) -> int:
     """Return the shorter side, in pixels, to which the test pipeline of a config scales images."""
-    for step in cfg.test_dataloader.dataset.get('pipeline', []):
+    for step in tested_dataset(cfg).get('pipeline', []):
         if step['type'] == 'Resize' and 'scale' in step:
             return min(step['scale'])
     return 512

@@ -1,0 +1,169 @@
+"""Writing and opening exported files, and telling whether they agree."""
+
+import builtins
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmvanilla.errors import UserError
+from mmvanilla.export import compare, open_model, write_model
+from mmvanilla.utils.files import writing
+
+
+class Double(nn.Module):
+    output_names = ('level0',)
+
+    def forward(self, image):
+        return (image * 2,)
+
+
+IMAGE = torch.rand(1, 3, 32, 32)
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2'])
+def test_what_is_written_can_be_opened(suffix, tmp_path):
+    file = tmp_path / 'new' / f'model{suffix}'
+    write_model(Double(), IMAGE, str(file))
+    image = np.random.rand(1, 3, 40, 64).astype(np.float32)
+    np.testing.assert_allclose(open_model(str(file))(image)['level0'], image * 2)
+    expected = {file.name, 'model.bin'} if suffix == '.xml' else {file.name}
+    assert {path.name for path in file.parent.iterdir()} == expected
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2'])
+def test_a_failed_check_leaves_what_was_there(suffix, tmp_path):
+    file = tmp_path / f'model{suffix}'
+    file.write_bytes(b'old')
+
+    def refuse(model):
+        raise UserError('differs')
+
+    with pytest.raises(UserError, match='differs'):
+        write_model(Double(), IMAGE, str(file), refuse)
+    assert file.read_bytes() == b'old'
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_bytes(b'')
+    target = str(tmp_path / 'file' / 'model.onnx')
+    with pytest.raises(UserError, match='cannot be written .*; name another folder'):
+        write_model(None, IMAGE, target)  # refused before any work
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_an_unknown_format(tmp_path):
+    for call in (lambda f: write_model(Double(), IMAGE, f), open_model):
+        with pytest.raises(UserError, match=r"model\.tflite' is of no known format, expected"):
+            call(str(tmp_path / 'model.tflite'))
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_a_missing_package_is_named(suffix, tmp_path, monkeypatch):
+    real = importlib.import_module
+
+    def missing(name, package=None):
+        if name in ('onnx', 'openvino'):
+            raise ImportError(f'No module named {name!r}', name=name)
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, 'import_module', missing)
+    monkeypatch.setattr(builtins, 'print', lambda *_: None)
+    with pytest.raises(UserError, match=r'needs the package (onnx|openvino); pip install'):
+        write_model(Double(), IMAGE, str(tmp_path / f'model{suffix}'))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2'])
+def test_a_file_that_cannot_be_opened(suffix, tmp_path):
+    file = tmp_path / f'model{suffix}'
+    with pytest.raises(FileNotFoundError, match='there is no exported file'):
+        open_model(str(file))
+    file.write_bytes(b'PK nonsense')
+    with pytest.raises(UserError, match='cannot be opened .* export it anew'):
+        open_model(str(file))
+
+
+def test_writing_moves_everything_or_nothing(tmp_path):
+    with writing(str(tmp_path / 'a.xml')) as path:
+        for suffix in ('xml', 'bin'):
+            with open(path[:-3] + suffix, 'w') as file:
+                file.write(suffix)
+        assert not (tmp_path / 'a.xml').exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.bin', 'a.xml']
+
+
+def test_an_interrupted_write_leaves_what_was_there(tmp_path):
+    (tmp_path / 'a.xml').write_text('xml')
+
+    def interrupted():
+        with writing(str(tmp_path / 'a.xml')) as path:
+            open(path, 'w').close()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / 'a.xml').read_text() == 'xml'
+    assert [path.name for path in tmp_path.iterdir()] == ['a.xml']
+
+
+def detections(number=5, seed=0):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 100, (number, 2))
+    return dict(
+        boxes=np.concatenate([corner, corner + rng.uniform(20, 40, (number, 2))], 1).astype('f4'),
+        scores=np.linspace(0.9, 0.1, number, dtype='f4'),
+        labels=np.arange(number) % 2,
+        masks=rng.random((number, 30, 30)) > 0.5,
+    )
+
+
+def test_the_same_detections_in_another_order_agree():
+    expected = detections()
+    found = {name: value[::-1].copy() for name, value in expected.items()}
+    result = compare(found, expected)
+    assert result.agrees
+    assert '5 of 5 boxes matched by 5' in result.text
+
+
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda o: o['boxes'].__setitem__(0, o['boxes'][0] + 1),
+        lambda o: o['labels'].__setitem__(1, 7),
+        lambda o: o['scores'].__setitem__(2, o['scores'][2] + 2e-3),
+        lambda o: o['masks'].__setitem__(3, ~o['masks'][3]),
+        lambda o: o['boxes'].__setitem__(1, np.nan),
+        lambda o: o.update({name: value[1:] for name, value in o.items()}),
+        lambda o: o.update({name: np.concatenate([v, v[:1]]) for name, v in o.items()}),
+        lambda o: o.pop('masks'),
+    ],
+)
+def test_detections_that_differ(spoil):
+    found = detections()
+    spoil(found)
+    assert not compare(found, detections()).agrees
+
+
+def test_a_box_at_the_edge_of_being_reported_may_lack():
+    expected = detections()
+    expected['scores'][-2:] = 0.0500, 0.0504
+    found = {name: value[:-1] for name, value in expected.items()}
+    assert compare(found, expected).agrees
+
+
+def test_features_and_labels_that_differ():
+    expected = dict(level0=np.ones((1, 4, 5, 5)))
+    assert compare(dict(level0=expected['level0'] * (1 + 5e-4)), expected).agrees
+    assert not compare(dict(level0=expected['level0'] * (1 + 2e-3)), expected).agrees
+    assert not compare(dict(level0=expected['level0'] * np.nan), expected).agrees
+    assert not compare(dict(level0=expected['level0'][..., 1:]), expected).agrees
+    labels = np.zeros((1, 100, 100), dtype=np.int64)
+    other = labels.copy()
+    other[0, 0, :9] = 1
+    assert compare(dict(label_map=other), dict(label_map=labels)).agrees
+    other[0, 1, :9] = 1
+    assert not compare(dict(label_map=other), dict(label_map=labels)).agrees
