@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class CheckpointError(UserError):
     """A file that cannot be used as a checkpoint."""
+
+
+class InputError(UserError):
+    """An image or a video that cannot be read; others may be."""

@@ -31,7 +31,7 @@ from mmvanilla.export import (
 )
 from mmvanilla.export.agreement import relative_error
 from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_config_arguments, load_config
+from mmvanilla.utils.config import add_cfg_options, add_data_root, load_config
 from mmvanilla.utils.files import writing
 from mmvanilla.utils.model import build_model
 
@@ -44,7 +44,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    add_config_arguments(parser)
+    add_data_root(parser)
+    add_cfg_options(parser)
     parser.add_argument(
         '--out', metavar='FILE.pth', help='fused checkpoint, for a backbone with deploy=True'
     )

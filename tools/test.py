@@ -12,7 +12,12 @@ import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled 
 from mmvanilla.engine import CheckWeightsHook
 from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_config_arguments, check_data, load_config
+from mmvanilla.utils.config import (
+    add_config_arguments,
+    check_data,
+    load_config,
+    tested_dataset,
+)
 from mmvanilla.utils.model import check_model, match_form
 
 DETECTOR_TTA = dict(
@@ -74,9 +79,7 @@ def show_results(cfg: Config, folder: str) -> None:
 
 def augment(cfg: Config) -> None:
     """Wrap the model for test-time augmentation, as the config says; a detector's by flips."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = tested_dataset(cfg)
     if cfg.default_scope == 'mmdet':
         cfg.setdefault('tta_model', DETECTOR_TTA)
         cfg.setdefault('tta_pipeline', [*dataset.pipeline[:-1], flips(dataset.pipeline[-1])])

@@ -25,18 +25,10 @@ class KeyValueAction(DictAction):
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments that every tool takes to fit its config."""
+    """Add the arguments that every run takes to fit its config."""
     parser.add_argument('--work-dir', help='folder of logs and checkpoints')
-    parser.add_argument(
-        '--data-root', metavar='DIR', help='read every data set and evaluation file from DIR'
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValueAction,
-        metavar='KEY=VALUE',
-        help='settings of the config to replace, e.g. model.backbone.arch=9',
-    )
+    add_data_root(parser)
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -45,14 +37,33 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def add_data_root(parser: ArgumentParser) -> None:
+    """Add the argument that moves the data."""
+    parser.add_argument(
+        '--data-root', metavar='DIR', help='read every data set and evaluation file from DIR'
+    )
+
+
+def add_cfg_options(parser: ArgumentParser) -> None:
+    """Add the argument that replaces settings."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=KeyValueAction,
+        metavar='KEY=VALUE',
+        help='settings of the config to replace, e.g. model.backbone.arch=9',
+    )
+
+
 def load_config(args: Namespace) -> Config:
-    """Read the config file that the command line names and apply the shared arguments.
+    """Read the config file that the command line names and apply those arguments that it has.
 
     Raises:
         FileNotFoundError: If there is no such config file.
         ValueError: If it is not one.
     """
-    if args.launcher == 'pytorch' and 'RANK' not in os.environ:
+    launcher = getattr(args, 'launcher', 'none')
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError('--launcher pytorch needs torchrun; use tools/dist_train.sh')
     if not os.path.isfile(args.config):
         raise FileNotFoundError(f'there is no config file {args.config!r}; check the path')
@@ -62,12 +73,13 @@ def load_config(args: Namespace) -> Config:
         raise ValueError(f'{args.config!r} cannot be read as a config file: {error}') from error
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    cfg.launcher = args.launcher
+    cfg.launcher = launcher
     if not torch.cuda.is_available():
         cfg.sync_bn = None  # it needs GPUs
     name = os.path.splitext(os.path.basename(args.config))[0]
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', name)
-    if args.data_root:
+    work_dir = getattr(args, 'work_dir', None) or cfg.get('work_dir')
+    cfg.work_dir = work_dir or os.path.join('work_dirs', name)
+    if getattr(args, 'data_root', None):
         set_data_root(cfg, args.data_root)
     return cfg
 
@@ -140,3 +152,11 @@ def _dicts(node: object) -> Iterator[ConfigDict]:
     if isinstance(node, (list, tuple)):
         for child in node:
             yield from _dicts(child)
+
+
+def tested_dataset(cfg: Config) -> ConfigDict:
+    """Return the data set of a config's test data loader, without wrappers around it."""
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset

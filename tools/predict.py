@@ -1,0 +1,120 @@
+"""Predict images and videos: tools/predict.py CONFIG CHECKPOINT INPUT... --out DIR.
+
+Writes pictures, and JSON in COCO's result format of a detector or label maps of a segmentor. What
+cannot be read is named and skipped; the exit code is then 1.
+"""
+
+import argparse
+import sys
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmvanilla.errors import InputError, UserError
+from mmvanilla.inference import (
+    Input,
+    Results,
+    find_inputs,
+    frames,
+    make_predictor,
+    open_video,
+    read_image,
+)
+from mmvanilla.inference.predictor import Predictor
+from mmvanilla.utils.cli import one_sentence_errors
+from mmvanilla.utils.config import add_cfg_options, load_config
+
+DEFAULT_FPS = 25  # of videos that do not say
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Predict images and videos.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint, or exported .onnx, .xml or .pt2 file')
+    parser.add_argument(
+        'inputs', nargs='+', metavar='INPUT', help='image, folder of images, pattern or video'
+    )
+    parser.add_argument(
+        '--out', metavar='DIR', default='predictions', help='where to write (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='SCORE',
+        help='least score of a box that is drawn (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--device',
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='where a checkpoint runs (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--fuse',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='run the deploy form, which is faster and gives the same (default: yes)',
+    )
+    add_cfg_options(parser)
+    args = parser.parse_args()
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f'--device {args.device!r} cannot be used: {str(error).splitlines()[0]}')
+    return args
+
+
+def predict_image(predict: Predictor, item: Input, results: Results) -> None:
+    """Predict an image."""
+    image = read_image(item.path)
+    results.add(item.name, image, predict(image))
+
+
+def predict_video(predict: Predictor, item: Input, results: Results, progress: Progress) -> None:
+    """Predict a video frame by frame; if it ends early, what was read is written all the same."""
+    reader = open_video(item.path)
+    early = None
+    task = progress.add_task(item.name, total=reader.frame_cnt)
+    with results.video(item.name, reader.fps or DEFAULT_FPS, reader.resolution) as append:
+        try:
+            for number, frame in enumerate(frames(reader, item.path)):
+                sample = predict(frame)
+                append(frame, sample)
+                results.add_prediction(f'{item.name}_{number:06d}', sample)
+                progress.advance(task)
+        except InputError as error:
+            early = error
+    if early:
+        raise early
+
+
+def main() -> None:
+    """Predict."""
+    args = parse_args()
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
+    failures = 0
+    with one_sentence_errors(UserError, FileNotFoundError, ValueError):
+        inputs = find_inputs(args.inputs)
+        cfg = load_config(args)
+        results = Results(args.out, cfg, args.score_thr)
+        predict = make_predictor(cfg, args.checkpoint, args.device, args.fuse)
+        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+            for item in progress.track(inputs, description='inputs'):
+                try:
+                    if item.is_video:
+                        predict_video(predict, item, results, progress)
+                    else:
+                        predict_image(predict, item, results)
+                except InputError as error:
+                    failures += 1
+                    console.print(f'predict.py: {error}')
+        results.save()
+    print(f'{len(inputs) - failures} of {len(inputs)} inputs predicted, written to {args.out}')
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == '__main__':
+    main()
