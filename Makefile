@@ -64,6 +64,7 @@ test-slow: env
 
 bench: env
 	$(RUN) benchmarks/roi_align.py
+	$(RUN) benchmarks/fusion.py
 
 clean:
 	rm -rf data/shapes $(DEMO)

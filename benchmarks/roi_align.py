@@ -9,15 +9,12 @@ that fills a tensor, the allocation included. Differences are the largest from t
 """
 
 import argparse
-import platform
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
-import torchvision
+from timing import describe, interleaved, print_machine
 from torch import Tensor
 
 from mmvanilla.ops import ext
@@ -90,32 +87,6 @@ def compiled_mmcv() -> object | None:
     return None if _ext is ext else _ext
 
 
-def processor() -> str:
-    """Return the processor's name where Linux tells it, else its architecture."""
-    cpuinfo = Path('/proc/cpuinfo')
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.machine()
-
-
-def interleaved(calls: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, list[float]]:
-    """Time calls in turn, in ms, after one round that is not counted."""
-    times = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn:
-                times[name].append((time.perf_counter() - start) * 1e3)
-    return times
-
-
-def describe(times: list[float]) -> str:
-    """Return the median and quartiles."""
-    low, middle, high = statistics.quantiles(times, n=4)
-    return f'{middle:.1f} ({low:.1f}-{high:.1f})'
-
-
 def measure(level: str, args: argparse.Namespace, compiled: object | None) -> Iterator[list[str]]:
     """Yield the table's rows for one level."""
     size = [length // STRIDES[level] for length in IMAGE]
@@ -163,9 +134,7 @@ def main() -> None:
     parser.add_argument('--channels-last', action='store_true', help='channels-last features')
     args = parser.parse_args()
     torch.manual_seed(0)
-    print(f'{processor()}, {torch.backends.cpu.get_cpu_capability()}, ', end='')
-    print(f'{torch.get_num_threads()} threads, Python {platform.python_version()}, ', end='')
-    print(f'torch {torch.__version__}, torchvision {torchvision.__version__}')
+    print_machine()
     print(f'{args.boxes} boxes per level, {args.bins} x {args.bins} bins, ms')
     print_table(args)
     figures = ', '.join(f'{level} {ms} ms' for level, ms in PUBLISHED.items())
