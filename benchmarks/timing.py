@@ -19,14 +19,20 @@ def processor() -> str:
 
 
 def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Time calls in turn, in ms, after one round that is not counted."""
+    """Time calls in turn, in ms, after one round that is not counted.
+
+    Every round begins with another one, since what a call leaves behind in caches and memory slows
+    or speeds the next.
+    """
     times = {name: [] for name in calls}
+    names = list(calls)
     for turn in range(repeats + 1):
-        for name, call in calls.items():
+        for name in names:
             start = time.perf_counter()
-            call()
+            calls[name]()
             if turn:
                 times[name].append((time.perf_counter() - start) * 1e3)
+        names.append(names.pop(0))
     return times
 
 

@@ -40,7 +40,8 @@ class SwitchToDeployHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Fuse the runner's model, and its averaged copies, with which EMAHook swaps weights."""
         averaged = [hook.ema_model for hook in ema_hooks(runner)]
-        fuse_or_warn(nn.ModuleList([runner.model, *averaged]), runner)
+        if fuse_or_warn(nn.ModuleList([runner.model, *averaged]), runner):
+            runner.logger.info('The deploy form is tested')
 
     def before_train(self, runner: Runner) -> None:
         """See to it that a validation that fails leaves the model in training as it was."""

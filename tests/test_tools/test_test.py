@@ -1,0 +1,39 @@
+"""tools/test.py, with the fused net and without."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from mmvanilla.datasets import make_shapes
+
+
+@pytest.mark.parametrize('kind', ['mask_rcnn', 'upernet'])
+def test_both_forms_predict_the_same(kind, files, run_tool, tmp_path):
+    _, config, checkpoint = files(kind)
+    name = 'ADEChallengeData2016' if kind == 'upernet' else 'coco'
+    data = make_shapes(tmp_path / 'shapes', train=1, val=2, size=96) / name
+    predictions, metrics = [], []
+    for form in ('--fuse', '--no-fuse'):
+        work = tmp_path / form.strip('-')
+        code, out, _ = run_tool(
+            *('test.py', config, checkpoint, '--data-root', data, '--work-dir', work, form),
+            *('--out', work / 'out.pkl', '--cfg-options', 'test_dataloader.num_workers=0'),
+            'test_dataloader.persistent_workers=False',
+        )
+        assert code == 0
+        assert ('The deploy form is tested' in out) == (form == '--fuse')
+        predictions.append(pickle.loads((work / 'out.pkl').read_bytes()))
+        (scores,) = work.glob('*/*.json')
+        metrics.append(json.loads(scores.read_text()))
+    for fused, trained in zip(*predictions, strict=True):
+        if kind == 'upernet':
+            labels = (p['pred_sem_seg']['data'] for p in (fused, trained))
+            assert torch.eq(*labels).double().mean() > 0.999
+        else:
+            boxes = (p['pred_instances']['scores'] for p in (fused, trained))
+            torch.testing.assert_close(*boxes, rtol=0, atol=1e-3)
+    for name in metrics[1]:
+        if 'time' not in name:
+            assert metrics[0][name] == pytest.approx(metrics[1][name], abs=1e-3)
