@@ -1,0 +1,90 @@
+"""How much memory a model takes at its peak, and what happens when there is too little."""
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+
+def peak_memory(model: nn.Module, call: Callable[[], object], device: torch.device) -> int:
+    """Return the bytes of a model's weights and of the most that one call holds besides.
+
+    Other models that lie in memory are not counted, nor is what the allocator keeps for later.
+
+    Args:
+        model: The model.
+        call: A call of it, run once.
+        device: Where it computes.
+    """
+    weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return weights + torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler chats on stderr
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    events = profiled.profiler.kineto_results.events()
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == '[memory]':
+            held += event.nbytes()
+            peak = max(peak, held)
+    return weights + peak
+
+
+@contextmanager
+def bounded_memory(available: int | None = None) -> Iterator[None]:
+    """Let an allocation beyond what the machine has left fail, instead of the process be killed.
+
+    Args:
+        available: Bytes that may still be allocated; by default what Linux says is available.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_DATA)
+    used, left = _kilobytes('/proc/self/status', 'VmData'), available or available_memory()
+    if used is not None and left is not None:
+        bounds = [bound for bound in limit if bound != resource.RLIM_INFINITY]
+        with suppress(ValueError, OSError):
+            soft = min([used * 1024 + left, *bounds])
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limit)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory ran out, on the CPU or on the GPU."""
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or "can't allocate memory" in str(error)
+        or 'could not create a memory' in str(error)
+    )
+
+
+def available_memory() -> int | None:
+    """Return the bytes that may be allocated without swapping, None where Linux does not tell."""
+    available = _kilobytes('/proc/meminfo', 'MemAvailable')
+    bounds = [available * 1024] if available is not None else []
+    group = Path('/sys/fs/cgroup')
+    with suppress(OSError, ValueError):
+        limit, used = ((group / f'memory.{name}').read_text() for name in ('max', 'current'))
+        bounds.append(int(limit) - int(used))
+    return min(bounds, default=None)
+
+
+def _kilobytes(file: str, name: str) -> int | None:
+    """Return the value of a ``name: value kB`` line of a file of Linux."""
+    path = Path(file)
+    for line in path.read_text().splitlines() if path.exists() else []:
+        if line.startswith(f'{name}:'):
+            return int(line.split()[1])
+    return None

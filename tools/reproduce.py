@@ -1,0 +1,302 @@
+"""Reproduce the paper's speed tables here: tools/reproduce.py {table3,table4,figure2,ade20k}.
+
+Every net is built with random weights, counted and timed, all taking turns in one run; the
+published figures stand beside. Results go to DIR as Markdown, JSON and PNG.
+"""
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from rich.console import Console
+
+import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
+from mmvanilla import ARCHS
+from mmvanilla.errors import UserError
+from mmvanilla.measure import Candidate, Measurement, Row, measure
+from mmvanilla.measure.published import TABLE3, TABLE4
+from mmvanilla.measure.report import (
+    Cells,
+    count_cells,
+    footer,
+    make_console,
+    markdown,
+    number,
+    plot_speed,
+    print_table,
+    print_warnings,
+    scatter,
+    speed_cells,
+    to_json,
+)
+from mmvanilla.measure.settings import add_arguments, read_settings
+from mmvanilla.utils.cli import one_sentence_errors
+from mmvanilla.utils.files import writing
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+DETECTORS = {
+    'RetinaNet Swin-T': 'peers/retinanet_swin_t.py',
+    'RetinaNet VanillaNet-13': 'retinanet_vanillanet13.py',
+    'Mask R-CNN Swin-T': 'peers/mask_rcnn_swin_t.py',
+    'Mask R-CNN ConvNeXtV2-N': 'peers/mask_rcnn_convnextv2_n.py',
+    'Mask R-CNN VanillaNet-13': 'mask_rcnn_vanillanet13.py',
+}
+SEGMENTORS = {
+    'UPerNet ResNet-50': 'peers/upernet_r50.py',
+    'UPerNet Swin-T': 'peers/upernet_swin_t.py',
+    'UPerNet ConvNeXt-T': 'peers/upernet_convnext_t.py',
+    'UPerNet VanillaNet-9': 'upernet_vanillanet13.py',
+    'UPerNet VanillaNet-13': 'upernet_vanillanet13.py',
+}
+PEERS = {
+    **{f'ResNet-{depth}': dict(type='ResNet', depth=depth) for depth in (18, 34, 50, 101)},
+    'Swin-T': dict(type='SwinTransformer', arch='tiny'),
+    'Swin-S': dict(type='SwinTransformer', arch='small'),
+    'ConvNeXtV2-N': dict(type='ConvNeXt', arch='nano', use_grn=True, layer_scale_init_value=0.0),
+}
+WIDTHS = {'ResNet-18': 512, 'ResNet-34': 512, 'ResNet-50': 2048, 'ResNet-101': 2048}
+WIDTHS.update({'Swin-T': 768, 'Swin-S': 768, 'ConvNeXtV2-N': 640})
+COUNTS_AGREE = 0.005  # as a share of the published multiply-adds
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    lines = __doc__.split('\n\n')
+    parser = argparse.ArgumentParser(description=lines[0], epilog=lines[1])
+    parser.add_argument('what', choices=list(COMMANDS), help='what to reproduce')
+    parser.add_argument(
+        '--out', metavar='DIR', default='work_dirs/reproduce', help='folder (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--published',
+        action='store_true',
+        help='figure2: draw the published latencies and measure nothing',
+    )
+    add_arguments(parser)
+    args = parser.parse_args()
+    if args.published and args.what != 'figure2':
+        parser.error('--published is for figure2')
+    return args
+
+
+def read_config(name: str, file: str) -> Candidate | Row:
+    """Read a config; where its packages are missing, return a row that says so."""
+    try:
+        cfg = Config.fromfile(CONFIGS / file)
+    except ImportError as error:
+        return Row(name, 'not built', reason=' '.join(str(error).split()))
+    if name.endswith('VanillaNet-9'):
+        cfg.model.backbone.arch = '9'
+    return Candidate(name, cfg)
+
+
+def classifier(name: str) -> Candidate:
+    """Return an ImageNet net of Table 3 with its head of 1000 classes."""
+    if name.startswith('VanillaNet-'):
+        arch = name.removeprefix('VanillaNet-')
+        backbone = dict(type='VanillaNet', arch=arch, out_indices=(3,), deploy=True)
+        width = ARCHS[arch]['dims'][-1]
+    else:
+        backbone, width = PEERS[name], WIDTHS[name]
+    # ConvNeXt pools by itself.
+    neck = None if name.startswith('ConvNeXt') else dict(type='GlobalAveragePooling')
+    model = dict(
+        type='ImageClassifier',
+        data_preprocessor=dict(
+            type='ClsDataPreprocessor',
+            mean=[123.675, 116.28, 103.53],
+            std=[58.395, 57.12, 57.375],
+            to_rgb=True,
+        ),
+        backbone=backbone,
+        neck=neck,
+        head=dict(type='LinearClsHead', num_classes=1000, in_channels=width),
+    )
+    return Candidate(name, Config(dict(model=model, default_scope='mmpretrain')))
+
+
+def table3_cells(result: Measurement) -> tuple[list[str], Cells]:
+    """Return Table 3: sizes, latency here and what was published."""
+    header = ['net', 'params M', 'dense G', 'depthwise G', 'median ms here', 'p10', 'p90']
+    header += ['published: params M', 'dense G', 'depthwise G', 'A100 ms', 'Top-1 %']
+    rows = []
+    for row in result.rows:
+        net = TABLE3[row.name]
+        known = (net.params, net.dense, net.depthwise)
+        rows.append(
+            [
+                row.name,
+                *count_cells(row),
+                *time_cells(row),
+                *('' if value is None else f'{value:.2f}' for value in known),
+                f'{net.latency:.2f}',
+                f'{net.top1:.2f}',
+            ]
+        )
+    return header, rows
+
+
+def table4_cells(result: Measurement) -> tuple[list[str], Cells]:
+    """Return Table 4: sizes in both conventions, FPS here and what was published."""
+    header = ['detector', 'params M', 'multiply-adds G', 'as published G', 'FPS here']
+    header += ['median ms', 'p10', 'p90', 'boxes']
+    header += ['published: params M', 'FLOPs G', 'A100 FPS', 'box AP', 'mask AP']
+    rows = []
+    for row in result.rows:
+        detector = TABLE4[row.name]
+        cells = [row.name]
+        if row.counts:
+            counts = row.counts
+            values = (counts.params / 1e6, counts.multiply_adds / 1e9, counts.published / 1e9)
+            cells += [f'{values[0]:.2f}', f'{values[1]:.1f}', f'{values[2]:.1f}']
+        else:
+            cells += ['-'] * 3
+        cells.append(number(result.fps(row)) if row.times else '-')
+        cells += time_cells(row)
+        cells.append(str(row.detections) if row.times else '-')
+        cells += [f'{detector.params:.1f}', f'{detector.multiply_adds:.1f}', f'{detector.fps:.1f}']
+        cells += [f'{detector.box_ap:.1f}', f'{detector.mask_ap:.1f}' if detector.mask_ap else '']
+        rows.append(cells)
+    return header, rows
+
+
+def time_cells(row: Row) -> list[str]:
+    """Return median, 10th and 90th percentile in ms, or the reason why there is none."""
+    if not row.times:
+        return [row.reason or 'interrupted', '-', '-']
+    return [number(value) for value in (row.times.median, row.times.p10, row.times.p90)]
+
+
+def disagreements(result: Measurement) -> list[str]:
+    """Compare params and multiply-adds with what was published; return what differs."""
+    found = []
+    for row in result.rows:
+        if not row.counts:
+            continue
+        counts, pairs = row.counts, []
+        if row.name in TABLE4:
+            published = TABLE4[row.name]
+            pairs = [('multiply-adds', counts.published, published.multiply_adds)]
+            params = (round(counts.params / 1e6, 1), published.params)
+        elif (published := TABLE3.get(row.name)) and published.params:
+            pairs = [
+                ('dense multiply-adds', counts.dense, published.dense),
+                ('depthwise multiply-adds', counts.depthwise, published.depthwise),
+            ]
+            params = (round(counts.params / 1e6, 3), published.params)
+        else:
+            continue
+        if abs(params[0] - params[1]) > 0.0501:
+            found.append(f'{row.name}: {params[0]} M params, published {params[1]} M')
+        found += [
+            f'{row.name}: {value / 1e9:.2f} G {what}, published {other} G'
+            for what, value, other in pairs
+            if abs(value / 1e9 - other) > COUNTS_AGREE * other
+        ]
+    return found
+
+
+def run_table3(args: argparse.Namespace) -> list[Measurement]:
+    """Measure the ImageNet nets at 224 x 224."""
+    settings = read_settings(args, part='network', shape=(224, 224))
+    return [measure([classifier(name) for name in TABLE3], settings, Console(stderr=True))]
+
+
+def run_table4(args: argparse.Namespace) -> list[Measurement]:
+    """Measure the detectors at 800 x 1280."""
+    candidates = [read_config(name, file) for name, file in DETECTORS.items()]
+    return [measure(candidates, read_settings(args), Console(stderr=True))]
+
+
+def run_ade20k(args: argparse.Namespace) -> list[Measurement]:
+    """Measure the segmentors at 512 x 512 and 512 x 2048."""
+    results = []
+    for shape in ((512, 512), (512, 2048)):
+        candidates = [read_config(name, file) for name, file in SEGMENTORS.items()]
+        results.append(measure(candidates, read_settings(args, shape=shape), Console(stderr=True)))
+        if not results[-1].complete:
+            break
+    return results
+
+
+COMMANDS = dict(
+    table3=(run_table3, table3_cells),
+    table4=(run_table4, table4_cells),
+    figure2=(run_table3, table3_cells),
+    ade20k=(run_ade20k, speed_cells),
+)
+
+
+def draw(what: str, result: Measurement | None, file: str) -> None:
+    """Draw the picture of a table, or Figure 2, of published latencies where nothing is given."""
+    if what == 'figure2':
+        latencies = {name: net.latency for name, net in TABLE3.items()}
+        label = 'latency on an A100, batch 1, ms, published'
+        if result:
+            latencies = {row.name: row.times.median for row in result.rows if row.times}
+            machine = result.machine.get('gpu', f'{result.machine["threads"]} CPU threads')
+            label = f'latency here, batch 1, ms ({machine}, {result.settings.dtype})'
+        points = [
+            (name, net.depth, latencies[name], net.top1)
+            for name, net in TABLE3.items()
+            if name in latencies
+        ]
+        scatter(points, ('depth, layers', label), file)
+    else:
+        published = {name: row.fps for name, row in TABLE4.items()} if what == 'table4' else None
+        plot_speed(result, file, published)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    args = parse_args()
+    MMLogger.get_current_instance().setLevel('WARNING')
+    run, cells = COMMANDS[args.what]
+    results = []
+    with one_sentence_errors(UserError, FileNotFoundError, ValueError), ExitStack() as files:
+        out = Path(args.out)
+
+        # Entered before measuring, so that what cannot be written is found at once.
+        def target(name: str) -> Path:
+            return Path(files.enter_context(writing(str(out / name))))
+
+        if args.published:
+            draw(args.what, None, str(target('figure2_published.png')))
+        else:
+            names = [args.what]
+            if args.what == 'ade20k':
+                names = ['ade20k_512x512', 'ade20k_512x2048']
+            targets = [
+                [target(f'{name}.{kind}') for kind in ('md', 'json', 'png')] for name in names
+            ]
+            results = run(args)
+            for result, (text, data, picture) in zip(results, targets, strict=False):
+                report(args.what, result, cells(result), text)
+                data.write_text(to_json(result, command=sys.argv))
+                draw(args.what, result, str(picture))
+    print(f'written to {args.out}')
+    if results and not any(row.times for result in results for row in result.rows):
+        sys.exit(1)
+
+
+def report(what: str, result: Measurement, cells: tuple[list[str], Cells], file: Path) -> None:
+    """Print a table and write it as Markdown, with how its counts compare to those published."""
+    console = make_console()
+    print_table(*cells, console)
+    differing = disagreements(result)
+    lines = footer(result)
+    if what != 'ade20k':
+        agreement = 'Parameters and multiply-adds are those published.'
+        lines.insert(0, f'Not as published: {"; ".join(differing)}.' if differing else agreement)
+    for line in lines:
+        console.print(line, style='dim')
+    print_warnings(result)
+    warnings = [f'Warning: {warning}' for warning in result.warnings]
+    file.write_text(markdown(*cells) + '\n\n' + '\n\n'.join([*lines, *warnings]) + '\n')
+
+
+if __name__ == '__main__':
+    main()
