@@ -172,31 +172,35 @@ def time_cells(row: Row) -> list[str]:
 
 def disagreements(result: Measurement) -> list[str]:
     """Compare params and multiply-adds with what was published; return what differs."""
-    found = []
-    for row in result.rows:
-        if not row.counts:
-            continue
-        counts, pairs = row.counts, []
-        if row.name in TABLE4:
-            published = TABLE4[row.name]
-            pairs = [('multiply-adds', counts.published, published.multiply_adds)]
-            params = (round(counts.params / 1e6, 1), published.params)
-        elif (published := TABLE3.get(row.name)) and published.params:
-            pairs = [
-                ('dense multiply-adds', counts.dense, published.dense),
-                ('depthwise multiply-adds', counts.depthwise, published.depthwise),
-            ]
-            params = (round(counts.params / 1e6, 3), published.params)
-        else:
-            continue
-        if abs(params[0] - params[1]) > 0.0501:
-            found.append(f'{row.name}: {params[0]} M params, published {params[1]} M')
-        found += [
-            f'{row.name}: {value / 1e9:.2f} G {what}, published {other} G'
-            for what, value, other in pairs
-            if abs(value / 1e9 - other) > COUNTS_AGREE * other
+    return [
+        f'{row.name}: {found:.4g} {what}, published {published:.4g}'
+        for row in result.rows
+        if row.counts
+        for what, found, published, allowed in comparisons(row)
+        if abs(found - published) > allowed
+    ]
+
+
+def comparisons(row: Row) -> list[tuple[str, float, float, float]]:
+    """Return what is counted, as found and as published, and how much may lie between."""
+    counts = row.counts
+    if row.name in TABLE4:
+        published = TABLE4[row.name]
+        pairs = [('G multiply-adds', counts.published, published.multiply_adds)]
+        digit = 0.1  # of the published params, the last one
+    elif row.name in TABLE3 and TABLE3[row.name].params:
+        published = TABLE3[row.name]
+        pairs = [
+            ('G dense multiply-adds', counts.dense, published.dense),
+            ('G depthwise multiply-adds', counts.depthwise, published.depthwise),
         ]
-    return found
+        digit = 0.001
+    else:
+        return []
+    return [
+        ('M params', counts.params / 1e6, published.params, digit),
+        *((what, found / 1e9, other, COUNTS_AGREE * other) for what, found, other in pairs),
+    ]
 
 
 def run_table3(args: argparse.Namespace) -> list[Measurement]:
