@@ -122,6 +122,8 @@ def check_data(cfg: Config, keys: tuple[str, ...] = DATALOADERS) -> None:
         for dataset in walk_dicts(cfg.get(key)):
             root = dataset.get('data_root') or ''
             prefixes = dataset.get('data_prefix') or {}
+            if isinstance(prefixes, str):  # as mmpretrain may have it
+                prefixes = dict(img_path=prefixes)
             for path in [dataset.get('ann_file'), *prefixes.values()]:
                 path = os.path.join(root, path) if path else ''
                 if path and '://' not in path and not os.path.exists(path):

@@ -323,7 +323,7 @@ def damage_handled(root):
         ):
             notes.append(dict(template, **(dict(id=1000 + i) | change)))
     return {
-        'greyscale': 1,
+        'greyscale': 2,  # the image without objects is the same file
         'CMYK': 1,
         'more than 8 bits': 1,
         'transparency': 1,

@@ -11,10 +11,16 @@ from PIL import Image
 from pycocotools import mask as masks
 
 from mmvanilla.datasets import make_shapes
-from mmvanilla.datasets.checks.coco import check_coco
+from mmvanilla.datasets.checks.coco import check_coco, run_lengths
 from mmvanilla.datasets.checks.images import check_image
 
 SIZE = 64
+
+
+@pytest.fixture(autouse=True)
+def unformatted_configs(monkeypatch):
+    """Most of the time of so short a training goes into laying out its config as text."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
 
 
 @pytest.fixture(scope='module')
@@ -148,10 +154,9 @@ def test_one_image(data, config, check, train):
 
 def test_an_error_in_a_worker_is_one_sentence(data, config, train):
     (data / 'coco/train2017/000000000003.jpg').unlink()
-    code, steps, (line,) = train(
-        config('mask_rcnn'), data / 'coco', 'train_dataloader.num_workers=1'
-    )
-    assert (code, steps) == (2, 0)
+    option = 'train_dataloader.num_workers=1'
+    code, _, (line,) = train(config('mask_rcnn'), data / 'coco', option)
+    assert code == 2
     assert line.startswith(f"train.py: error: image '{data}/coco/train2017/000000000003.jpg' does")
     assert line.endswith('lists all such files')
 
@@ -181,7 +186,7 @@ def test_bytes_after_the_end_of_a_picture(tmp_path):
 
 
 @pytest.mark.parametrize('compressed', [True, False])
-def test_rle_is_judged_as_pycocotools_does(compressed):
+def test_rle(compressed):
     rng = np.random.default_rng(0)
     for _ in range(50):
         mask = np.asfortranarray(rng.random((6, 7)) < 0.5, np.uint8)
@@ -191,11 +196,13 @@ def test_rle_is_judged_as_pycocotools_does(compressed):
         rle = dict(size=[6, 7], counts=counts)
         if compressed:
             rle['counts'] = masks.encode(mask)['counts'].decode()
+            assert run_lengths(rle['counts']) == counts
         else:
             assert masks.area(masks.frPyObjects(rle, 6, 7)) == mask.sum()
         assert kinds_of(rle) == {'mask as RLE'}
         assert kinds_of(dict(rle, size=[7, 6])) == {"RLE mask of another size than its image's"}
-        assert kinds_of(dict(rle, counts=rle['counts'] * 2)) == {'RLE mask that does not decode'}
+        for wrong in (rle['counts'] * 2, rle['counts'][:-1], 'P'):
+            assert kinds_of(dict(rle, counts=wrong)) == {'RLE mask that does not decode'}
 
 
 def kinds_of(rle):

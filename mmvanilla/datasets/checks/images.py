@@ -26,8 +26,14 @@ END = dict(JPEG=b'\xff\xd9', PNG=b'IEND')  # in compressed data of JPEG, 0 follo
 
 def image_size(image: Image.Image, turn: bool) -> tuple[int, int]:
     """Width and height of an image, as it stands or turned as its EXIF data say."""
-    quarter = turn and image.getexif().get(ORIENTATION, 1) >= 5
-    return image.size[::-1] if quarter else image.size
+    return image.size[::-1] if turn and _orientation(image) >= 5 else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 if there is none; from 5 on, width and height change places."""
+    if image.format == 'PNG' and 'exif' not in image.info:
+        return 1  # PIL would decode all of the file to look for it
+    return image.getexif().get(ORIENTATION, 1)
 
 
 def check_image(
@@ -78,7 +84,7 @@ def _check_form(image: Image.Image, path: str, turn: bool) -> Iterator[Kind]:
         yield CMYK
     if image.has_transparency_data:
         yield ALPHA
-    if turn and image.getexif().get(ORIENTATION, 1) > 1:
+    if turn and _orientation(image) > 1:
         yield EXIF
 
 
