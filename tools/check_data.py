@@ -34,12 +34,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--workers',
         type=int,
-        default=os.cpu_count(),
         metavar='N',
-        help='threads that read files (default: %(default)s)',
+        # Reading headers is Python, which threads do not speed up, unless the storage is slow.
+        help='threads that read files (default: one for headers, one a core to decode)',
     )
     parser.add_argument('--json', metavar='FILE', help='write the findings to a JSON file')
     args = parser.parse_args()
+    if args.workers is None:
+        args.workers = (os.cpu_count() or 1) if args.decode else 1
     if args.workers < 1:
         parser.error(f'--workers is {args.workers}, expected 1 or more')
     return args

@@ -7,12 +7,15 @@ import cv2
 import numpy as np
 import pytest
 from damage_shapes import DETECTION, SEGMENTATION, damage_handled, edit
+from mmengine.config import Config
 from PIL import Image
 from pycocotools import mask as masks
 
 from mmvanilla.datasets import make_shapes
+from mmvanilla.datasets.checks import check_annotations, check_datasets
 from mmvanilla.datasets.checks.coco import check_coco, run_lengths
 from mmvanilla.datasets.checks.images import check_image
+from mmvanilla.errors import UserError
 
 SIZE = 64
 
@@ -274,3 +277,12 @@ def test_mistakes(arguments, sentence, run_tool):
     assert code == 2
     assert sentence in error
     assert 'Traceback' not in error
+
+
+def test_other_formats_are_refused_here_but_not_in_training(config):
+    cfg = Config.fromfile(config('mask_rcnn'))
+    for kind in ('VOCDataset', 'LVISV1Dataset', 'CocoPanopticDataset'):
+        cfg.train_dataloader.dataset.type = kind
+        check_annotations(cfg, ['train'])
+        with pytest.raises(UserError, match=f'data sets of type {kind} cannot be checked'):
+            check_datasets(cfg)

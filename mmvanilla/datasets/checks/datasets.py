@@ -19,6 +19,13 @@ PARTS = dict(train='train_dataloader', val='val_dataloader', test='test_dataload
 EMPTY = Kind('nothing to train or test on', 'stops')
 CLASSES_DIFFER = Kind('class folders other than those of training', 'mixes the labels up')
 
+# The methods that read annotations in the formats known here; a data set may inherit them.
+COCO, LABEL_MAPS, FOLDERS = READERS = (
+    'CocoDataset.load_data_list',
+    'BaseSegDataset.load_data_list',
+    'CustomDataset.load_data_list',
+)
+
 Job = Callable[[], list[Finding]]
 Track = Callable[[Iterable, str, int], Iterable]
 
@@ -37,6 +44,8 @@ def check_annotations(cfg: Config, parts: Iterable[str] = ('train', 'val')) -> N
         UserError: At the first error, other than a remark.
     """
     for part, dataset in find_datasets(cfg, parts):
+        if reader_of(cfg, dataset) not in READERS:
+            continue
         for finding in list_files(cfg, dataset).findings:
             if finding.kind.error:
                 raise UserError(
@@ -113,28 +122,45 @@ def list_files(cfg: Config, config: ConfigDict, decode: bool = False) -> Listing
     Raises:
         UserError: If the data set is of a type that is not known here.
     """
+    reader = reader_of(cfg, config)
+    if reader not in READERS:
+        raise UserError(
+            f'data sets of type {config["type"]} cannot be checked; expected CocoDataset of mmdet, '
+            'BaseSegDataset of mmseg, CustomDataset of mmpretrain, or one that reads as these do'
+        )
     dataset = _build(cfg, config)
     steps = config.get('pipeline', [])
     color = next((s.get('color_type', 'color') for s in steps if 'LoadImage' in s['type']), 'color')
     image = partial(check_image, decode=decode, turn=color in ('color', 'grayscale'))
-    # By what only data sets of each kind have; the frameworks themselves may not be installed.
-    if hasattr(dataset, 'COCOAPI'):
+    if reader == COCO:
         masks = any(step.get('with_mask') for step in steps)
         return _list_coco(dataset, masks, image)
-    if hasattr(dataset, 'img_suffix'):
-        return _list_label_maps(dataset, image)
-    if hasattr(dataset, 'is_valid_file'):
-        return _list_folders(dataset, image)
-    raise UserError(
-        f'data sets of type {config["type"]} cannot be checked; expected CocoDataset of mmdet, '
-        'BaseSegDataset of mmseg, CustomDataset of mmpretrain, or a subclass'
-    )
+    return (_list_label_maps if reader == LABEL_MAPS else _list_folders)(dataset, image)
+
+
+def reader_of(cfg: Config, config: ConfigDict) -> str:
+    """Name of the method that reads a data set's annotations, without importing its framework.
+
+    That of COCO's is told only of data sets that also parse them as mmdet's own does.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    kind = config['type']
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
+    names = [
+        getattr(getattr(kind, method, None), '__qualname__', '')
+        for method in ('load_data_list', 'parse_data_info')
+    ]
+    return '' if names[0] == COCO and names[1] != 'CocoDataset.parse_data_info' else names[0]
 
 
 def class_folders(cfg: Config, config: ConfigDict) -> list[str] | None:
     """Names of a data set's class folders, None if it has no such folders or names its classes."""
+    if reader_of(cfg, config) != FOLDERS:
+        return None
     dataset = _build(cfg, config)
-    if not hasattr(dataset, 'is_valid_file') or dataset.ann_file or dataset.CLASSES:
+    if dataset.ann_file or dataset.CLASSES:
         return None
     return sorted(entry.name for entry in os.scandir(dataset.img_prefix) if entry.is_dir())
 
