@@ -9,6 +9,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
+from mmvanilla.datasets import use_checked_loading
 from mmvanilla.engine import CheckWeightsHook
 from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
@@ -61,6 +62,7 @@ def test_config(args: argparse.Namespace) -> Config:
         show_results(cfg, args.show_dir)
     if args.tta:
         augment(cfg)
+    use_checked_loading(cfg)
     return cfg
 
 

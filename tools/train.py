@@ -7,6 +7,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
+from mmvanilla.datasets import use_checked_loading
+from mmvanilla.datasets.checks import check_annotations
 from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.config import add_config_arguments, check_data, check_norms, load_config
@@ -38,6 +40,8 @@ def train_config(args: argparse.Namespace) -> Config:
     """Load the config and apply the arguments that only training has."""
     cfg = load_config(args)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_annotations(cfg)
+    use_checked_loading(cfg)
     check_norms(cfg)
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')

@@ -1,5 +1,15 @@
-"""A small generated data set, in the layouts of COCO and of ADE20K."""
+"""A small generated data set, loading that names bad files, and checks of data (``checks``)."""
 
+from .loading import LoadAnnotationsChecked, LoadImageFromFileChecked, use_checked_loading
 from .shapes import CLASSES, METAINFO_DET, METAINFO_SEG, PALETTE, make_shapes
 
-__all__ = ['CLASSES', 'METAINFO_DET', 'METAINFO_SEG', 'PALETTE', 'make_shapes']
+__all__ = [
+    'CLASSES',
+    'METAINFO_DET',
+    'METAINFO_SEG',
+    'PALETTE',
+    'LoadAnnotationsChecked',
+    'LoadImageFromFileChecked',
+    'make_shapes',
+    'use_checked_loading',
+]

@@ -56,7 +56,9 @@ def make_predictor(
 def test_pipeline(cfg: Config) -> Compose:
     """Return the test pipeline of a config for images that are in memory already."""
     steps = [
-        dict(step, type='LoadImageFromNDArray') if step['type'] == 'LoadImageFromFile' else step
+        dict(step, type='LoadImageFromNDArray')
+        if step['type'] in ('LoadImageFromFile', 'LoadImageFromFileChecked')
+        else step
         for step in tested_dataset(cfg).pipeline
         if 'LoadAnnotations' not in step['type']
     ]

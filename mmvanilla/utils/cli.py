@@ -13,6 +13,9 @@ def one_sentence_errors(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        if text.startswith('Caught '):
+            # torch puts a worker's traceback before the line that says `module.Class: sentence`.
+            text = text.rstrip().splitlines()[-1].partition(': ')[2]
         print(
             f'{os.path.basename(sys.argv[0])}: error: '
             + (' '.join(text.split()) or type(error).__name__),
