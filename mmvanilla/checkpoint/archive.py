@@ -50,6 +50,8 @@ def _read_program(file: BinaryIO, size: int) -> bytes:
         members = archive.infolist()
         names = [member.orig_filename for member in members]
         folder = names[0].split('/')[0]
+        if any(name.startswith((f'{folder}/code/', f'{folder}/constants.pkl')) for name in names):
+            raise CheckpointError('is a TorchScript program, expected weights')
         for member, name in zip(members, names, strict=True):
             if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                 raise CheckpointError('holds compressed data, which torch.save never writes')
@@ -61,8 +63,6 @@ def _read_program(file: BinaryIO, size: int) -> bytes:
         # torch does not tell upper from lower case.
         if len({name.lower() for name in names}) < len(names):
             raise CheckpointError('holds several files of one name')
-        if any(name.startswith((f'{folder}/code/', f'{folder}/constants.pkl')) for name in names):
-            raise CheckpointError('is a TorchScript program, expected weights')
         if f'{folder}/data.pkl' not in names:
             raise CheckpointError('is an archive without data.pkl, which torch.save writes')
         return archive.read(f'{folder}/data.pkl')
