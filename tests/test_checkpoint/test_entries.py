@@ -10,6 +10,7 @@ import mmengine.runner.checkpoint as mmengine_checkpoint
 import pytest
 import torch
 from hostile_files import HOSTILE
+from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
@@ -64,7 +65,7 @@ def run(file, tmp_path, **options):
 
 
 def init(net, file, **options):
-    net.init_cfg = dict(type='Pretrained', checkpoint=file, **options)
+    net.init_cfg = ConfigDict(type='Pretrained', checkpoint=file, **options)
     net.init_weights()
 
 
@@ -83,7 +84,7 @@ def of_mmdet_swin(file):
 def of_mmseg(file):
     from mmseg.models import ResNetV1c
 
-    ResNetV1c(18, pretrained=file).init_weights()
+    ResNetV1c(depth=18, pretrained=file).init_weights()
 
 
 def of_mmseg_vit(file):
@@ -141,8 +142,8 @@ def test_the_environment_cannot_turn_it_off(hostile, tmp_path, monkeypatch):
 
 NAMES = {
     'https://example.invalid/release/a.pth': 'a.pth',
-    'torchvision://resnet18': 'resnet18-5c106cde.pth',
-    'modelzoo://resnet18': 'resnet18-5c106cde.pth',
+    'torchvision://resnet18': 'resnet18-f37072fd.pth',
+    'modelzoo://resnet18': 'resnet18-f37072fd.pth',
     'open-mmlab://vgg16_caffe': 'vgg16_caffe-292e1171.pth',
     'openmmlab://vgg16_caffe': 'vgg16_caffe-292e1171.pth',
     'mmcls://vgg11': 'vgg11_batch256_imagenet_20210208-4271cd6c.pth',

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -9,6 +10,8 @@ from torch.utils.data import DataLoader
 
 from mmvanilla.engine import CheckResumeHook
 from mmvanilla.errors import CheckpointError
+
+BEST = dict(save_best='score', rule='greater')
 
 
 class Model(BaseModel):
@@ -20,16 +23,15 @@ class Model(BaseModel):
         return dict(loss=self.layer(inputs).square().mean()) if mode == 'loss' else []
 
 
-class Score:
-    """An evaluator whose score rises, so that each validation finds a better checkpoint."""
+class Score(BaseMetric):
+    """A score that rises, so that each validation finds a better checkpoint."""
 
-    dataset_meta = None
     score = 0
 
-    def process(self, **_):
-        pass
+    def process(self, data_batch, data_samples):
+        self.results.append(None)
 
-    def evaluate(self, size):
+    def compute_metrics(self, results):
         self.score += 1
         return dict(score=self.score)
 
@@ -43,10 +45,10 @@ def runner(folder, epochs, **options):
         val_dataloader=batches,
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         val_cfg=dict(type='ValLoop'),
-        val_evaluator=Score(),
+        val_evaluator=Evaluator(Score()),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
         param_scheduler=dict(type='MultiStepLR', milestones=[1]),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='score')),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', **BEST)),
         experiment_name=f'{folder.name}{epochs}{len(options)}{id(options)}',
         log_level='ERROR',
         **options,
