@@ -20,7 +20,7 @@ class Model(BaseModel):
         self.layer = nn.Linear(2, 1)
 
     def forward(self, inputs, mode):
-        return dict(loss=self.layer(inputs).square().mean()) if mode == 'loss' else []
+        return dict(loss=self.layer(inputs).square().mean()) if mode == 'loss' else [None]
 
 
 class Score(BaseMetric):
@@ -37,7 +37,7 @@ class Score(BaseMetric):
 
 
 def runner(folder, epochs, **options):
-    batches = DataLoader(torch.rand(4, 2), 2)
+    batches = DataLoader([dict(inputs=torch.rand(2)) for _ in range(4)], 2)
     return Runner(
         Model(),
         str(folder),
