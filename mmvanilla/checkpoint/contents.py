@@ -26,6 +26,9 @@ def check_contents(checkpoint: Any) -> None:
     for name in ('state_dict', 'ema_state_dict'):
         if name in checkpoint:
             _check_weights(name, checkpoint[name])
+    for name in ('model', 'model_ema'):
+        if isinstance(checkpoint.get(name), dict):
+            _check_names(name, checkpoint[name])
     if not _has_weights(checkpoint):
         raise CheckpointError('holds no weights')
     meta = _dict_or_none('meta', checkpoint.get('meta'))

@@ -34,7 +34,7 @@ ALLOWED = frozenset(
     }
 )
 
-# A training checkpoint of VanillaNet-13 in Mask R-CNN comes to some 30,000 values and 10 levels.
+# A training checkpoint of Mask R-CNN with VanillaNet-13 and AdamW has 22,665 values, 8 deep.
 MAX_VALUES = 1_000_000
 MAX_DEPTH = 100
 

@@ -166,10 +166,10 @@ def two_directories(path, canary):
     """Append an archive to an archive: readers may find the one or the other."""
     members(path)
     data = path.read_bytes()
-    Call_file = path.with_suffix('.other')
-    torch.save(dict(state_dict=Call(os.mkdir, str(canary))), Call_file)
-    path.write_bytes(data + Call_file.read_bytes())
-    Call_file.unlink()
+    other = path.with_suffix('.other')
+    torch.save(dict(state_dict=Call(os.mkdir, str(canary))), other)
+    path.write_bytes(data + other.read_bytes())
+    other.unlink()
 
 
 def overlapping(path, canary):
@@ -432,6 +432,10 @@ HOSTILE = {
     'names that are numbers': (
         saved(lambda canary: dict(state_dict={1: torch.rand(2)})),
         'a state_dict with a int for a name',
+    ),
+    'published names that are numbers': (
+        saved(lambda canary: dict(model={'stem.w': torch.rand(2), 1: torch.rand(2)})),
+        'a model with a int for a name',
     ),
     'top names that are numbers': (
         saved(lambda canary: {1: torch.rand(2)}),

@@ -191,3 +191,27 @@ def test_a_program_runs_only_where_it_is_trusted(tmp_path):
     with contextlib.suppress(Exception):
         open_model(str(file), trust=True)
     assert canary.exists()  # this is why
+
+
+@pytest.mark.parametrize('place', ['../secret', '{folder}/secret'])
+def test_an_exported_file_reads_no_others(place, tmp_path):
+    """ONNX Runtime takes weights from the model's own folder only."""
+    onnx = pytest.importorskip('onnx')
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'secret').write_bytes(bytes(16))
+    weight = onnx.TensorProto(name='w', data_type=onnx.TensorProto.FLOAT, dims=[4])
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key='location', value=place.format(folder=tmp_path))
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node('Identity', ['w'], ['level0'])],
+        'graph',
+        [value('image', onnx.TensorProto.FLOAT, [1])],
+        [value('level0', onnx.TensorProto.FLOAT, [4])],
+        [weight],
+    )
+    opsets = [onnx.helper.make_opsetid('', 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (tmp_path / 'model/m.onnx').write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match='cannot be opened .*path'):
+        open_model(str(tmp_path / 'model/m.onnx'))
