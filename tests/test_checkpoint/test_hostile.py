@@ -88,27 +88,24 @@ def test_a_gadget_runs_without_the_loader(kind, folder, tmp_path):
         ('convert', 'attributes of a state dict'),
     ],
 )
-def test_tools(tool, kind, tmp_path, capsys, monkeypatch):
+def test_tools(tool, kind, small_config, tmp_path, capsys, monkeypatch):
     from mmvanilla.datasets import make_shapes
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(logging, 'raiseExceptions', False)  # mmengine's logger outlives a test
     file = tmp_path / 'a.pth'
     HOSTILE[kind][0](file, tmp_path / 'canary')
-    config = 'configs/retinanet_vanillanet13_shapes.py'
+    config = tmp_path / 'config.py'
+    cfg = small_config('retinanet')
+    if tool == 'train':
+        cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(file))
+    cfg.dump(config)
     image = tmp_path / 'b.png'
     data = make_shapes(tmp_path / 'shapes', train=2, val=1, size=64) / 'coco'
     image.write_bytes(next(data.rglob('*.jpg')).read_bytes())
     run = ['--data-root', data, '--work-dir', tmp_path / 'work']
-    own = tmp_path / 'config.py'
-    own.write_text(
-        f'_base_ = {str(ROOT / config)!r}\n'
-        "pretrained = dict(type='Pretrained', _delete_=True, "
-        f'checkpoint={str(file)!r})\n'
-        'model = dict(backbone=dict(init_cfg=pretrained))\n'
-    )
     arguments = dict(
-        train=['train.py', own, *run],
+        train=['train.py', config, *run],
         resume=['train.py', config, *run, '--resume', file],
         test=['test.py', config, file, *run],
         predict=['predict.py', config, file, image, '--out', tmp_path / 'out'],
