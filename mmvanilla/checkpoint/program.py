@@ -93,7 +93,7 @@ def check_program(file: BinaryIO, size: int) -> None:
                 parts, stack = stack, marks.pop()
             else:
                 parts = [stack.pop() for _ in range(ARGUMENTS[name])][::-1]
-            if name == 'REDUCE':
+            if name in ('REDUCE', 'NEWOBJ'):
                 _check_call(*parts)
             elif name == 'BINPERSID':
                 _check_storage(parts[0].parts, size)
@@ -127,7 +127,9 @@ def _global(argument: str) -> Global:
 
 
 def _check_call(function: object, arguments: Node) -> None:
-    """Check that bytes, which are written as encoded text, do not use the codec for more."""
+    """Check that what is called is from the list, and that encoded text is bytes, no more."""
+    if type(function) is not Global:
+        raise CheckpointError('calls what it made itself')
     if function == '_codecs.encode':
         text, encoding = arguments.parts
         if not (type(text) is str and encoding == 'latin1'):

@@ -6,7 +6,7 @@ everything is read, the few objects that training checkpoints hold are made from
 """
 
 from collections import Counter, OrderedDict
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Record:
         Raises:
             CheckpointError: If what was recorded is not that of such an object.
         """
-        raise CheckpointError(f'holds more than weights ({type(self).__name__})')
+        raise NotImplementedError
 
     def require(self, condition: bool) -> None:
         """Refuse what was recorded unless a condition holds."""
@@ -46,6 +46,10 @@ class Record:
 
 class Method(Record):
     """``getattr``, by which a HistoryBuffer refers to its own methods; it brings these itself."""
+
+    def make(self) -> NoReturn:
+        """Refuse, as anywhere else than in a HistoryBuffer no method is needed."""
+        raise CheckpointError('holds more than weights (builtins.getattr)')
 
 
 class Kind(Record):

@@ -239,7 +239,7 @@ HOSTILE = {
     'getattr of dict': (gadget(getattr, dict, 'fromkeys'), rf'{MANY} \(builtins.dict\)'),
     'getattr to globals': (
         gadget(getattr, Call(getattr, HistoryBuffer, 'min'), '__globals__'),
-        rf'{MANY} \(Method\)',
+        rf'{MANY} \(builtins.getattr\)',
     ),
     'getattr to a call': (
         as_weights(
@@ -249,7 +249,7 @@ HOSTILE = {
             b'\x86R',
             b')R',
         ),
-        'not a checkpoint|truncated or corrupt',
+        'calls what it made itself',
     ),
     'methods of a history': (
         saved(
