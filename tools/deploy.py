@@ -19,6 +19,7 @@ from mmengine.registry import MODELS
 from rich.console import Console
 
 import mmvanilla
+from mmvanilla.checkpoint import load_from_local
 from mmvanilla.errors import UserError
 from mmvanilla.export import (
     compare,
@@ -31,7 +32,7 @@ from mmvanilla.export import (
 )
 from mmvanilla.export.agreement import relative_error
 from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_cfg_options, add_data_root, load_config
+from mmvanilla.utils.config import add_cfg_options, add_config, add_data_root, load_config
 from mmvanilla.utils.files import writing
 from mmvanilla.utils.model import build_model
 
@@ -42,8 +43,8 @@ SUFFIXES = dict(out='.pth', onnx='.onnx', openvino='.xml', export='.pt2')
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    add_config(parser)
+    parser.add_argument('checkpoint', help='checkpoint, FILE[#sha256=HASH] or https://...')
     add_data_root(parser)
     add_cfg_options(parser)
     parser.add_argument(
@@ -90,7 +91,7 @@ def write_checkpoint(
         meta = dict(meta, mmvanilla=mmvanilla.__version__)
         torch.save(dict(meta=meta, state_dict=fused.state_dict()), path)
         built = MODELS.build(cfg.model).eval()
-        built.load_state_dict(torch.load(path, weights_only=False)['state_dict'])
+        built.load_state_dict(load_from_local(path)['state_dict'])
         relative, absolute = 0.0, 0.0
         for image in images:
             expected = reference(model, image, features=True)
@@ -172,7 +173,7 @@ def main() -> None:
         for file in targets:
             with console.status(f'writing {file}'):
                 text = export(model, file, images, *what)
-            seconds = median_time(open_model(file), [image.numpy() for image in images])
+            seconds = median_time(open_model(file, trust=True), [image.numpy() for image in images])
             console.print(f'{file} ({size(file)}): {seconds:.3f} s an image\n{text}')
 
 

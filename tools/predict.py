@@ -23,7 +23,7 @@ from mmvanilla.inference import (
 )
 from mmvanilla.inference.predictor import Predictor
 from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_cfg_options, load_config
+from mmvanilla.utils.config import add_cfg_options, add_config, load_config
 
 DEFAULT_FPS = 25  # of videos that do not say
 
@@ -31,8 +31,11 @@ DEFAULT_FPS = 25  # of videos that do not say
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Predict images and videos.')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint, or exported .onnx, .xml or .pt2 file')
+    add_config(parser)
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint, FILE[#sha256=HASH] or https://..., or exported .onnx, .xml or .pt2 file',
+    )
     parser.add_argument(
         'inputs', nargs='+', metavar='INPUT', help='image, folder of images, pattern or video'
     )
@@ -56,6 +59,11 @@ def parse_args() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=True,
         help='run the deploy form, which is faster and gives the same (default: yes)',
+    )
+    parser.add_argument(
+        '--trust',
+        action='store_true',
+        help='open a .pt2 file, a program that is run: your own, or of somebody you trust',
     )
     add_cfg_options(parser)
     args = parser.parse_args()
@@ -100,7 +108,7 @@ def main() -> None:
         inputs = find_inputs(args.inputs)
         cfg = load_config(args)
         results = Results(args.out, cfg, args.score_thr)
-        predict = make_predictor(cfg, args.checkpoint, args.device, args.fuse)
+        predict = make_predictor(cfg, args.checkpoint, args.device, args.fuse, args.trust)
         with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
             for item in progress.track(inputs, description='inputs'):
                 try:

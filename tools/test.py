@@ -14,6 +14,7 @@ from mmvanilla.engine import CheckWeightsHook
 from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.config import (
+    add_config,
     add_config_arguments,
     check_data,
     load_config,
@@ -29,8 +30,8 @@ DETECTOR_TTA = dict(
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Test a detector or a segmentor.')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    add_config(parser)
+    parser.add_argument('checkpoint', help='checkpoint, FILE[#sha256=HASH] or https://...')
     add_config_arguments(parser)
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument(

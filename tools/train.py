@@ -9,16 +9,23 @@ from mmengine.runner import Runner
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
 from mmvanilla.datasets import use_checked_loading
 from mmvanilla.datasets.checks import check_annotations
+from mmvanilla.engine import CheckResumeHook
 from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_config_arguments, check_data, check_norms, load_config
+from mmvanilla.utils.config import (
+    add_config,
+    add_config_arguments,
+    check_data,
+    check_norms,
+    load_config,
+)
 from mmvanilla.utils.model import check_model
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train a detector or a segmentor.')
-    parser.add_argument('config', help='config file')
+    add_config(parser)
     add_config_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
@@ -31,7 +38,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint, by default the latest of the work dir',
+        help='go on from a checkpoint, FILE[#sha256=HASH], by default the latest of the work dir',
     )
     return parser.parse_args()
 
@@ -67,6 +74,7 @@ def main() -> None:
         # Build now what training would build, so that a mistake in the config shows here.
         runner.train_loop, runner.val_loop  # noqa: B018
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.register_hook(CheckResumeHook())
     with one_sentence_errors(UserError, FileNotFoundError):
         runner.train()
 

@@ -24,8 +24,9 @@ def to_state_dict(checkpoint: dict) -> dict:
     """
     if 'state_dict' in checkpoint:
         return checkpoint
-    weights = checkpoint.get('model_ema') or checkpoint.get('model') or checkpoint
-    if not isinstance(weights, dict) or not any(str(name).startswith(PARTS) for name in weights):
+    averaged, last = (checkpoint.get(name) for name in ('model_ema', 'model'))
+    weights = next((w for w in (averaged, last) if isinstance(w, dict) and w), checkpoint)
+    if not any(str(name).startswith(PARTS) for name in weights):
         return checkpoint
     return dict(
         state_dict={

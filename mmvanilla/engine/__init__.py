@@ -5,10 +5,12 @@ from .deploy import SwitchToDeployHook
 from .labels import CheckLabelsHook
 from .layer_decay import VanillaNetLayerDecayConstructor
 from .randomness import ReseedHook, seed_worker
+from .resume import CheckResumeHook
 from .weights import CheckWeightsHook
 
 __all__ = [
     'CheckLabelsHook',
+    'CheckResumeHook',
     'CheckWeightsHook',
     'DeepTrainingHook',
     'ReseedHook',

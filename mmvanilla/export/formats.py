@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from ..checkpoint.digest import verified
 from ..errors import UserError
 from ..utils.files import writing
 
@@ -69,7 +70,7 @@ def write_openvino(model: nn.Module, image: Tensor, file: str) -> None:
 
 
 def open_program(file: str) -> Runnable:
-    """Open a .pt2 file in PyTorch."""
+    """Open a .pt2 file in PyTorch, which runs what is in it: it unpickles and evaluates texts."""
     extra = {NAMES: ''}
     run = torch.export.load(file, extra_files=extra).module()
     names = json.loads(extra[NAMES])
@@ -148,11 +149,14 @@ def write_model(
         check(opened(path))
 
 
-def open_model(file: str) -> Runnable:
+def open_model(file: str, trust: bool = False) -> Runnable:
     """Open a file that :func:`write_model` wrote.
 
     Args:
-        file: An .onnx, .xml or .pt2 file.
+        file: An .onnx, .xml or .pt2 file, with ``#sha256=HASH`` behind it if its hash is to be
+            checked.
+        trust: Open a .pt2 file, too. Whoever wrote it may have put any code into it, which opening
+            it runs; ONNX and OpenVINO hold operators and numbers.
 
     Returns:
         A function of an image, float32 (1, 3, H, W), BGR of 0 to 255, that returns its outputs by
@@ -162,11 +166,17 @@ def open_model(file: str) -> Runnable:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UserError: If it cannot be read, or a package is missing.
+        UserError: If it has another hash, is not trusted or cannot be read, or a package lacks.
     """
+    file = verified(file)
     opened = FORMATS[suffix_of(file)][1]
     if not os.path.isfile(file):
         raise FileNotFoundError(f'there is no exported file {file!r}; check the path')
+    if opened is open_program and not trust:
+        raise UserError(
+            f'{file!r} is a program of PyTorch, which is run to open it, so nothing of it was '
+            'opened; trust it (--trust) if it is your own, or use ONNX or OpenVINO'
+        )
     try:
         return opened(file)
     except UserError:

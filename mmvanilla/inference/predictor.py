@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
+from ..checkpoint.digest import split_digest
 from ..errors import UserError
 from ..export import FORMATS, open_model, pasted
 from ..models import fuse
@@ -23,7 +24,7 @@ Predictor = Callable[[np.ndarray], BaseDataElement]
 
 
 def make_predictor(
-    cfg: Config, file: str, device: str = 'cpu', fuse_model: bool = True
+    cfg: Config, file: str, device: str = 'cpu', fuse_model: bool = True, trust: bool = False
 ) -> Predictor:
     """Open a model for single images.
 
@@ -33,6 +34,7 @@ def make_predictor(
         device: Where a checkpoint's model runs; an exported one runs where its runtime does.
         fuse_model: Fuse the model of a checkpoint; what cannot be fused runs as it is, with a
             warning.
+        trust: Open a .pt2 file, which is a program and is run like one.
 
     Returns:
         A function of an image (H, W, 3), BGR, that returns a ``DetDataSample`` with
@@ -46,8 +48,8 @@ def make_predictor(
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     pipeline = test_pipeline(cfg)
-    if os.path.splitext(file)[1] in FORMATS:
-        predict = exported(cfg, file)
+    if os.path.splitext(split_digest(file)[0])[1] in FORMATS:
+        predict = exported(cfg, file, trust)
     else:
         predict = trained(cfg, file, device, fuse_model)
     return lambda image: predict(pipeline(dict(img=image, img_id=0)))
@@ -83,9 +85,9 @@ def trained(cfg: Config, file: str, device: str, fuse_model: bool) -> Callable:
     return predict
 
 
-def exported(cfg: Config, file: str) -> Callable:
+def exported(cfg: Config, file: str, trust: bool = False) -> Callable:
     """Return the function of an exported file."""
-    run = open_model(file)
+    run = open_model(file, trust)
     align_corners = cfg.model.get('decode_head', {}).get('align_corners', False)
     rcnn = (cfg.model.get('test_cfg') or {}).get('rcnn') or {}
 

@@ -5,6 +5,7 @@ are. Reference: Chen et al., VanillaNet: the Power of Minimalism in Deep Learnin
 https://arxiv.org/abs/2305.12972, sections 3.1 (deep training) and 3.2 (series activation).
 """
 
+import copy
 import math
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from ..errors import UserError
 from .fusion import carry_over, chain, fold_conv_norm, fold_norm, set_parameters
 
 
@@ -26,8 +28,31 @@ def conv_norm(in_channels: int, out_channels: int, norm_cfg: dict, **conv: int) 
     """
     return nn.Sequential(
         build_conv(in_channels, out_channels, **conv),
-        build_norm_layer(norm_cfg, out_channels)[1],
+        build_norm(norm_cfg, out_channels),
     )
+
+
+def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
+    """Build a norm layer and try it, since many are for vectors, sequences or volumes.
+
+    Args:
+        norm_cfg: Config of the norm layer.
+        channels: Channels of (N, C, H, W).
+
+    Raises:
+        UserError: If it cannot be built or is not for images.
+    """
+    try:
+        layer = build_norm_layer(norm_cfg, channels)[1]
+        tried = copy.deepcopy(layer)
+        # A synchronised one trains on GPUs only.
+        tried.train(not isinstance(tried, nn.SyncBatchNorm))(torch.zeros(2, channels, 2, 2))
+    except Exception as error:  # mmengine's registry, mmcv and the layers have errors of their own
+        raise UserError(
+            f'norm_cfg is {norm_cfg!r}, of which no norm layer for images of {channels} channels '
+            f"can be made ({' '.join(str(error).split())}); use one such as dict(type='BN')"
+        ) from error
+    return layer
 
 
 def build_conv(in_channels: int, out_channels: int, kernel_size: int = 1, **conv: int) -> nn.Conv2d:
@@ -75,7 +100,7 @@ class SeriesActivation(nn.Module):
             self.bn = nn.Identity()
         else:
             self.bias = None
-            self.bn = build_norm_layer(norm_cfg, channels)[1]
+            self.bn = build_norm(norm_cfg, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W)."""

@@ -34,6 +34,9 @@ _WIDE = dict(
 ARCHS['13-x1.5'] = _WIDE
 ARCHS['13-x1.5-ada'] = dict(**_WIDE, ada_pool=True)
 
+MAX_SIZE = 2**16  # of channels and strides; more is a slip, and no machine has the memory
+MAX_ACT_NUM = 64
+
 
 def parse_arch(arch: str | int | dict) -> dict:
     """Return ``dims``, ``strides`` and ``ada_pool`` of an architecture.
@@ -59,23 +62,44 @@ def parse_arch(arch: str | int | dict) -> dict:
         )
     for key in ('dims', 'strides'):
         values = arch[key]
-        if not (isinstance(values, Sequence) and all(is_int(v) and v > 0 for v in values)):
-            raise UserError(f'{key} of arch is {values!r}, expected a list of positive integers')
+        if not (isinstance(values, Sequence) and all(is_int(v, 1) for v in values)):
+            raise UserError(
+                f'{key} of arch is {values!r}, expected a list of positive integers '
+                f'up to {MAX_SIZE}'
+            )
     if not len(arch['dims']) == len(arch['strides']) + 1 > 1:
         raise UserError(
             f'arch has {len(arch["dims"])} dims and {len(arch["strides"])} strides, expected a dim '
             'for the stem and one for each stride, of which there is at least one'
         )
-    return dict(
-        dims=tuple(arch['dims']),
-        strides=tuple(arch['strides']),
-        ada_pool=bool(arch.get('ada_pool', False)),
-    )
+    ada_pool = arch.get('ada_pool', False)
+    check_bool('ada_pool of arch', ada_pool)
+    return dict(dims=tuple(arch['dims']), strides=tuple(arch['strides']), ada_pool=ada_pool)
 
 
-def is_int(value: object) -> bool:
-    """Tell whether a value is an integer and not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_int(value: object, least: int, most: int = MAX_SIZE) -> bool:
+    """Tell whether a value is an integer within a range, and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def check_bool(name: str, value: object) -> None:
+    """Refuse what is no bool; the text 'False' would count as true.
+
+    Raises:
+        UserError: If it is none.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f'{name} is {value!r}, expected True or False')
+
+
+def check_cfg(name: str, value: object) -> None:
+    """Refuse what is no config of something to build.
+
+    Raises:
+        UserError: If it is none.
+    """
+    if not (isinstance(value, dict) and isinstance(value.get('type'), str | type)):
+        raise UserError(f'{name} is {value!r}, expected a dict with a type')
 
 
 @MODELS.register_module()
@@ -122,13 +146,25 @@ class VanillaNet(BaseModule):
         deploy: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
+        for each in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            if each is not None:
+                check_cfg('init_cfg', each)
         super().__init__(init_cfg)
         arch = parse_arch(arch)
         dims, strides, ada_pool = arch['dims'], arch['strides'], arch['ada_pool']
-        if not is_int(act_num) or act_num < 0:
-            raise UserError(f'act_num is {act_num!r}, expected an integer of at least 0')
-        if not is_int(in_channels) or in_channels < 1:
-            raise UserError(f'in_channels is {in_channels!r}, expected an integer of at least 1')
+        if not is_int(act_num, 0, MAX_ACT_NUM):
+            raise UserError(
+                f'act_num is {act_num!r}, expected an integer of at least 0 and at most '
+                f'{MAX_ACT_NUM}'
+            )
+        if not is_int(in_channels, 1):
+            raise UserError(
+                f'in_channels is {in_channels!r}, expected an integer of at least 1 and at most '
+                f'{MAX_SIZE}'
+            )
+        check_cfg('norm_cfg', norm_cfg)
+        for name, value in dict(norm_eval=norm_eval, with_cp=with_cp, deploy=deploy).items():
+            check_bool(name, value)
 
         # The index of the last output of every resolution; -1 is the stem.
         ends = [i - 1 for i, stride in enumerate(strides) if stride > 1] + [len(strides) - 1]
@@ -174,14 +210,14 @@ class VanillaNet(BaseModule):
         if not (
             isinstance(out_indices, Sequence)
             and len(out_indices) > 0
-            and all(is_int(i) and 0 <= i < num_levels for i in out_indices)
+            and all(is_int(i, 0, num_levels - 1) for i in out_indices)
             and all(a < b for a, b in pairwise(out_indices))
         ):
             raise UserError(
                 f'out_indices is {out_indices!r}, expected ascending resolution levels '
                 f'from 0 to {num_levels - 1}, such as {tuple(range(num_levels))}'
             )
-        if not is_int(frozen_stages) or not -1 <= frozen_stages <= num_levels:
+        if not is_int(frozen_stages, -1, num_levels):
             raise UserError(
                 f'frozen_stages is {frozen_stages!r}, expected -1 (train all), 0 (freeze the stem) '
                 f'or a number of resolution levels up to {num_levels}'
@@ -197,7 +233,7 @@ class VanillaNet(BaseModule):
 
     @act_learn.setter
     def act_learn(self, value: float) -> None:
-        if not 0 <= value <= 1:
+        if not (isinstance(value, int | float) and 0 <= value <= 1):
             raise UserError(f'act_learn is {value!r}, expected a number from 0 to 1')
         if self.deploy and value != 1:
             raise UserError(
@@ -205,6 +241,24 @@ class VanillaNet(BaseModule):
             )
         if not self.deploy:
             self._act_learn.fill_(value)
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says.
+
+        Raises:
+            FileNotFoundError: If its checkpoint is not there.
+            UserError: If it cannot be followed, or its checkpoint does not fit.
+        """
+        try:
+            super().init_weights()
+        except (UserError, FileNotFoundError):
+            raise
+        except Exception as error:  # mmengine's registry and initialisers have errors of their own
+            raise UserError(
+                f'init_cfg is {self.init_cfg!r}, which cannot be followed '
+                f"({' '.join(str(error).split())}); use one such as dict(type='Kaiming', "
+                "layer='Conv2d')"
+            ) from error
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
         fit(state_dict, self, prefix)

@@ -24,6 +24,13 @@ class KeyValueAction(DictAction):
             parser.error(f'--cfg-options got {args[1]}, expected KEY=VALUE pairs')
 
 
+def add_config(parser: ArgumentParser) -> None:
+    """Add the argument that names the config."""
+    parser.add_argument(
+        'config', help="config file; it is Python and is run, so read a stranger's before"
+    )
+
+
 def add_config_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that every run takes to fit its config."""
     parser.add_argument('--work-dir', help='folder of logs and checkpoints')

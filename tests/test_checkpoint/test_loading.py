@@ -36,6 +36,7 @@ def test_training_checkpoint_of_mmengine(tmp_path):
     for value in (0.5, 0.25, 0.125):
         hub.update_scalar('train/loss', value)
     hub.update_info('iter', 3)
+    hub.update_info('cfg', 'import os')
     saved = dict(
         meta=dict(epoch=1, iter=3, cfg='model = 1', config='import os'),
         state_dict=VanillaNet(NARROW).state_dict(),
@@ -49,7 +50,9 @@ def test_training_checkpoint_of_mmengine(tmp_path):
     assert isinstance(history, HistoryBuffer)
     assert history.mean() == pytest.approx(0.875 / 3)
     assert history.statistics('min') == 0.125
-    assert checkpoint['meta'] == dict(epoch=1, iter=3, cfg='model = 1')  # mmengine would run config
+    # mmengine runs config on resuming, and cfg (also the message hub's) in its inferencers.
+    assert checkpoint['meta'] == dict(epoch=1, iter=3)
+    assert checkpoint['message_hub']['runtime_info'] == dict(iter=3)
     assert checkpoint['state_dict'].keys() == saved['state_dict'].keys()
 
 
@@ -109,7 +112,7 @@ def test_other_files(tmp_path):
         load(tmp_path / 'list.pth')
     with zipfile.ZipFile(tmp_path / 'other.zip', 'w') as archive:
         archive.writestr('readme.txt', 'hello')
-    with pytest.raises(CheckpointError, match='truncated or corrupt'):
+    with pytest.raises(CheckpointError, match='is an archive without data.pkl'):
         load(tmp_path / 'other.zip')
 
 
@@ -121,10 +124,3 @@ def test_urls_take_the_same_way(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match='is refused'):
         load_from_http('https://example.invalid/release/a.pth')
     assert not (tmp_path / 'canary').exists()
-
-
-def test_a_failed_download_leaves_nothing(tmp_path):
-    url = (tmp_path / 'nothing.pth').as_uri()
-    with pytest.raises(CheckpointError, match='cannot be downloaded .* or name a local file'):
-        load_from_http(url, model_dir=str(tmp_path / 'cache'))
-    assert os.listdir(tmp_path / 'cache') == []

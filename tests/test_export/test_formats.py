@@ -1,7 +1,10 @@
 """Writing and opening exported files, and telling whether they agree."""
 
 import builtins
+import contextlib
 import importlib
+import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -28,7 +31,7 @@ def test_what_is_written_can_be_opened(suffix, tmp_path):
     file = tmp_path / 'new' / f'model{suffix}'
     write_model(Double(), IMAGE, str(file))
     image = np.random.rand(1, 3, 40, 64).astype(np.float32)
-    np.testing.assert_allclose(open_model(str(file))(image)['level0'], image * 2)
+    np.testing.assert_allclose(open_model(str(file), trust=True)(image)['level0'], image * 2)
     expected = {file.name, 'model.bin'} if suffix == '.xml' else {file.name}
     assert {path.name for path in file.parent.iterdir()} == expected
 
@@ -81,10 +84,10 @@ def test_a_missing_package_is_named(suffix, tmp_path, monkeypatch):
 def test_a_file_that_cannot_be_opened(suffix, tmp_path):
     file = tmp_path / f'model{suffix}'
     with pytest.raises(FileNotFoundError, match='there is no exported file'):
-        open_model(str(file))
+        open_model(str(file), trust=True)
     file.write_bytes(b'PK nonsense')
     with pytest.raises(UserError, match='cannot be opened .* export it anew'):
-        open_model(str(file))
+        open_model(str(file), trust=True)
 
 
 def test_writing_moves_everything_or_nothing(tmp_path):
@@ -167,3 +170,48 @@ def test_features_and_labels_that_differ():
     assert compare(dict(label_map=other), dict(label_map=labels)).agrees
     other[0, 1, :9] = 1
     assert not compare(dict(label_map=other), dict(label_map=labels)).agrees
+
+
+def test_a_program_runs_only_where_it_is_trusted(tmp_path):
+    """A .pt2 file can do anything: here a shape in it is a text that torch evaluates."""
+    file, canary = tmp_path / 'model.pt2', tmp_path / 'canary'
+    write_model(Double(), IMAGE, str(file))
+    with zipfile.ZipFile(file) as archive:
+        members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    code = f"__import__('os').mkdir('{canary}')"
+    with zipfile.ZipFile(file, 'w') as archive:
+        for name, data in members:
+            if name.endswith('model.json'):
+                data = re.sub(rb'"expr_str": "[^"]+"', f'"expr_str": "{code}"'.encode(), data)
+            archive.writestr(name, data)
+    with pytest.raises(UserError, match='is a program of PyTorch.* trust it') as error:
+        open_model(str(file))
+    assert '\n' not in str(error.value)
+    assert not canary.exists()
+    with contextlib.suppress(Exception):
+        open_model(str(file), trust=True)
+    assert canary.exists()  # this is why
+
+
+@pytest.mark.parametrize('place', ['../secret', '{folder}/secret'])
+def test_an_exported_file_reads_no_others(place, tmp_path):
+    """ONNX Runtime takes weights from the model's own folder only."""
+    onnx = pytest.importorskip('onnx')
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'secret').write_bytes(bytes(16))
+    weight = onnx.TensorProto(name='w', data_type=onnx.TensorProto.FLOAT, dims=[4])
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key='location', value=place.format(folder=tmp_path))
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node('Identity', ['w'], ['level0'])],
+        'graph',
+        [value('image', onnx.TensorProto.FLOAT, [1])],
+        [value('level0', onnx.TensorProto.FLOAT, [4])],
+        [weight],
+    )
+    opsets = [onnx.helper.make_opsetid('', 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (tmp_path / 'model/m.onnx').write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match='cannot be opened .*path'):
+        open_model(str(tmp_path / 'model/m.onnx'))

@@ -30,7 +30,7 @@ def opened(monkeypatch):
                 values = module(torch.from_numpy(array))
             return {n: v.numpy() for n, v in zip(module.output_names, values, strict=True)}
 
-        monkeypatch.setattr(predictor, 'open_model', lambda file: run)
+        monkeypatch.setattr(predictor, 'open_model', lambda file, trust: run)
 
     return stand_in
 

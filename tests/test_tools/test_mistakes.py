@@ -87,3 +87,12 @@ def test_test(content, sentence, data, capsys, monkeypatch, tmp_path):
 def test_out_must_be_a_pickle(capsys, monkeypatch, tmp_path):
     line = run(capsys, monkeypatch, tmp_path, 'test.py', SHAPES, 'a.pth', '--out', 'results.json')
     assert "--out is 'results.json', expected a name that ends in .pkl" in line
+
+
+@pytest.mark.parametrize('tool', ['train.py', 'test.py', 'predict.py', 'deploy.py'])
+def test_help_says_that_a_config_is_run(tool, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'argv', [tool, '--help'])
+    with pytest.raises(SystemExit):
+        runpy.run_path(f'tools/{tool}', run_name='__main__')
+    assert 'it is Python and is run' in ' '.join(capsys.readouterr().out.split())

@@ -61,7 +61,7 @@ def test_a_segmentor(exported, files, photos, run_tool, tmp_path):
         file = tmp_path / 'model.pt2'
         write_model(exportable(model), torch.rand(1, 3, 128, 160) * 255, str(file))
     out = tmp_path / 'out'
-    assert run_tool('predict.py', config, file, photos / '*.png', '--out', out)[0] == 0
+    assert run_tool('predict.py', config, file, photos / '*.png', '--out', out, '--trust')[0] == 0
     model.cfg = load(config)
     for photo in photos.iterdir():
         expected = inference_model(model, str(photo)).pred_sem_seg.data[0].numpy()
@@ -157,6 +157,8 @@ def test_what_cannot_begin(files, photos, run_tool, tmp_path):
     features = tmp_path / 'features.pt2'
     write_model(exportable(model, features=True), torch.rand(1, 3, 128, 160), str(features))
     code, _, error = run_tool('predict.py', config, features, photos, '--out', out)
+    assert (code, 'is a program of PyTorch' in error) == (2, True)
+    code, _, error = run_tool('predict.py', config, features, photos, '--out', out, '--trust')
     assert (code, 'export the whole model' in error) == (2, True)
 
 

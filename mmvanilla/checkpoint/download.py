@@ -1,0 +1,116 @@
+"""Downloads that are complete and verified, or are not there."""
+
+import os
+import tempfile
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import IO
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+import torch
+from mmengine.dist import is_main_process
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+from ..errors import CheckpointError
+from .digest import check_digest, split_digest
+
+# Set to 1, it lets weights come over connections that anyone on the way can change.
+ALLOW_HTTP = 'MMVANILLA_ALLOW_HTTP'
+CHUNK = 2**18  # bytes
+TIMEOUT = 60  # seconds without a byte
+
+
+class CheckedRedirects(HTTPRedirectHandler):
+    """Follow redirections, but never from https to something else."""
+
+    def redirect_request(
+        self, req: Request, fp: IO, code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        """Check where to."""
+        check_scheme(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def check_scheme(url: str) -> None:
+    """Refuse to download over anything but https, unless plain http was asked for.
+
+    Raises:
+        CheckpointError: If it is refused.
+    """
+    scheme = urlsplit(url).scheme
+    allowed = ['https'] + ['http'] * (os.environ.get(ALLOW_HTTP) == '1')
+    if scheme not in allowed:
+        hint = f', or set {ALLOW_HTTP}=1 and name its hash' if scheme == 'http' else ''
+        raise CheckpointError(
+            f'checkpoint {url} would come over {scheme}, expected https; fetch it some other way '
+            f'and name the local file{hint}'
+        )
+
+
+def fetch(url: str, folder: str | None = None, progress: bool = True) -> str:
+    """Return the path of a downloaded file, fetching it unless it is there.
+
+    It gets its name only when it is complete and has the expected hash, so that every file of that
+    name can be used. What is there already is checked as well.
+
+    Args:
+        url: Where it is, with ``#sha256=HASH`` behind it if it is to be checked.
+        folder: Where it is kept, by default torch.hub's folder.
+        progress: Show a progress bar.
+
+    Raises:
+        CheckpointError: If the URL is refused, what it gives is incomplete or has another hash, or
+            it cannot be downloaded.
+    """
+    url, digest = split_digest(url)
+    check_scheme(url)
+    name = os.path.basename(urlsplit(url).path)
+    if urlsplit(url).fragment or name in ('', '.', '..'):
+        raise CheckpointError(f'{url} names no file, expected https://.../FILE[#sha256=HASH]')
+    folder = folder or os.path.join(torch.hub.get_dir(), 'checkpoints')
+    file = os.path.join(folder, name)
+    if os.path.isfile(file):
+        check_digest(file, digest)
+        return file
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix='.downloading-', dir=folder) as scratch:
+            partial = os.path.join(scratch, name)
+            with build_opener(CheckedRedirects).open(url, timeout=TIMEOUT) as response:
+                _save(response, partial, name, progress)
+            check_digest(partial, digest, source=f'checkpoint {url}')
+            os.replace(partial, file)
+    except (OSError, HTTPException) as error:
+        raise CheckpointError(
+            f'checkpoint {url} cannot be downloaded ({error}); fetch it to {file!r} '
+            'or name a local file'
+        ) from error
+    return file
+
+
+def _save(response: HTTPResponse, file: str, name: str, progress: bool) -> None:
+    """Write what a server sends.
+
+    Raises:
+        OSError: If it sends less than it announced, or nothing for too long.
+    """
+    length = response.headers.get('Content-Length')
+    total = int(length) if length and length.isdigit() else None
+    columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    hidden = not progress or not is_main_process()
+    with (
+        open(file, 'wb') as opened,
+        Progress(
+            *Progress.get_default_columns()[:2],
+            *columns,
+            console=Console(stderr=True),
+            disable=hidden,
+        ) as bar,
+    ):
+        task = bar.add_task(name, total=total)
+        while chunk := response.read(CHUNK):
+            opened.write(chunk)
+            bar.advance(task, len(chunk))
+        if total is not None and opened.tell() != total:
+            raise OSError(f'the connection ended after {opened.tell()} of {total} bytes')
