@@ -149,7 +149,7 @@ def _kernel(
         target += out_width * C
 
 
-_tuned = triton.autotune(list(CONFIGS), key=['C', 'N', 'POOL', 'size_bucket'])(_kernel)
+tuned = triton.autotune(list(CONFIGS), key=['C', 'N', 'POOL', 'size_bucket'])(_kernel)
 
 
 def launch(
@@ -199,6 +199,6 @@ def launch(
     )
     with torch.cuda.device_of(x):
         if config is None:
-            _tuned[grid](**arguments)
+            tuned[grid](**arguments)
         else:
             _kernel[grid](**arguments, **config.kwargs, num_warps=config.num_warps)
