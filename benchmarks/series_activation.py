@@ -161,7 +161,7 @@ def relative_error(out: Tensor, exact: Tensor) -> float:
 
 def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
     """Return times in us and errors of both ways for one layer and type."""
-    from mmvanilla.ops.series_activation_triton import tuned
+    from mmvanilla.ops.series_activation_triton import fastest
 
     random = dict(device='cuda', dtype=TYPES[dtype])
     channels, side = layer.shape[1], 2 * layer.n + 1
@@ -172,23 +172,36 @@ def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
         for _ in range(max(3, math.ceil(4 * cache / moved)))
     ]
     weight = torch.randn(channels, 1, side, side, **random) / side
-    innermost, bias = channels_innermost(weight), torch.randn(channels, **random)
+    bias = torch.randn(channels, **random)
     x = inputs[0]
     exact = library(x.double().contiguous(), weight.double(), bias.double(), layer.pool)
     poison = torch.full_like(exact, math.nan, dtype=x.dtype)
     del poison  # where the output is likely to be put: what is not written then shows
+    series_activation(x, weight, bias, layer.pool)  # finds the fastest config
+    (*_, config) = fastest().values()
+    laid_out = weight if config.kwargs['TENSOR_CORES'] else channels_innermost(weight)
     ways = {
-        'fused': lambda x: series_activation(x, innermost, bias, layer.pool),
+        'fused': lambda x: series_activation(x, laid_out, bias, layer.pool),
         'library': lambda x: library(x, weight, bias, layer.pool),
     }
     errors = {name: relative_error(call(x), exact) for name, call in ways.items()}
     del exact
-    config = str(tuned.best_config)
     rounds = max(1, math.ceil(20 / len(inputs)))
     calls = {name: capture(call, inputs, rounds) for name, call in ways.items()}
     times = interleaved_on_gpu(calls, repeats)
     times = {name: time / (rounds * len(inputs)) for name, time in times.items()}
-    return times | dict(error=errors['fused'], library_error=errors['library'], config=config)
+    return times | dict(
+        error=errors['fused'], library_error=errors['library'], config=describe(config)
+    )
+
+
+def describe(config: object) -> str:
+    """Return the choice of a kernel in a few words."""
+    options = config.kwargs
+    unit = 'tensor cores' if options['TENSOR_CORES'] else 'lanes'
+    return (
+        f'{unit}, {options["WIDTH"]} columns, {options["chunks"]} chunks, {config.num_warps} warps'
+    )
 
 
 def compare(

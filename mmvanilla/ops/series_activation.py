@@ -31,12 +31,15 @@ def series_activation(x: Tensor, weight: Tensor, bias: Tensor, pool: int = 1) ->
     autocast the input is converted as that of a convolution is.
 
     The first call for a channel count, window, type and order of magnitude of the output compiles
-    and tunes the kernel, so make one before a CUDA graph is captured.
+    and times the formulations of the kernel and keeps the fastest, so make one before a CUDA graph
+    is captured. On tensor cores the weight is rounded to the input's type, and an infinity or nan
+    makes nan of up to 7 more columns beside its window.
 
     Args:
         x: (N, C, H, W). The fused operator wants channels-last and brings other layouts into it.
         weight: (C, 1, 2n + 1, 2n + 1), n from 1 to 4, of any float type; sums are in float32.
-            See :func:`channels_innermost` for the layout that the fused operator reads as it is.
+            The fused operator reads it as it is where it is contiguous (on tensor cores) or has
+            its channels innermost (on lanes, see :func:`channels_innermost`), else copies it.
         bias: (C,).
         pool: Kernel and stride of the max-pool, 1 (none) or 2; an odd last row or column is left
             out, as ``nn.MaxPool2d`` does.
@@ -59,7 +62,8 @@ def series_activation(x: Tensor, weight: Tensor, bias: Tensor, pool: int = 1) ->
 def channels_innermost(weight: Tensor) -> Tensor:
     """Return a weight (C, 1, k, k) of the same shape and values, its channels adjacent in memory.
 
-    The fused operator then reads it without a copy, which would be one more kernel in every call.
+    On lanes, as always in float32, the fused operator reads it without a copy, which would be one
+    more kernel in every call.
     """
     return weight.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 

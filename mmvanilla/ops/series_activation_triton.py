@@ -1,16 +1,22 @@
-"""The series activation as one CUDA kernel, in Triton.
+"""The series activation as one CUDA kernel, in Triton: two formulations, of which the faster runs.
 
-It is bound by arithmetic: 81 multiply-adds for every value at n = 4. So the kernel is built such
-that nearly everything it issues is a multiply-add. A thread owns one channel of a strip of columns
-and walks down the rows. It keeps the channel's whole window in registers, and the partial sums of
-the 2n + 1 output rows that the current input row counts in: every input value is loaded, pooled and
-rectified once a strip, then used (2n + 1)^2 times. From row to row the sums move up by one place,
-at no cost, since each first multiply-add of a row reads one register and writes its neighbour.
-The next row is loaded before the current one is worked on, which hides the latency of memory.
+Every value takes 81 multiply-adds at n = 4, so arithmetic, not memory, is what a plain kernel waits
+for. Both formulations walk down the rows of an image with the partial sums of the 2n + 1 output
+rows that the current input row counts in. Every input value is loaded, pooled and rectified once,
+then used (2n + 1)^2 times. From row to row the sums move up by one place, at no cost, since each
+first multiply-add of a row reads one register and writes its neighbour.
 
-The 32 lanes of a warp are neighbouring channels, so that channels-last rows are read and written
-in whole segments, without shared memory; the warps of a block are neighbouring strips, so that
-the columns in which their windows overlap are found in the L1 cache.
+On lanes: a thread owns one channel of a strip of columns and keeps the channel's whole window in
+registers, so that nearly everything it issues is a multiply-add. The 32 lanes of a warp are
+neighbouring channels and read and write channels-last rows in whole segments; the warps of a block
+are neighbouring strips, so that the columns in which their windows overlap are found in the L1
+cache. The next row is loaded before the current one is worked on, which hides memory's latency.
+
+On tensor cores, in 16 bit: 8 neighbouring outputs of a row are the 16 inputs around them times a
+banded matrix (16, 8) of the channel's weights, one for each row of the window. 16 such strips, of
+any rows and images, are one product (16, 16) x (16, 8), the shape of the hardware's instruction; at
+n = 4 more than half of the multiplications count (9 of 16). Where an input is infinite or nan, the
+zeros beside the band make nan of all 8 outputs.
 """
 
 import torch
@@ -18,15 +24,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_LANES = tl.constexpr(32)
+from ..errors import UserError
 
-# COLUMNS is the width of a strip: a wide one loads fewer columns twice but takes more registers.
-# STRIPS is how many of them a block has, one for each of its warps. The rows of an image are shared
-# out to `chunks` blocks: more of them occupy the GPU better where images are small, but each reads
-# n rows above and below its own.
+_LANES = tl.constexpr(32)
+_OUTPUTS = tl.constexpr(8)
+_INPUTS = tl.constexpr(16)
+
+# WIDTH is how many columns a block computes: on lanes, 4 to 8 for each of its warps, of which many
+# load fewer columns twice but take more registers; on tensor cores, 16 strips of 8. The rows of an
+# image are divided into `chunks`: more of them occupy the GPU better where images are small, but
+# each reads n rows above and below its own.
 CONFIGS = tuple(
-    triton.Config({'COLUMNS': columns, 'STRIPS': 4, 'chunks': chunks}, num_warps=4)
-    for columns in (4, 5, 8)
+    triton.Config(dict(TENSOR_CORES=False, CHANNELS=32, WIDTH=width, chunks=chunks), num_warps=4)
+    for width in (16, 20, 32)
+    for chunks in (1, 2, 4)
+) + tuple(
+    triton.Config(dict(TENSOR_CORES=True, CHANNELS=16, WIDTH=128, chunks=chunks), num_warps=warps)
+    for warps in (4, 8)
     for chunks in (1, 2, 4)
 )
 
@@ -62,11 +76,8 @@ def _store_row(pixel, sums, inside, C: tl.constexpr):
         tl.store(pixel + t * C, sums[t].to(pixel.dtype.element_ty), mask=inside[t])
 
 
-# No size is specialised: one compilation serves images of all sizes.
-@triton.jit(
-    do_not_specialize=['height', 'width', 'out_height', 'out_width', 'size_bucket', 'chunks']
-)
-def _kernel(
+@triton.jit
+def _on_lanes(
     x,
     weight,
     bias,
@@ -76,33 +87,26 @@ def _kernel(
     width,
     out_height,
     out_width,
-    size_bucket,
+    chunks,
     C: tl.constexpr,
     N: tl.constexpr,
     POOL: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
     STRIPS: tl.constexpr,
-    chunks,
 ):
-    """Compute a chunk of rows of STRIPS strips, in 32 channels of an image.
-
-    ``x`` is (images, height, width, C), ``weight`` (2 N + 1, 2 N + 1, C), ``bias`` (C,) and ``out``
-    (images, out_height, out_width, C), all contiguous. ``zero`` is 0 in float32, which the compiler
-    must not know: it would then rectify in 16 bit, two values packed in a register, and spend more
-    on packing than it saves. ``size_bucket`` is unused; the choice of a config depends on it.
-    """
     SIDE: tl.constexpr = 2 * N + 1
+    COLUMNS: tl.constexpr = WIDTH // STRIPS
     GROUPS: tl.constexpr = (C + _LANES - 1) // _LANES
     thread = tl.arange(0, _LANES * STRIPS)
     block = tl.program_id(0)
     channel = block % GROUPS * _LANES + thread % _LANES
     column = (block // GROUPS * STRIPS + thread // _LANES) * COLUMNS
     rows = tl.cdiv(out_height, chunks)
-    top = tl.program_id(1) * rows
+    image = (tl.program_id(1) // chunks).to(tl.int64)
+    top = tl.program_id(1) % chunks * rows
     bottom = tl.minimum(top + rows, out_height)
     first = tl.maximum(top - N, 0)
     last = tl.minimum(bottom + N, out_height) - 1
-    image = tl.program_id(2).to(tl.int64)
 
     exists = channel < C
     window = ()
@@ -149,7 +153,147 @@ def _kernel(
         target += out_width * C
 
 
-tuned = triton.autotune(list(CONFIGS), key=['C', 'N', 'POOL', 'size_bucket'])(_kernel)
+@triton.jit
+def _on_tensor_cores(
+    x,
+    weight,
+    bias,
+    out,
+    images,
+    height,
+    width,
+    out_height,
+    out_width,
+    chunks,
+    C: tl.constexpr,
+    N: tl.constexpr,
+    POOL: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    STRIPS: tl.constexpr,
+):
+    SIDE: tl.constexpr = 2 * N + 1
+    GROUPS: tl.constexpr = (C + CHANNELS - 1) // CHANNELS
+    dtype: tl.constexpr = x.dtype.element_ty
+    block = tl.program_id(0)
+    # Axes: channels, strips, columns of a strip.
+    channel = block % GROUPS * CHANNELS + tl.arange(0, CHANNELS)[:, None, None]
+    exists = channel < C
+    strip = block // GROUPS * STRIPS + tl.arange(0, STRIPS)[None, :, None]
+    across = tl.cdiv(out_width, _OUTPUTS)
+    image = (strip // (across * chunks)).to(tl.int64)
+    exists_strip = exists & (image < images)
+    rows = tl.cdiv(out_height, chunks)
+    top = strip // across % chunks * rows
+    bottom = tl.minimum(top + rows, out_height)
+    left = strip % across * _OUTPUTS
+    column = left - N + tl.arange(0, _INPUTS)[None, None, :]
+    readable = exists_strip & (column >= 0) & (column < out_width)
+    out_column = left + tl.arange(0, _OUTPUTS)[None, None, :]
+    writable = exists_strip & (out_column < out_width)
+
+    tap = tl.arange(0, _INPUTS)[None, :, None] - tl.arange(0, _OUTPUTS)[None, None, :]
+    in_band = exists & (tap >= 0) & (tap < SIDE)
+    bands = ()
+    for j in tl.static_range(SIDE):
+        place = channel * SIDE * SIDE + (SIDE - 1 - j) * SIDE + tap
+        bands += (tl.load(weight + place, mask=in_band, other=0.0).to(dtype),)
+    shift = tl.load(bias + channel, mask=exists, other=0.0).to(tl.float32)
+    shift = tl.broadcast_to(shift, (CHANNELS, STRIPS, _OUTPUTS))
+    sums = ()
+    for _ in tl.static_range(SIDE):
+        sums += (shift,)
+
+    first = top - N
+    source = x + (image * height + first * POOL) * width * C + column * POOL * C + channel
+    target = out + (image * out_height + first - N) * out_width * C + out_column * C + channel
+    for i in range(rows + 2 * N):
+        row = first + i
+        read = readable & (row >= 0) & (row < out_height)
+        pixels = tl.full((CHANNELS, STRIPS, _INPUTS), 0, dtype)
+        for dy in tl.static_range(POOL):
+            for dx in tl.static_range(POOL):
+                value = tl.load(source + dy * width * C + dx * C, mask=read, other=0.0)
+                largest = tl.maximum(pixels, value, propagate_nan=tl.PropagateNan.ALL)
+                pixels = largest.to(dtype)  # bfloat16 is compared as float32
+        source += POOL * width * C
+        moved = ()
+        for j in tl.static_range(SIDE):
+            total = sums[j + 1] if j < SIDE - 1 else shift
+            moved += (tl.dot(pixels, bands[j], acc=total),)
+        sums = moved
+        done = writable & (row - N >= top) & (row - N < bottom)
+        tl.store(target, sums[0].to(dtype), mask=done)
+        target += out_width * C
+
+
+# No size is specialised: one compilation serves images of all sizes.
+@triton.jit(
+    do_not_specialize=[
+        'images',
+        'height',
+        'width',
+        'out_height',
+        'out_width',
+        'size_bucket',
+        'chunks',
+    ]
+)
+def _kernel(
+    x,
+    weight,
+    lane_weight,
+    bias,
+    out,
+    zero,
+    images,
+    height,
+    width,
+    out_height,
+    out_width,
+    size_bucket,
+    chunks,
+    C: tl.constexpr,
+    N: tl.constexpr,
+    POOL: tl.constexpr,
+    TENSOR_CORES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Compute by the formulation that the config names.
+
+    ``x`` is (images, height, width, C), ``weight`` (C, 2 N + 1, 2 N + 1), ``lane_weight``
+    the same as (2 N + 1, 2 N + 1, C), ``bias`` (C,), ``out`` (images, out_height, out_width, C),
+    all contiguous. ``zero`` is 0 in float32, which the compiler must not know: it would then
+    rectify in 16 bit, two values packed in a register, and spend more on packing than it saves.
+    ``size_bucket`` is unused; the choice of a config depends on it.
+    """
+    if TENSOR_CORES:
+        _on_tensor_cores(
+            x, weight, bias, out, images, height, width, out_height, out_width, chunks,
+            C, N, POOL, CHANNELS, WIDTH // _OUTPUTS,
+        )  # fmt: skip
+    else:
+        _on_lanes(
+            x, lane_weight, bias, out, zero, height, width, out_height, out_width, chunks,
+            C, N, POOL, WIDTH, 4,
+        )  # fmt: skip
+
+
+def usable(config: triton.Config, dtype: torch.dtype) -> bool:
+    """Whether a config can serve a type: tensor cores do not multiply in full float32."""
+    return dtype != torch.float32 or not config.kwargs['TENSOR_CORES']
+
+
+def _prune(configs: list[triton.Config], _: dict, x: Tensor, **__: object) -> list[triton.Config]:
+    return [config for config in configs if usable(config, x.dtype)]
+
+
+_tuned = triton.autotune(
+    list(CONFIGS),
+    key=['C', 'N', 'POOL', 'size_bucket'],
+    prune_configs_by={'early_config_prune': _prune},
+)(_kernel)
+_fastest: dict[tuple, triton.Config] = {}
 
 
 def launch(
@@ -164,41 +308,64 @@ def launch(
 
     Args:
         x: (images, C, H, W), dense in channels-last order.
-        weight: (C, 1, 2n + 1, 2n + 1) of any strides and float type; one whose channels are
-            innermost in memory is not copied.
+        weight: (C, 1, 2n + 1, 2n + 1) of any strides and float type. It is copied unless it is as
+            the config's formulation reads it: channels innermost on lanes, else contiguous.
         bias: (C,).
         pool: 1 or 2.
         out: (images, C, H // pool, W // pool), dense in channels-last order, not empty.
-        config: One of :data:`CONFIGS`. None takes the fastest, which is found by timing each the
-            first time that a channel count, window, pool, type and order of magnitude of the output
-            is met; not possible while a CUDA graph is captured.
+        config: One of :data:`CONFIGS` that is :func:`usable`. None takes the fastest, which is
+            found by timing each the first time that a channel count, window, pool, type and order
+            of magnitude of the output is met.
+
+    Raises:
+        UserError: If the fastest config is to be found while a CUDA graph is captured.
     """
     images, channels, height, width = x.shape
     out_height, out_width = out.shape[2:]
     pixels = images * out_height * out_width
 
-    def grid(meta: dict) -> tuple[int, int, int]:
-        groups = triton.cdiv(channels, _LANES.value)
-        columns = meta['STRIPS'] * meta['COLUMNS']
-        return groups * triton.cdiv(out_width, columns), meta['chunks'], images
+    def grid(meta: dict) -> tuple[int, int]:
+        groups, chunks = triton.cdiv(channels, meta['CHANNELS']), meta['chunks']
+        if meta['TENSOR_CORES']:
+            strips = images * chunks * triton.cdiv(out_width, _OUTPUTS.value)
+            return groups * triton.cdiv(strips * _OUTPUTS.value, meta['WIDTH']), 1
+        return groups * triton.cdiv(out_width, meta['WIDTH']), chunks * images
 
+    bucket = min(max(pixels.bit_length(), 8), 20)
+    key = (x.device, x.dtype, weight.dtype, channels, weight.shape[-1], pool, bucket)
+    config = config or _fastest.get(key)
+    if config is None and x.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise UserError(
+            'series_activation is to choose its kernel while a CUDA graph is captured; '
+            'call it once on an input of this shape and type before'
+        )
+    on_lanes = config is None or not config.kwargs['TENSOR_CORES']
+    on_tensor_cores = config is None or config.kwargs['TENSOR_CORES']
     arguments = dict(
         x=x,
-        weight=weight.flatten(1).t().contiguous(),
+        weight=weight.contiguous() if on_tensor_cores else weight,
+        lane_weight=weight.flatten(1).t().contiguous() if on_lanes else weight,
         bias=bias.contiguous(),
         out=out,
         zero=0.0,
+        images=images,
         height=height,
         width=width,
         out_height=out_height,
         out_width=out_width,
-        size_bucket=min(max(pixels.bit_length(), 8), 20),
+        size_bucket=bucket,
         C=channels,
         N=weight.shape[-1] // 2,
         POOL=pool,
     )
     with torch.cuda.device_of(x):
         if config is None:
-            tuned[grid](**arguments)
+            _tuned[grid](**arguments)
+            _fastest[key] = _tuned.best_config
         else:
             _kernel[grid](**arguments, **config.kwargs, num_warps=config.num_warps)
+
+
+def fastest() -> dict[tuple, triton.Config]:
+    """Return the configs found so far, the latest last."""
+    return dict(_fastest)

@@ -59,29 +59,35 @@ def test_the_kernel_in_the_interpreter():
 
 @needs_triton
 @pytest.mark.parametrize('pool', [1, 2])
-def test_the_kernel_compiles_to_multiply_adds_on_registers(pool):
+@pytest.mark.parametrize('on_tensor_cores', [False, True])
+def test_the_kernel_compiles_to_multiply_adds(on_tensor_cores, pool):
     """Compile for a Hopper GPU, for which none is needed."""
     import triton
     from triton.backends.compiler import GPUTarget
 
     from mmvanilla.ops.series_activation_triton import CONFIGS, _kernel
 
-    config = CONFIGS[0]
-    constants = dict(C=512, N=2, POOL=pool, COLUMNS=config.kwargs['COLUMNS'], STRIPS=4)
-    types = dict.fromkeys(['x', 'out'], '*fp16') | dict.fromkeys(['weight', 'bias'], '*fp32')
-    types |= {'zero': 'fp32'} | dict.fromkeys(constants, 'constexpr')
+    options = next(c.kwargs for c in CONFIGS if c.kwargs['TENSOR_CORES'] == on_tensor_cores)
+    constants = dict(options, C=512, N=2, POOL=pool)
+    del constants['chunks']
+    types = dict.fromkeys(['x', 'out'], '*fp16')
+    types |= dict.fromkeys(['weight', 'lane_weight', 'bias'], '*fp32') | {'zero': 'fp32'}
+    types |= dict.fromkeys(constants, 'constexpr')
     signature = {name: types.get(name, 'i32') for name in _kernel.arg_names}
     source = triton.compiler.ASTSource(_kernel, signature, constants)
     try:
         compiled = triton.compile(source, target=GPUTarget('cuda', 90, 32))
     except FileNotFoundError:  # a Triton without ptxas
         pytest.skip('needs ptxas')
-    assert compiled.metadata.shared == 0, 'sums, window and pixels are to stay in registers'
-    assert '.local' not in compiled.asm['ptx']
-    assert compiled.asm['ptx'].count('fma.rn.f32') >= 25 * config.kwargs['COLUMNS']
-    assert not re.search(r'\bmul(\.rn)?\.f32', compiled.asm['ptx']), (
-        'every product is to be added in one instruction'
-    )
+    ptx = compiled.asm['ptx']
+    assert '.local' not in ptx, 'sums and window are to stay in registers'
+    if on_tensor_cores:
+        # 16 channels for 4 warps, 5 rows of the window each.
+        assert ptx.count('mma.sync.aligned.m16n8k16') == 4 * 5
+    else:
+        assert compiled.metadata.shared == 0
+        assert ptx.count('fma.rn.f32') >= 25 * options['WIDTH'] // 4
+        assert not re.search(r'\bmul(\.rn)?\.f32', ptx), 'products are to be added right away'
 
 
 @pytest.mark.parametrize('call', [series_activation, OPERATOR], ids=['function', 'operator'])
