@@ -175,11 +175,11 @@ def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
     bias = torch.randn(channels, **random)
     x = inputs[0]
     exact = library(x.double().contiguous(), weight.double(), bias.double(), layer.pool)
-    poison = torch.full_like(exact, math.nan, dtype=x.dtype)
-    del poison  # where the output is likely to be put: what is not written then shows
     series_activation(x, weight, bias, layer.pool)  # finds the fastest config
     (*_, config) = fastest().values()
     laid_out = weight if config.kwargs['TENSOR_CORES'] else channels_innermost(weight)
+    poison = torch.full_like(exact, math.nan, dtype=x.dtype)
+    del poison  # where the output is likely to be put: what is not written then shows
     ways = {
         'fused': lambda x: series_activation(x, laid_out, bias, layer.pool),
         'library': lambda x: library(x, weight, bias, layer.pool),

@@ -90,6 +90,24 @@ def test_the_kernel_compiles_to_multiply_adds(on_tensor_cores, pool):
         assert not re.search(r'\bmul(\.rn)?\.f32', ptx), 'products are to be added right away'
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('pool', [1, 2])
+@pytest.mark.parametrize('shape', [(2, 40, 37, 70), (1, 128, 25, 333), (3, 7, 5, 3)])
+def test_every_formulation_on_a_gpu(shape, pool, dtype):
+    from mmvanilla.ops.series_activation_triton import CONFIGS, launch, usable
+
+    x, weight, bias = arguments(shape, 4, dtype, 'cuda')
+    exact = brute_force(x, weight, bias, pool)
+    tolerance = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 4e-3}[dtype]
+    for config in CONFIGS:
+        if usable(config, dtype):
+            out = torch.full_like(exact, float('nan'), dtype=dtype)
+            out = out.contiguous(memory_format=torch.channels_last)
+            launch(x, weight, bias, pool, out, config)
+            assert relative_error(out, exact) < tolerance, config
+
+
 @pytest.mark.parametrize('call', [series_activation, OPERATOR], ids=['function', 'operator'])
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('pool', [1, 2])
