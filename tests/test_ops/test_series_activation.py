@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,12 @@ def relative_error(out, exact):
 
 @needs_triton
 def test_the_kernel_in_the_interpreter():
+    import triton
+
+    if triton.__version__ < '3.7' and np.lib.NumpyVersion(np.__version__) >= '2.4.0':
+        pytest.skip(
+            'with numpy 2.4 the interpreter of Triton 3.6 fails on every loop over a tensor'
+        )
     folder = Path(__file__).parent
     environment = {**os.environ, 'TRITON_INTERPRET': '1'}
     command = [sys.executable, '-W', 'ignore', folder / 'interpreted_series_activation.py']
