@@ -1,4 +1,4 @@
-"""The operators of ``mmcv.ops`` for an mmcv without its compiled extension."""
+"""The operators of ``mmcv.ops`` for an mmcv without its compiled extension, and our own."""
 
 import importlib.util
 import sys

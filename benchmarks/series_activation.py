@@ -1,0 +1,314 @@
+"""Time the fused series activation on a GPU beside PyTorch's operators and its floors.
+
+    python benchmarks/series_activation.py [--arch 13] [--size 800 1280] [--out result.json]
+
+For every activation of the net and every type: the fused operator, and max-pool, ReLU and depthwise
+convolution of PyTorch, channels-last, cudnn.benchmark on. Both are captured in CUDA graphs that
+call them on several inputs in turn, more than the cache holds, and the graphs take turns. Times are
+medians in us for one call. The floors are the bytes that must be moved (input, weight and bias
+read once, output written once) over the bandwidth of a copy, measured in this run, and the
+multiply-adds over --tflops. Errors are relative to float64, by the L2 norm.
+"""
+
+import argparse
+import json
+import math
+import platform
+import statistics
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor, nn
+
+from mmvanilla import VanillaNet
+from mmvanilla.errors import UserError
+from mmvanilla.models.layers import DeployStage, SeriesActivation
+from mmvanilla.ops.series_activation import channels_innermost, series_activation
+from mmvanilla.utils.cli import one_sentence_errors
+from mmvanilla.utils.files import writing
+
+TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}
+COLUMNS = dict(
+    layer='input',
+    pool='pool',
+    count='layers',
+    dtype='type',
+    fused='fused',
+    library='library',
+    gain='library / fused',
+    bytes_floor='bytes floor',
+    compute_floor='multiply-add floor',
+    ratio='fused / larger floor',
+    error='error',
+    library_error='library error',
+    config='config',
+)
+
+
+class Layer(NamedTuple):
+    """One series activation with the max-pool before it: the input's shape, the pool, and n."""
+
+    shape: tuple[int, int, int, int]
+    pool: int
+    n: int
+
+    def multiply_adds(self) -> int:
+        """Count the window's places for every value of the output."""
+        batch, channels, height, width = self.shape
+        outputs = batch * channels * (height // self.pool) * (width // self.pool)
+        return outputs * (2 * self.n + 1) ** 2
+
+    def bytes_moved(self, item: int) -> int:
+        """Count the bytes of input, output, weight and bias, each of ``item`` bytes a value."""
+        batch, channels, height, width = self.shape
+        outputs = batch * channels * (height // self.pool) * (width // self.pool)
+        window = channels * ((2 * self.n + 1) ** 2 + 1)
+        return (math.prod(self.shape) + outputs + window) * item
+
+
+def find_layers(arch: str, act_num: int, shape: tuple[int, int, int, int]) -> Counter[Layer]:
+    """Return the net's activations, in order, with how often each occurs.
+
+    Args:
+        arch: Variant of VanillaNet.
+        act_num: Its n.
+        shape: Shape of the images.
+
+    Raises:
+        UserError: If the variant pools adaptively, for which there is no fused operator.
+    """
+    with torch.device('meta'):
+        net = VanillaNet(arch, act_num=act_num, deploy=True).eval().requires_grad_(False)
+        images = torch.empty(shape)
+    layers = Counter()
+
+    def note(pool: int) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        return lambda module, args: layers.update([Layer(tuple(args[0].shape), pool, act_num)])
+
+    for module in net.modules():
+        if isinstance(module, DeployStage) and not isinstance(module.pool, nn.Identity):
+            if not isinstance(module.pool, nn.MaxPool2d):
+                raise UserError(f'VanillaNet-{arch} pools adaptively; choose another --arch')
+            module.pool.register_forward_pre_hook(note(module.pool.kernel_size))
+        elif isinstance(module, DeployStage):
+            module.act.register_forward_pre_hook(note(1))
+    net.stem[1].register_forward_pre_hook(note(1))
+    net(images)
+    assert layers.total() == sum(isinstance(m, SeriesActivation) for m in net.modules())
+    return layers
+
+
+def library(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+    """Compute the series activation by PyTorch's operators, one after the other."""
+    if pool > 1:
+        x = F.max_pool2d(x, pool)
+    return F.conv2d(F.relu(x), weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+
+
+def capture(call: Callable[[Tensor], object], inputs: list[Tensor], rounds: int) -> Callable:
+    """Return what replays a CUDA graph of ``rounds`` calls on each input."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for x in inputs[:2]:
+            call(x)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(rounds):
+            # Outputs of a round are kept till its end, so that they do not share cached memory.
+            outputs = [call(x) for x in inputs]
+            del outputs
+    return graph.replay
+
+
+def interleaved_on_gpu(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
+    """Time calls in turn by CUDA events; return medians in us, after three rounds not counted."""
+    events = {name: [] for name in calls}
+    names = list(calls)
+    for turn in range(repeats + 3):
+        for name in names:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            calls[name]()
+            end.record()
+            if turn >= 3:
+                events[name].append((start, end))
+        names.append(names.pop(0))
+    torch.cuda.synchronize()
+    return {
+        name: statistics.median(start.elapsed_time(end) * 1e3 for start, end in pairs)
+        for name, pairs in events.items()
+    }
+
+
+def copy_bandwidth(repeats: int) -> float:
+    """Return the bytes per second, read and written, of a large copy within the GPU's memory."""
+    source = torch.randn(2**28, device='cuda')
+    target = torch.empty_like(source)
+    time = interleaved_on_gpu({'copy': lambda: target.copy_(source)}, repeats)['copy']
+    return 2 * source.nbytes / (time * 1e-6)
+
+
+def relative_error(out: Tensor, exact: Tensor) -> float:
+    """Return the L2 norm of the difference over that of ``exact``."""
+    return ((out.double() - exact).norm() / exact.norm()).item()
+
+
+def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
+    """Return times in us and errors of both ways for one layer and type."""
+    from mmvanilla.ops.series_activation_triton import fastest
+
+    random = dict(device='cuda', dtype=TYPES[dtype])
+    channels, side = layer.shape[1], 2 * layer.n + 1
+    moved = layer.bytes_moved(TYPES[dtype].itemsize)
+    cache = torch.cuda.get_device_properties('cuda').L2_cache_size
+    inputs = [
+        torch.randn(layer.shape, **random).to(memory_format=torch.channels_last)
+        for _ in range(max(3, math.ceil(4 * cache / moved)))
+    ]
+    weight = torch.randn(channels, 1, side, side, **random) / side
+    bias = torch.randn(channels, **random)
+    x = inputs[0]
+    exact = library(x.double().contiguous(), weight.double(), bias.double(), layer.pool)
+    series_activation(x, weight, bias, layer.pool)  # finds the fastest config
+    (*_, config) = fastest().values()
+    laid_out = weight if config.kwargs['TENSOR_CORES'] else channels_innermost(weight)
+    poison = torch.full_like(exact, math.nan, dtype=x.dtype)
+    del poison  # where the output is likely to be put: what is not written then shows
+    ways = {
+        'fused': lambda x: series_activation(x, laid_out, bias, layer.pool),
+        'library': lambda x: library(x, weight, bias, layer.pool),
+    }
+    errors = {name: relative_error(call(x), exact) for name, call in ways.items()}
+    del exact
+    rounds = max(1, math.ceil(20 / len(inputs)))
+    calls = {name: capture(call, inputs, rounds) for name, call in ways.items()}
+    times = interleaved_on_gpu(calls, repeats)
+    times = {name: time / (rounds * len(inputs)) for name, time in times.items()}
+    return times | dict(
+        error=errors['fused'], library_error=errors['library'], config=describe(config)
+    )
+
+
+def describe(config: object) -> str:
+    """Return the choice of a kernel in a few words."""
+    options = config.kwargs
+    unit = 'tensor cores' if options['TENSOR_CORES'] else 'lanes'
+    return (
+        f'{unit}, {options["WIDTH"]} columns, {options["chunks"]} chunks, {config.num_warps} warps'
+    )
+
+
+def compare(
+    layer: Layer, count: int, dtype: str, measured: dict, bandwidth: float, flops: float
+) -> dict[str, object]:
+    """Return a row: what was measured, the floors in us, and their ratios."""
+    bytes_floor = layer.bytes_moved(TYPES[dtype].itemsize) / bandwidth * 1e6
+    compute_floor = 2 * layer.multiply_adds() / flops * 1e6
+    return dict(
+        layer=' x '.join(map(str, layer.shape)),
+        pool=layer.pool,
+        count=count,
+        dtype=dtype,
+        **measured,
+        bytes_floor=bytes_floor,
+        compute_floor=compute_floor,
+        gain=measured['library'] / measured['fused'],
+        ratio=measured['fused'] / max(bytes_floor, compute_floor),
+    )
+
+
+def total(rows: list[dict], dtype: str) -> dict[str, object]:
+    """Return the row of the whole net in one type; its ratio is to the sum of larger floors."""
+    rows = [row for row in rows if row['dtype'] == dtype]
+
+    def add(value: Callable[[dict], float]) -> float:
+        return sum(row['count'] * value(row) for row in rows)
+
+    times = {
+        name: add(lambda row, name=name: row[name])
+        for name in ('fused', 'library', 'bytes_floor', 'compute_floor')
+    }
+    floor = add(lambda row: max(row['bytes_floor'], row['compute_floor']))
+    return dict(
+        layer='all',
+        count=sum(row['count'] for row in rows),
+        dtype=dtype,
+        **times,
+        gain=times['library'] / times['fused'],
+        ratio=times['fused'] / floor,
+    )
+
+
+def format_cell(name: str, value: object) -> str:
+    """Return a value as it stands in the table."""
+    if not isinstance(value, float):
+        return str(value)
+    return f'{value:.0e}' if name.endswith('error') else f'{value:.2f}'
+
+
+def print_table(rows: list[dict]) -> None:
+    """Print the rows in Markdown."""
+    print('| ' + ' | '.join(COLUMNS.values()) + ' |')
+    print('|' + '---|' * len(COLUMNS))
+    for row in rows:
+        cells = [format_cell(name, row.get(name, '')) for name in COLUMNS]
+        print('| ' + ' | '.join(cells) + ' |')
+
+
+def main() -> None:
+    """Measure every layer, write the JSON and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--arch', default='13', help='variant')
+    parser.add_argument('--act-num', type=int, default=4, help='n of the series activation')
+    parser.add_argument('--size', type=int, nargs=2, default=(800, 1280), help='height and width')
+    parser.add_argument('--batch', type=int, default=1, help='images at once')
+    parser.add_argument('--types', nargs='+', choices=TYPES, default=list(TYPES), help='types')
+    parser.add_argument('--repeats', type=int, default=30, help='timed rounds')
+    parser.add_argument(
+        '--tflops', type=float, default=67, help='plain fp32 rate of the GPU; an H200 has 67'
+    )
+    parser.add_argument('--out', help='JSON file to write')
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise UserError('this benchmark needs an NVIDIA GPU and a PyTorch with CUDA; none is found')
+    import triton
+
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False
+    layers = find_layers(args.arch, args.act_num, (args.batch, 3, *args.size))
+    bandwidth = copy_bandwidth(args.repeats)
+    rows = []
+    cases = [(layer, count, dtype) for dtype in args.types for layer, count in layers.items()]
+    with torch.inference_mode():
+        for layer, count, dtype in track(cases, 'Measuring'):
+            measured = measure(layer, dtype, args.repeats)
+            rows.append(compare(layer, count, dtype, measured, bandwidth, args.tflops * 1e12))
+            torch.cuda.empty_cache()
+    rows += [total(rows, dtype) for dtype in args.types]
+    machine = dict(
+        gpu=torch.cuda.get_device_name(),
+        copy_bandwidth=bandwidth,
+        tflops=args.tflops,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        triton=triton.__version__,
+    )
+    if args.out:
+        with writing(args.out) as file, open(file, 'w') as stream:
+            json.dump(dict(machine=machine, unit='us', rows=rows), stream, indent=1)
+    print(', '.join(f'{name} {value}' for name, value in machine.items()))
+    batch, (height, width) = args.batch, args.size
+    print(f'VanillaNet-{args.arch}, act_num={args.act_num}, {batch} x 3 x {height} x {width}, us\n')
+    print_table(rows)
+
+
+if __name__ == '__main__':
+    with one_sentence_errors(UserError):
+        main()

@@ -1,0 +1,137 @@
+"""Max-pool, ReLU and depthwise convolution in one pass over memory, for inference on a GPU."""
+
+import importlib.metadata
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import UserError
+
+
+def _has_triton() -> bool:
+    """Whether there is a Triton that compiles the kernel: 3.4, that of torch 2.8, or later."""
+    try:
+        version = importlib.metadata.version('triton')
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(int(part) for part in version.split('.')[:2]) >= (3, 4)
+
+
+_HAS_TRITON = _has_triton()
+_FUSED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def series_activation(x: Tensor, weight: Tensor, bias: Tensor, pool: int = 1) -> Tensor:
+    """Compute ``depthwise_conv2d(relu(max_pool(x)), weight, padding=n) + bias``.
+
+    The deploy form of the series activation (arXiv 2305.12972, section 3.2), with the max-pool
+    before it. Where ``x`` is on a GPU and no gradient is asked for, one Triton kernel computes it,
+    the custom operator ``mmvanilla::series_activation``; elsewhere PyTorch's operators do. Under
+    autocast the input is converted as that of a convolution is.
+
+    The first call for a channel count, window, type and order of magnitude of the output compiles
+    and times the formulations of the kernel and keeps the fastest, so make one before a CUDA graph
+    is captured. On tensor cores the weight is rounded to the input's type, and an infinity or nan
+    makes nan of up to 7 more columns beside its window.
+
+    Args:
+        x: (N, C, H, W). The fused operator wants channels-last and brings other layouts into it.
+        weight: (C, 1, 2n + 1, 2n + 1), n from 1 to 4, of any float type; sums are in float32.
+            The fused operator reads it as it is where it is contiguous (on tensor cores) or has
+            its channels innermost (on lanes, see :func:`channels_innermost`), else copies it.
+        bias: (C,).
+        pool: Kernel and stride of the max-pool, 1 (none) or 2; an odd last row or column is left
+            out, as ``nn.MaxPool2d`` does.
+
+    Returns:
+        (N, C, H // pool, W // pool) of the input's type; channels-last from the fused operator, in
+        the input's layout otherwise.
+
+    Raises:
+        UserError: If an argument has another shape, type or device.
+    """
+    _check(x, weight, bias, pool)
+    if _can_fuse(x, weight, bias):
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        return _fused(x, weight, bias, pool)
+    return _plain(x, weight, bias, pool)
+
+
+def channels_innermost(weight: Tensor) -> Tensor:
+    """Return a weight (C, 1, k, k) of the same shape and values, its channels adjacent in memory.
+
+    On lanes, as always in float32, the fused operator reads it without a copy, which would be one
+    more kernel in every call.
+    """
+    return weight.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
+
+def _can_fuse(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    needs_gradient = torch.is_grad_enabled() and (
+        x.requires_grad or weight.requires_grad or bias.requires_grad
+    )
+    return _HAS_TRITON and x.is_cuda and x.dtype in _FUSED_TYPES and not needs_gradient
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+    if pool > 1:
+        x = F.max_pool2d(x, pool)
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    return F.conv2d(F.relu(x), weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+
+
+@torch.library.custom_op('mmvanilla::series_activation', mutates_args=())
+def _fused(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+    # For devices without a kernel of their own, so that what was traced on a GPU runs there too.
+    return _plain(x, weight, bias, pool).contiguous(memory_format=torch.channels_last)
+
+
+@_fused.register_fake
+def _empty_output(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+    batch, channels, height, width = x.shape
+    shape = (batch, channels, height // pool, width // pool)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+if _HAS_TRITON:
+
+    @_fused.register_kernel('cuda')
+    def _launch(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+        from .series_activation_triton import launch
+
+        out = _empty_output(x, weight, bias, pool)
+        if out.numel():
+            launch(x.contiguous(memory_format=torch.channels_last), weight, bias, pool, out)
+        return out
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> None:
+    if pool not in (1, 2):
+        raise UserError(f'pool of series_activation is {pool!r}, expected 1 or 2')
+    if x.ndim != 4 or not x.is_floating_point():
+        raise UserError(
+            f'series_activation got an input of shape {tuple(x.shape)} and type {x.dtype}, '
+            'expected floating-point (N, C, H, W)'
+        )
+    if min(x.shape[2:]) < pool:
+        raise UserError(
+            f'series_activation got {x.shape[2]} x {x.shape[3]} pixels, '
+            f'expected at least {pool} x {pool}; enlarge the image'
+        )
+    channels, side = x.shape[1], weight.shape[-1] if weight.ndim else 0
+    if tuple(weight.shape) != (channels, 1, side, side) or side not in (3, 5, 7, 9):
+        raise UserError(
+            f'weight of series_activation has shape {tuple(weight.shape)}, '
+            f'expected ({channels}, 1, k, k) with k = 3, 5, 7 or 9'
+        )
+    if tuple(bias.shape) != (channels,):
+        raise UserError(
+            f'bias of series_activation has shape {tuple(bias.shape)}, expected ({channels},)'
+        )
+    if not x.device == weight.device == bias.device:
+        raise UserError(
+            f'series_activation got an input on {x.device}, a weight on {weight.device} and a bias '
+            f'on {bias.device}, expected one device; move them'
+        )
