@@ -64,7 +64,7 @@ test-slow: env
 
 bench: env
 	$(RUN) benchmarks/roi_align.py
-	$(RUN) benchmarks/fusion.py
+	$(RUN) tools/fps.py configs/mask_rcnn_vanillanet13.py --part backbone --no-fuse --fuse --deploy
 
 clean:
 	rm -rf data/shapes $(DEMO)

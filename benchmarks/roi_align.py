@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
-from timing import describe, interleaved, print_machine
 from torch import Tensor
 
+from mmvanilla.measure.machine import describe as describe_machine
+from mmvanilla.measure.timing import interleaved
 from mmvanilla.ops import ext
 
 # Side of the boxes on each level in pixels. FPN assigns by the root of the area: level
@@ -106,11 +107,19 @@ def measure(level: str, args: argparse.Namespace, compiled: object | None) -> It
     for name, calls in (('forward', forwards), ('backward', backwards)):
         reference = calls['torchvision']()
         difference = max((call() - reference).abs().max().item() for call in calls.values())
-        times = interleaved(calls, args.repeats)
+        prepares = {way: lambda turn, call=call: call for way, call in calls.items()}
+        measured, _ = interleaved(prepares, args.repeats)
+        times = {way: found.values for way, found in measured.items()}
         cells = [describe(times[way]) if way in times else 'not installed' for way in WAYS]
         rival = statistics.median(times['mmcv' if compiled else 'torchvision'])
         gain = f'{rival / statistics.median(times["ours"]):.1f}x'
         yield [level, name, *cells, gain, f'{difference:.0e}']
+
+
+def describe(times: list[float]) -> str:
+    """Return the median and quartiles."""
+    low, middle, high = statistics.quantiles(times, n=4)
+    return f'{middle:.1f} ({low:.1f}-{high:.1f})'
 
 
 def print_table(args: argparse.Namespace) -> None:
@@ -134,7 +143,7 @@ def main() -> None:
     parser.add_argument('--channels-last', action='store_true', help='channels-last features')
     args = parser.parse_args()
     torch.manual_seed(0)
-    print_machine()
+    print(', '.join(f'{name} {value}' for name, value in describe_machine().items()))
     print(f'{args.boxes} boxes per level, {args.bins} x {args.bins} bins, ms')
     print_table(args)
     figures = ', '.join(f'{level} {ms} ms' for level, ms in PUBLISHED.items())

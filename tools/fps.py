@@ -39,7 +39,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.split('\n\n')[0], epilog=__doc__.split('\n\n')[1]
     )
-    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config file; it is run')
+    parser.add_argument(
+        'configs', nargs='+', metavar='CONFIG', help='config file; it is Python and is run'
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         '--shape',

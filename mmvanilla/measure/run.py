@@ -170,8 +170,15 @@ def _judge(result: Measurement, subjects: dict[int, Subject]) -> None:
     if not result.complete:
         rounds = min((len(row.times.values) for row in result.rows if row.times), default=0)
         result.warnings.append(f'interrupted after {rounds} of {settings.repeat} rounds')
+    images = max((len(subject.data) for subject in subjects.values()), default=1)
+    comparable = result.complete and settings.repeat % (2 * images) == 0
+    if images > 1 and not comparable:
+        result.notes.append(
+            f'the halves of the run had other images, so they do not tell how steady it was; '
+            f'--repeat {2 * images} would'
+        )
     for row in result.rows:
-        if row.times and not row.times.steady:
+        if row.times and not row.times.steady and (images == 1 or comparable):
             spread = row.times.spread
             result.warnings.append(
                 f'{row.name} ({row.form}): the halves of the run differ by {spread:.0%} in median, '

@@ -3,6 +3,8 @@
 import copy
 import json
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -126,6 +128,18 @@ def test_unsteady(halves, sentence, candidate, monkeypatch):
     assert bool(result.warnings) == bool(sentence)
     assert sentence is None or sentence in result.warnings[0]
     assert result.fps(result.rows[0]) == pytest.approx(1e3 / (sum(halves) / 2))
+
+
+@pytest.mark.parametrize(('repeat', 'told'), [(3, False), (4, True)])
+def test_halves_with_other_images_are_not_compared(repeat, told, candidate, tmp_path, monkeypatch):
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), np.zeros((40, 40 + 40 * i, 3), dtype=np.uint8))
+    ticks = iter([1.0, 2.0, 4.0, 8.0])
+    monkeypatch.setattr(run, 'Clock', lambda device: lambda call: next(ticks))
+    settings = Settings(**dict(SETTINGS, images=str(tmp_path), repeat=repeat))
+    result = measure([candidate()], settings)
+    assert any('differ by' in warning for warning in result.warnings) == told
+    assert any('--repeat 4 would' in note for note in result.notes) == (not told)
 
 
 def test_sizes_that_come_late(candidate, monkeypatch):
