@@ -4,6 +4,8 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -31,6 +33,7 @@ def describe(device: str | torch.device = 'cpu') -> dict[str, str]:
         python=platform.python_version(),
         torch=torch.__version__,
         torchvision=torchvision.__version__,
+        **libraries(),
     )
     if torch.device(device).type == 'cuda':
         facts.update(
@@ -39,6 +42,15 @@ def describe(device: str | torch.device = 'cpu') -> dict[str, str]:
             cudnn=str(torch.backends.cudnn.version()),
         )
     return facts
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of OpenMMLab's packages, of those that are installed."""
+    versions = {}
+    for name in ('mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'mmpretrain'):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _extensions() -> str:

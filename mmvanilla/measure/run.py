@@ -135,7 +135,7 @@ def _give_up(row: Row, error: Exception) -> None:
 def explain(error: Exception) -> str:
     """Say in one line why a model cannot be measured."""
     if isinstance(error, ModuleNotFoundError):
-        return f'needs the package {error.name}'
+        return f'needs the package {str(error.name).partition(".")[0]}'
     if is_out_of_memory(error):
         return 'too little memory'
     text = ' '.join(str(error).split())

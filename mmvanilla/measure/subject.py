@@ -55,8 +55,9 @@ class Subject:
 
     def __init__(self, candidate: Candidate, settings: Settings) -> None:
         self.settings = settings
-        self.scope = candidate.cfg.get('default_scope', 'mmdet')
-        init_default_scope(self.scope)
+        scope = candidate.cfg.get('default_scope', 'mmdet')
+        self.sample_type = sample_type(scope)  # first, since it tells a missing package best
+        init_default_scope(scope)
         self.model = build(candidate.cfg, candidate.form)
         self._check_part(candidate.name)
         self.fixed = settings.part == 'model' and fix_outputs(self.model)
@@ -149,11 +150,15 @@ class Subject:
             scale_factor=(scale, scale),
             batch_input_shape=(height, width),
         )
-        return dict(inputs=image, data_samples=sample_type(self.scope)(metainfo=meta))
+        return dict(inputs=image, data_samples=self.sample_type(metainfo=meta))
 
 
 def sample_type(scope: str) -> type:
-    """Return the class of a library's data samples."""
+    """Return the class of a library's data samples.
+
+    Raises:
+        ModuleNotFoundError: If the library is missing.
+    """
     if scope == 'mmseg':
         from mmseg.structures import SegDataSample
 

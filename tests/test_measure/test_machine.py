@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import mmengine
 import pytest
 import torch
 
@@ -69,3 +70,4 @@ def test_description():
     assert facts['threads'] == str(torch.get_num_threads())
     assert re.match(r'\d+\.\d+', facts['python'])
     assert facts['processor']
+    assert facts['mmengine'] == mmengine.__version__

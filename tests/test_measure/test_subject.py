@@ -1,6 +1,7 @@
 """What is built and called: forms agree, times do not depend on random weights, inputs are real."""
 
 import copy
+import sys
 
 import cv2
 import numpy as np
@@ -145,6 +146,14 @@ def empty(tmp_path):
 )
 def test_form_in_words(backbone, form, words):
     assert describe_form(Config(dict(model=dict(backbone=backbone))), form) == words
+
+
+def test_a_missing_library_is_named(small_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mmseg', None)
+    monkeypatch.setitem(sys.modules, 'mmseg.structures', None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        subject(small_config('upernet'))
+    assert caught.value.name == 'mmseg.structures'
 
 
 def test_what_cannot_be_built(small_config):
