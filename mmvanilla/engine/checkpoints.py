@@ -1,5 +1,6 @@
 """Checkpoints of which the last good one is whole at any moment."""
 
+from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -38,6 +39,12 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, backend_args: dict | None = None, **kwargs: Any) -> None:
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic'), **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the folder, and clear away what a kill left half-written."""
+        super().before_train(runner)
+        for file in Path(self.out_dir).glob('.*.pth.partial'):
+            self._remove(str(file))
 
     def save_interrupted(self, runner: Runner) -> str:
         """Save after the current iteration under a name of its own, and return the path."""
@@ -97,6 +104,6 @@ class AtomicCheckpointHook(CheckpointHook):
         return path
 
     def _remove(self, path: str) -> None:
-        """Remove a checkpoint that a newer or better one has made superfluous."""
+        """Remove what a newer or better checkpoint has made superfluous."""
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)

@@ -50,10 +50,11 @@ class CheckLossHook(Hook):
         Raises:
             UserError: If one is not finite; nothing is saved.
         """
+        done = checkpoint['meta']['iter']
         for name, value in checkpoint['state_dict'].items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise UserError(
-                    f'{name!r} is no longer finite after iteration {runner.iter}, so no checkpoint '
+                    f'{name!r} is no longer finite after iteration {done}, so no checkpoint '
                     'is written; lower the learning rate or clip the gradients'
                 )
 

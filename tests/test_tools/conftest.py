@@ -2,7 +2,9 @@
 
 import io
 import logging
+import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -53,3 +55,72 @@ def files(build, small_config, tmp_path):
         return model, tmp_path / 'config.py', tmp_path / 'trained.pth'
 
     return write
+
+
+class Process:
+    """A tool in a process of its own, forked, so that nothing is imported anew."""
+
+    def __init__(self, tool, *arguments, **environment):
+        reader, writer = os.pipe()
+        self.printed = ''
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.dup2(writer, 1)
+            os.dup2(writer, 2)
+            self._run(tool, arguments, environment)
+        os.close(writer)
+        self.output = os.fdopen(reader, errors='replace')
+
+    @staticmethod
+    def _run(tool, arguments, environment):
+        """Run the tool; the end of the process."""
+        code = 1
+        try:
+            signal.alarm(240)
+            os.chdir(ROOT)
+            os.environ.update(environment)
+            torch.set_num_threads(1)  # those of the parent do not survive a fork
+            sys.stdout = os.fdopen(1, 'w', buffering=1)
+            sys.stderr = os.fdopen(2, 'w', buffering=1)
+            sys.argv = [tool, *map(str, arguments)]
+            MMLogger._instance_dict.clear()
+            runpy.run_path(f'tools/{tool}', run_name='__main__')
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+    def read_until(self, text):
+        """Wait for a line with a text."""
+        for line in self.output:
+            self.printed += line
+            if text in line:
+                return
+        raise AssertionError(f'{text!r} is not printed:\n{self.printed[-3000:]}')
+
+    def finish(self):
+        """Wait for the end and return the exit code, that of a shell, and what was printed."""
+        self.printed += self.output.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.pid = None
+        return code if code >= 0 else 128 - code, self.printed
+
+
+@pytest.fixture
+def start_tool():
+    """Start tools in processes of their own; those that still run at the end are killed."""
+    processes = []
+
+    def start(tool, *arguments, **environment):
+        processes.append(Process(tool, *arguments, **environment))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.pid:
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitpid(process.pid, 0)
