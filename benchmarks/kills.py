@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -56,24 +57,23 @@ class Training:
         os.close(writer)
         self.output = os.fdopen(reader, 'rb')
 
-    def run_until(self, iteration: float) -> bool:
-        """Follow what is printed until an iteration is logged; return whether it was."""
+    def lines(self) -> Iterator[bytes]:
+        """Follow what is printed, and count the iterations."""
         for line in self.output:
             self.printed += line
             if match := RESUMED.search(line):
                 self.resumed = self.seen = int(match[1])
             if match := LINE.search(line):
                 self.seen = (int(match[1]) - 1) * EPOCH + int(match[2])
-                if self.seen >= iteration:
-                    return True
-        return False
+            yield line
+
+    def run_until(self, iteration: float) -> bool:
+        """Follow it until an iteration is logged; return whether it was."""
+        return any(self.seen >= iteration for _ in self.lines())
 
     def run_until_writing(self, work_dir: Path) -> None:
         """Follow it until it has begun to write a checkpoint; a few times it is too quick."""
-        for line in self.output:
-            self.printed += line
-            if b'Saving checkpoint' in line:
-                break
+        any(b'Saving checkpoint' in line for line in self.lines())
         end = time.time() + 1
         while not self.writing(work_dir) and time.time() < end:
             pass
