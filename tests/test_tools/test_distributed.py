@@ -120,6 +120,7 @@ def test_training(data, ranks, tmp_path):
     assert len(list(tmp_path.glob('*/*.log'))) == 1
 
 
+@pytest.mark.slow
 def test_terminated_in_one_process_and_resumed_in_both(data, ranks, tmp_path):
     common = [CONFIG, '--data-root', data, '--work-dir']
     options = ['--cfg-options', 'train_cfg.max_epochs=4', 'default_hooks.checkpoint.interval=100']
@@ -195,6 +196,33 @@ def test_slurm_needs_gpus():
         init_processes(Config(dict(launcher='slurm')))
 
 
+@pytest.mark.parametrize(
+    ('tool', 'fourth', 'set_work_dir'),
+    [('train', 'work', ['--work-dir', 'work']), ('test', 'a.pth', ['a.pth'])],
+)
+def test_slurm_scripts_ask_for_what_they_are_told(tmp_path, tool, fourth, set_work_dir):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    paths = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON='python3')
+    done = subprocess.run(
+        [f'tools/slurm_{tool}.sh', 'part', 'name', 'config.py', fourth, '--cfg-options', 'a=1 2'],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**paths, 'GPUS': '4', 'GPUS_PER_NODE': '2', 'SRUN_ARGS': '--quiet --nodes=2'},
+    )
+    assert done.stdout.splitlines() == [
+        *['-p', 'part', '--job-name=name', '--gres=gpu:2', '--ntasks=4', '--ntasks-per-node=2'],
+        *['--cpus-per-task=5', '--kill-on-bad-exit=1', '--quiet', '--nodes=2'],
+        *['python3', '-u', f'tools/{tool}.py', 'config.py', *set_work_dir],
+        *['--launcher', 'slurm', '--cfg-options', 'a=1 2'],
+    ]
+    wrong = subprocess.run([f'tools/slurm_{tool}.sh', 'part'], capture_output=True, check=False)
+    assert wrong.returncode
+    assert b'usage: tools/slurm_' in wrong.stderr
+
+
 def launch(*arguments, **environment):
     """Start tools/dist_train.sh."""
     return subprocess.Popen(
@@ -208,10 +236,11 @@ def launch(*arguments, **environment):
 
 @pytest.mark.slow
 def test_dist_train(data, tmp_path):
-    run = launch(CONFIG, 2, '--data-root', data, '--work-dir', tmp_path, PORT='29517')
+    options = ['--cfg-options', 'train_cfg.max_epochs=3']
+    run = launch(CONFIG, 2, '--data-root', data, '--work-dir', tmp_path, *options, PORT='29517')
     printed, _ = run.communicate(timeout=500)
     assert run.returncode == 0, printed[-3000:]
-    assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_6.pth')
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_9.pth')
 
 
 @pytest.mark.slow
