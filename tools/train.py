@@ -64,13 +64,15 @@ def main() -> None:
     with one_sentence_errors(Exception):
         cfg = train_config(args)
         init_processes(cfg)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        check_model(runner)
-        log_norms(runner)
-        # Build now what training would build, so that a mistake in the config shows here.
-        runner.train_loop, runner.val_loop  # noqa: B018
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    with one_sentence_errors(UserError), naming_last_checkpoint(cfg.work_dir):
+        with naming_last_checkpoint(cfg.work_dir, OSError):
+            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+            check_model(runner)
+            log_norms(runner)
+            # Build now what training would build, so that a mistake in the config shows here.
+            runner.train_loop, runner.val_loop  # noqa: B018
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    kinds = UserError, OSError
+    with one_sentence_errors(UserError), naming_last_checkpoint(cfg.work_dir, *kinds):
         runner.train()
 
 

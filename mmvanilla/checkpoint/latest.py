@@ -60,18 +60,19 @@ def is_resumable(file: str) -> bool:
 
 
 @contextmanager
-def naming_last_checkpoint(work_dir: str) -> Iterator[None]:
-    """Add to errors that a user can mend what training can go on from.
+def naming_last_checkpoint(work_dir: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions of the given kinds into ones that name what training can go on from.
 
     Args:
         work_dir: Folder of the training.
+        kinds: Such as an OSError: a full disk, a folder that is read-only, data that vanished.
 
     Raises:
-        UserError: Instead of a UserError, and of an OSError: a full disk, data that vanished.
+        UserError: Instead of any of them.
     """
     try:
         yield
-    except (UserError, OSError) as error:
+    except kinds as error:
         try:
             last = latest_checkpoint(work_dir)
         except (UserError, OSError):

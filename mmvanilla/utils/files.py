@@ -54,10 +54,10 @@ def replace_file(file: str, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, os.path.join(folder, name))
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             os.remove(partial)
-        raise
+        raise OSError(error.errno, error.strerror, file) from error
     # The new name is in the folder, which is a file as well.
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -133,9 +133,9 @@ def test_killed_while_writing(tmp_path, monkeypatch, function, file):
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS])
 def test_no_room_or_no_right_to_write(tmp_path, monkeypatch, code):
     stop_at(monkeypatch, 'fsync', '.epoch_3.pth.partial', OSError(code, os.strerror(code)))
-    with pytest.raises(UserError) as error, naming_last_checkpoint(str(tmp_path)):
+    with pytest.raises(UserError) as error, naming_last_checkpoint(str(tmp_path), OSError):
         train(tmp_path, 4, dict(max_keep_ckpts=1))
-    assert os.strerror(code) in str(error.value)
+    assert f"{os.strerror(code)}: '{tmp_path}/epoch_3.pth'" in str(error.value)
     assert f"the last good checkpoint is '{tmp_path}/epoch_2.pth'" in str(error.value)
     assert '\n' not in str(error.value)
     assert kept(tmp_path) == ['epoch_2.pth']
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_indeed(tmp_path):
         pytest.skip('there is no /dev/full')
     train(tmp_path, 2)
     (tmp_path / '.epoch_3.pth.partial').symlink_to('/dev/full')
-    with pytest.raises(UserError) as error, naming_last_checkpoint(str(tmp_path)):
+    with pytest.raises(UserError) as error, naming_last_checkpoint(str(tmp_path), OSError):
         train(tmp_path, 4, resume=True)
     assert 'No space left on device' in str(error.value)
     assert 'epoch_2.pth' in str(error.value)
@@ -226,5 +226,8 @@ def test_a_missing_or_broken_last_checkpoint(tmp_path, content):
 def test_nothing_to_resume(tmp_path):
     assert latest_checkpoint(str(tmp_path)) is None
     assert latest_checkpoint(str(tmp_path / 'new')) is None
-    with pytest.raises(UserError, match='^disk gone$'), naming_last_checkpoint(str(tmp_path)):
+    with (
+        pytest.raises(UserError, match='^disk gone$'),
+        naming_last_checkpoint(str(tmp_path), OSError),
+    ):
         raise OSError('Caught OSError in a worker.\nTraceback ...\n  disk gone')

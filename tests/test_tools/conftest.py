@@ -77,6 +77,7 @@ class Process:
         code = 1
         try:
             signal.alarm(240)
+            os.setsid()  # a group of its own, with its workers
             os.chdir(ROOT)
             os.environ.update(environment)
             torch.set_num_threads(1)  # those of the parent do not survive a fork
@@ -122,5 +123,5 @@ def start_tool():
     yield start
     for process in processes:
         if process.pid:
-            os.kill(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
             os.waitpid(process.pid, 0)

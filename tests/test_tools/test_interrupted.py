@@ -53,7 +53,7 @@ def test_terminated_and_resumed(data, start_tool, tmp_path):
 
     run = start_tool('train.py', *common, tmp_path / 'parts', *sparse)
     run.read_until('[1][3/6]')
-    os.kill(run.pid, signal.SIGTERM)
+    os.killpg(run.pid, signal.SIGTERM)  # Slurm signals the workers as well
     code, printed = run.finish()
     assert code == 143
     assert 'SIGTERM: saved' in printed
