@@ -76,7 +76,7 @@ class Process:
         """Run the tool; the end of the process."""
         code = 1
         try:
-            signal.alarm(240)
+            signal.alarm(600)
             os.setsid()  # a group of its own, with its workers
             os.chdir(ROOT)
             os.environ.update(environment)

@@ -74,11 +74,9 @@ def test_terminated_and_resumed(data, start_tool, tmp_path):
     )
 
 
-@pytest.mark.parametrize('num_workers', [0, 1])
-def test_vanished_data(data, start_tool, tmp_path, num_workers):
+def test_vanished_data(data, start_tool, tmp_path):
     shutil.copytree(data, tmp_path / 'data')
-    options = ['--cfg-options', f'train_dataloader.num_workers={num_workers}']
-    options += ['train_cfg.max_epochs=100']
+    options = ['--cfg-options', 'train_cfg.max_epochs=100']
     run = start_tool(
         'train.py', CONFIG, '--data-root', tmp_path / 'data', '--work-dir', tmp_path, *options
     )
