@@ -5,6 +5,7 @@ import logging
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,42 +59,21 @@ def files(build, small_config, tmp_path):
 
 
 class Process:
-    """A tool in a process of its own, forked, so that nothing is imported anew."""
+    """A tool in a process and group of its own."""
 
     def __init__(self, tool, *arguments, **environment):
-        reader, writer = os.pipe()
         self.printed = ''
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.dup2(writer, 1)
-            os.dup2(writer, 2)
-            self._run(tool, arguments, environment)
-        os.close(writer)
-        self.output = os.fdopen(reader, errors='replace')
-
-    @staticmethod
-    def _run(tool, arguments, environment):
-        """Run the tool; the end of the process."""
-        code = 1
-        try:
-            signal.alarm(600)
-            os.setsid()  # a group of its own, with its workers
-            os.chdir(ROOT)
-            os.environ.update(environment)
-            torch.set_num_threads(1)  # those of the parent do not survive a fork
-            sys.stdout = os.fdopen(1, 'w', buffering=1)
-            sys.stderr = os.fdopen(2, 'w', buffering=1)
-            sys.argv = [tool, *map(str, arguments)]
-            MMLogger._instance_dict.clear()
-            runpy.run_path(f'tools/{tool}', run_name='__main__')
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
+        self.process = subprocess.Popen(
+            [sys.executable, f'tools/{tool}', *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
+            start_new_session=True,
+        )
+        self.pid, self.output = self.process.pid, self.process.stdout
 
     def read_until(self, text):
         """Wait for a line with a text."""
@@ -106,8 +86,7 @@ class Process:
     def finish(self):
         """Wait for the end and return the exit code, that of a shell, and what was printed."""
         self.printed += self.output.read()
-        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        self.pid = None
+        code = self.process.wait()
         return code if code >= 0 else 128 - code, self.printed
 
 
@@ -122,6 +101,6 @@ def start_tool():
 
     yield start
     for process in processes:
-        if process.pid:
+        if process.process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            os.waitpid(process.pid, 0)
+            process.process.wait()

@@ -81,7 +81,7 @@ def gradients(rank, store, queue):
 
 
 def test_gradients_of_one_process_with_the_whole_batch(tmp_path):
-    context = multiprocessing.get_context('fork')
+    context = multiprocessing.get_context('spawn')
     queue = context.Queue()
     processes = [
         context.Process(target=gradients, args=(rank, tmp_path / 'store', queue)) for rank in (0, 1)
@@ -101,6 +101,7 @@ def test_gradients_of_one_process_with_the_whole_batch(tmp_path):
             assert (torch.from_numpy(rank[index]) - param.grad).norm() <= 1e-6 * size
 
 
+@pytest.mark.slow
 def test_training(data, ranks, tmp_path):
     common = [CONFIG, '--data-root', data, '--work-dir', tmp_path]
     options = ['--cfg-options', 'train_cfg.max_epochs=4', 'default_hooks.deploy.save=True']
@@ -143,6 +144,7 @@ def test_terminated_in_one_process_and_resumed_in_both(data, ranks, tmp_path):
             assert torch.equal(value, parts[key][name]), name
 
 
+@pytest.mark.slow
 def test_evaluation_counts_every_image_once(data, files, run_tool, ranks, tmp_path):
     _, config, checkpoint = files('retinanet')
     results, tables = [], []

@@ -45,6 +45,7 @@ def assert_same(one, other):
         assert one == other
 
 
+@pytest.mark.slow
 def test_terminated_and_resumed(data, start_tool, tmp_path):
     common = [CONFIG, '--data-root', data, '--work-dir']
     sparse = ['--cfg-options', 'default_hooks.checkpoint.interval=100']
@@ -74,6 +75,7 @@ def test_terminated_and_resumed(data, start_tool, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_vanished_data(data, start_tool, tmp_path):
     shutil.copytree(data, tmp_path / 'data')
     options = ['--cfg-options', 'train_cfg.max_epochs=100']
