@@ -14,7 +14,7 @@ DEMO := work_dirs/mask_rcnn_vanillanet13_shapes
 DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes.py
 SOURCES := $(shell find configs mmvanilla -name '*.py')
 
-.PHONY: help env demo lint test test-slow bench clean
+.PHONY: help env demo lint test test-slow bench soak clean
 
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
@@ -23,6 +23,7 @@ help:
 	@echo 'make test       lint and test, without the slow tests'
 	@echo 'make test-slow  the slow tests: minutes of training'
 	@echo 'make bench      the benchmarks'
+	@echo 'make soak       thirty kills of a training, and its memory over 2,000 steps'
 	@echo 'make clean      remove what the demo made'
 
 env: $(VENV)/complete
@@ -65,6 +66,10 @@ test-slow: env
 bench: env
 	$(RUN) benchmarks/roi_align.py
 	$(RUN) tools/fps.py configs/mask_rcnn_vanillanet13.py --part backbone --no-fuse --fuse --deploy
+
+soak: env
+	$(RUN) benchmarks/kills.py
+	$(RUN) benchmarks/memory.py
 
 clean:
 	rm -rf data/shapes $(DEMO)

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # On one or more machines: tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]
-# NNODES, NODE_RANK, MASTER_ADDR and PORT describe a run over several machines.
+# NNODES, NODE_RANK, MASTER_ADDR and PORT describe a run over several machines. Without GPUs, as many
+# processes share the CPU.
 set -euo pipefail
 config=${1:?usage: tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]}
 checkpoint=${2:?usage: tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]}
 gpus=${3:?usage: tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]}
-torchrun --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" --nproc-per-node="$gpus" \
+exec "${PYTHON:-python}" -m torch.distributed.run \
+  --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" --nproc-per-node="$gpus" \
   --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${PORT:-29500}" \
   "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher pytorch "${@:4}"

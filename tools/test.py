@@ -20,6 +20,7 @@ from mmvanilla.utils.config import (
     load_config,
     tested_dataset,
 )
+from mmvanilla.utils.distributed import init_processes
 from mmvanilla.utils.model import check_model, match_form
 
 DETECTOR_TTA = dict(
@@ -121,6 +122,7 @@ def main() -> None:
     args = parse_args()
     with one_sentence_errors(Exception):
         cfg = test_config(args)
+        init_processes(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         check_model(runner)
         runner.register_hook(CheckWeightsHook(whole=True))

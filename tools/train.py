@@ -7,6 +7,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
+from mmvanilla.checkpoint import latest_checkpoint, naming_last_checkpoint
 from mmvanilla.datasets import use_checked_loading
 from mmvanilla.datasets.checks import check_annotations
 from mmvanilla.engine import CheckResumeHook
@@ -19,6 +20,7 @@ from mmvanilla.utils.config import (
     check_norms,
     load_config,
 )
+from mmvanilla.utils.distributed import check_strategy, init_processes, log_norms
 from mmvanilla.utils.model import check_model
 
 
@@ -50,6 +52,7 @@ def train_config(args: argparse.Namespace) -> Config:
     check_annotations(cfg)
     use_checked_loading(cfg)
     check_norms(cfg)
+    check_strategy(cfg)
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     if args.auto_scale_lr:
@@ -61,6 +64,8 @@ def train_config(args: argparse.Namespace) -> Config:
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('resume') and not cfg.get('load_from'):
+        cfg.load_from = latest_checkpoint(cfg.work_dir)
     return cfg
 
 
@@ -69,13 +74,17 @@ def main() -> None:
     args = parse_args()
     with one_sentence_errors(Exception):
         cfg = train_config(args)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        check_model(runner)
-        # Build now what training would build, so that a mistake in the config shows here.
-        runner.train_loop, runner.val_loop  # noqa: B018
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        init_processes(cfg)
+        with naming_last_checkpoint(cfg.work_dir, OSError):
+            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+            check_model(runner)
+            log_norms(runner)
+            # Build now what training would build, so that a mistake in the config shows here.
+            runner.train_loop, runner.val_loop  # noqa: B018
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     runner.register_hook(CheckResumeHook())
-    with one_sentence_errors(UserError, FileNotFoundError):
+    kinds = UserError, OSError
+    with one_sentence_errors(UserError), naming_last_checkpoint(cfg.work_dir, *kinds):
         runner.train()
 
 

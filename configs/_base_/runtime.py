@@ -6,9 +6,12 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     deploy=dict(type='SwitchToDeployHook'),
+    losses=dict(type='CheckLossHook'),
+    signals=dict(type='StopOnSignalHook'),
+    buffers=dict(type='BroadcastBuffersHook'),
 )
 # Together with `worker_init_fn` of the data loader: a resumed run repeats the losses exactly.
 custom_hooks = [dict(type='ReseedHook'), dict(type='CheckWeightsHook')]

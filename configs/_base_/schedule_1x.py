@@ -1,6 +1,6 @@
 """12 epochs of AdamW with layer-wise decay, as in the published recipe: 8 GPUs x 4 images."""
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
+train_cfg = dict(type='ResumableEpochLoop', max_epochs=12, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -1,6 +1,6 @@
 """A few minutes of AdamW from scratch, counted in epochs of 50 steps."""
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=16, val_interval=8)
+train_cfg = dict(type='ResumableEpochLoop', max_epochs=16, val_interval=8)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -1,19 +1,29 @@
-"""What training needs besides the model: optimizer constructors and hooks."""
+"""What training needs besides the model: optimizer constructors, hooks and a loop."""
 
+from .buffers import BroadcastBuffersHook
+from .checkpoints import AtomicCheckpointHook
 from .deep_training import DeepTrainingHook
 from .deploy import SwitchToDeployHook
 from .labels import CheckLabelsHook
 from .layer_decay import VanillaNetLayerDecayConstructor
+from .loops import ResumableEpochLoop
+from .losses import CheckLossHook
 from .randomness import ReseedHook, seed_worker
 from .resume import CheckResumeHook
+from .signals import StopOnSignalHook
 from .weights import CheckWeightsHook
 
 __all__ = [
+    'AtomicCheckpointHook',
+    'BroadcastBuffersHook',
     'CheckLabelsHook',
+    'CheckLossHook',
     'CheckResumeHook',
     'CheckWeightsHook',
     'DeepTrainingHook',
     'ReseedHook',
+    'ResumableEpochLoop',
+    'StopOnSignalHook',
     'SwitchToDeployHook',
     'VanillaNetLayerDecayConstructor',
     'seed_worker',

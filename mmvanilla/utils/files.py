@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..errors import UserError
 
@@ -33,3 +33,34 @@ def writing(file: str) -> Iterator[str]:
         yield os.path.join(scratch.name, name)
         for written in sorted(os.listdir(scratch.name)):
             os.replace(os.path.join(scratch.name, written), os.path.join(folder, written))
+
+
+def replace_file(file: str, content: bytes) -> None:
+    """Write a file so that at any moment, also of a power cut, the old or the new one is whole.
+
+    Args:
+        file: Where to write; missing folders are made.
+        content: All of it.
+
+    Raises:
+        OSError: If it cannot be written; the old file stays, and nothing else.
+    """
+    folder, name = os.path.split(os.path.abspath(file))
+    os.makedirs(folder, exist_ok=True)
+    partial = os.path.join(folder, f'.{name}.partial')
+    try:
+        with open(partial, 'wb') as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, os.path.join(folder, name))
+    except OSError as error:
+        with suppress(OSError):
+            os.remove(partial)
+        raise OSError(error.errno, error.strerror, file) from error
+    # The new name is in the folder, which is a file as well.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,22 @@
+"""One set of batch-norm statistics for all processes."""
+
+from mmengine.dist import broadcast
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class BroadcastBuffersHook(Hook):
+    """Validate the same net in every process: with the buffers of the first, which it also saves.
+
+    Where batch norms are synchronised they are the same already. Where each process normalises by
+    its own part of a batch, as on CPUs, their running statistics differ.
+    """
+
+    priority = 'VERY_HIGH'  # before averaged weights are put in and a copy is fused
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Copy the buffers of the first process to the others."""
+        for buffer in runner.model.buffers():
+            broadcast(buffer)

@@ -1,0 +1,59 @@
+"""Training and testing in many processes, on GPUs as mmengine does it, on CPUs as it does not."""
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from ..errors import UserError
+
+
+def init_processes(cfg: Config) -> None:
+    """Let the processes of a distributed run on CPUs meet, and fit the config to it.
+
+    mmengine would ask for a GPU. On GPUs it does everything itself.
+
+    Args:
+        cfg: The config, changed in place.
+
+    Raises:
+        UserError: If the launcher cannot start processes on CPUs.
+    """
+    if cfg.launcher == 'none' or torch.cuda.is_available():
+        return
+    if cfg.launcher != 'pytorch':
+        raise UserError(
+            f'--launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh or '
+            'tools/dist_test.sh'
+        )
+    torch.distributed.init_process_group('gloo')
+    # The statistics of the first process, which it saves, are everyone's, also after a resume.
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel',
+        device_ids=None,
+        broadcast_buffers=True,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+
+
+def log_norms(runner: Runner) -> None:
+    """Say in the log of a distributed run on CPUs over what batch norms average."""
+    if runner.distributed and not torch.cuda.is_available():
+        runner.logger.info(
+            'Batch norms average over the images of their own process, since synchronised ones '
+            'need GPUs; the running statistics are those of the first process'
+        )
+
+
+def check_strategy(cfg: Config) -> None:
+    """Check that a config shards no model.
+
+    Raises:
+        UserError: If it does.
+    """
+    types = [(cfg.get(key) or {}).get('type', '') for key in ('strategy', 'model_wrapper_cfg')]
+    if any('FSDP' in str(name) or 'FullySharded' in str(name) for name in types):
+        raise UserError(
+            'the config shards the model (FSDP), which is not supported: deep training, fusion and '
+            'checkpoints need all weights in every process; remove strategy, runner_type and '
+            'model_wrapper_cfg'
+        )
