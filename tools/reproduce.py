@@ -6,6 +6,7 @@ published figures stand beside. Results go to DIR as Markdown, JSON and PNG.
 
 import argparse
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -203,27 +204,26 @@ def comparisons(row: Row) -> list[tuple[str, float, float, float]]:
     ]
 
 
-def run_table3(args: argparse.Namespace) -> list[Measurement]:
+def run_table3(args: argparse.Namespace) -> Iterator[Measurement]:
     """Measure the ImageNet nets at 224 x 224."""
     settings = read_settings(args, part='network', shape=(224, 224))
-    return [measure([classifier(name) for name in TABLE3], settings, Console(stderr=True))]
+    yield measure([classifier(name) for name in TABLE3], settings, Console(stderr=True))
 
 
-def run_table4(args: argparse.Namespace) -> list[Measurement]:
+def run_table4(args: argparse.Namespace) -> Iterator[Measurement]:
     """Measure the detectors at 800 x 1280."""
     candidates = [read_config(name, file) for name, file in DETECTORS.items()]
-    return [measure(candidates, read_settings(args), Console(stderr=True))]
+    yield measure(candidates, read_settings(args), Console(stderr=True))
 
 
-def run_ade20k(args: argparse.Namespace) -> list[Measurement]:
+def run_ade20k(args: argparse.Namespace) -> Iterator[Measurement]:
     """Measure the segmentors at 512 x 512 and 512 x 2048."""
-    results = []
     for shape in ((512, 512), (512, 2048)):
         candidates = [read_config(name, file) for name, file in SEGMENTORS.items()]
-        results.append(measure(candidates, read_settings(args, shape=shape), Console(stderr=True)))
-        if not results[-1].complete:
+        result = measure(candidates, read_settings(args, shape=shape), Console(stderr=True))
+        yield result
+        if not result.complete:
             break
-    return results
 
 
 COMMANDS = dict(
@@ -276,8 +276,8 @@ def main() -> None:
             targets = [
                 [target(f'{name}.{kind}') for kind in ('md', 'json', 'png')] for name in names
             ]
-            results = run(args)
-            for result, (text, data, picture) in zip(results, targets, strict=False):
+            for result, (text, data, picture) in zip(run(args), targets, strict=False):
+                results.append(result)
                 report(args.what, result, cells(result), text)
                 data.write_text(to_json(result, command=sys.argv))
                 draw(args.what, result, str(picture))
