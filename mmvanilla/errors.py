@@ -1,4 +1,4 @@
-"""Errors that a user can mend."""
+"""Errors that a user can mend, and what they say."""
 
 
 class UserError(ValueError):
@@ -11,3 +11,12 @@ class CheckpointError(UserError):
 
 class InputError(UserError):
     """An image or a video that cannot be read; others may be."""
+
+
+def sentence(error: Exception) -> str:
+    """Return what an error says in one line, without the traceback that comes from a worker."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if text.startswith('Caught '):
+        # torch puts a worker's traceback before the line that says `module.Class: sentence`.
+        text = text.rstrip().splitlines()[-1].partition(': ')[2]
+    return ' '.join(text.split()) or type(error).__name__

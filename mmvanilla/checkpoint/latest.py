@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from ..errors import CheckpointError, UserError
+from ..errors import CheckpointError, UserError, sentence
 from .loading import load_from_local
 
 
@@ -80,10 +80,4 @@ def naming_last_checkpoint(work_dir: str, *kinds: type[Exception]) -> Iterator[N
         rest = (
             f'; the last good checkpoint is {last!r}, go on from it with --resume' if last else ''
         )
-        raise UserError(f'{_sentence(error)}{rest}') from error
-
-
-def _sentence(error: Exception) -> str:
-    """Return the message of an error, without the traceback that a worker's error carries."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+        raise UserError(f'{sentence(error)}{rest}') from error

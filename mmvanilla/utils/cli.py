@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..errors import sentence
+
 
 @contextmanager
 def one_sentence_errors(*kinds: type[Exception]) -> Iterator[None]:
@@ -12,13 +14,5 @@ def one_sentence_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        if text.startswith('Caught '):
-            # torch puts a worker's traceback before the line that says `module.Class: sentence`.
-            text = text.rstrip().splitlines()[-1].partition(': ')[2]
-        print(
-            f'{os.path.basename(sys.argv[0])}: error: '
-            + (' '.join(text.split()) or type(error).__name__),
-            file=sys.stderr,
-        )
+        print(f'{os.path.basename(sys.argv[0])}: error: {sentence(error)}', file=sys.stderr)
         sys.exit(2)

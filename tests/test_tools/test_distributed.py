@@ -40,6 +40,7 @@ def ranks(start_tool):
             probe.bind(('127.0.0.1', 0))
             port = probe.getsockname()[1]
         common = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+        common['PYTHONPATH'] = 'tests/data'
         return [
             start_tool(
                 tool, *arguments, '--launcher', 'pytorch', RANK=rank, LOCAL_RANK=rank, **common
@@ -105,6 +106,8 @@ def test_gradients_of_one_process_with_the_whole_batch(tmp_path):
 def test_training(data, ranks, tmp_path):
     common = [CONFIG, '--data-root', data, '--work-dir', tmp_path]
     options = ['--cfg-options', 'train_cfg.max_epochs=4', 'default_hooks.deploy.save=True']
+    options += ['train_cfg.val_interval=2', 'custom_imports.imports=[mmvanilla,report_rank]']
+    options += ['default_hooks.report.type=ReportRankHook', 'default_hooks.report.priority=LOWEST']
     first, second = ranks('train.py', *common, *options)
     (code, printed), (other_code, other) = first.finish(), second.finish()
     assert code == other_code == 0, printed[-3000:] + other[-3000:]
@@ -117,7 +120,15 @@ def test_training(data, ranks, tmp_path):
     rows = [json.loads(line) for line in scalars.read_text().splitlines()]
     rows = [row for row in rows if 'loss' in row]
     assert [row['step'] for row in rows] == list(range(1, 13))
-    assert [row['act_learn'] for row in rows] == [min(i / 8, 1) for i in range(12)]
+    act_learn = [min(i / 8, 1) for i in range(12)]
+    assert [row['act_learn'] for row in rows] == act_learn
+    for rank in '01':
+        seen = json.loads((tmp_path / f'rank{rank}.json').read_text())
+        assert seen['act_learn'] == act_learn
+        # Two images a step; after 6 of 12 iterations act_learn is not 1 yet, at the end it is.
+        half = len(seen['validated_deploy']) // 2
+        assert seen['validated_deploy'] == [False] * half + [True] * half
+        assert half == 2
     assert len(list(tmp_path.glob('*/*.log'))) == 1
 
 

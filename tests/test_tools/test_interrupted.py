@@ -89,6 +89,6 @@ def test_vanished_data(data, start_tool, tmp_path):
     assert 'Traceback' not in printed
     (line,) = [line for line in printed.splitlines() if 'train.py: error: ' in line]
     last = (tmp_path / 'last_checkpoint').read_text()
-    assert 'No such file or directory' in line
+    assert 'does not exist' in line
     assert 'data/train2017/' in line
     assert f"the last good checkpoint is '{last}', go on from it with --resume" in line
