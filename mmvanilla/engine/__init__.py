@@ -1,5 +1,6 @@
 """What training needs besides the model: optimizer constructors and hooks."""
 
+from .accelerate import AccelerateHook
 from .deep_training import DeepTrainingHook
 from .deploy import SwitchToDeployHook
 from .labels import CheckLabelsHook
@@ -9,6 +10,7 @@ from .resume import CheckResumeHook
 from .weights import CheckWeightsHook
 
 __all__ = [
+    'AccelerateHook',
     'CheckLabelsHook',
     'CheckResumeHook',
     'CheckWeightsHook',
