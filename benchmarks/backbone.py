@@ -79,6 +79,12 @@ def layer_by_layer(net: VanillaNet, x: Tensor) -> tuple[Tensor, ...]:
     return tuple(outs[i + 1] for i in net.out_stages)
 
 
+def multiply_adds(args: argparse.Namespace) -> int:
+    """Count what the net does for one batch."""
+    net, x = make_net(args), make_image(args)
+    return count(net, lambda: net(x)).multiply_adds
+
+
 def make_call(route: str, args: argparse.Namespace) -> Call:
     """Return what a route calls for one batch."""
     net, x = make_net(args).to(args.device), make_image(args).to(args.device)
@@ -232,11 +238,9 @@ def main() -> None:
     console = Console(stderr=True)
     with one_sentence_errors(UserError):
         torch.set_num_threads(args.threads)
-        net, x = make_net(args), make_image(args)
-        giga = count(net, lambda: net(x)).macs / 1e9
+        giga = multiply_adds(args) / 1e9
         routes = CPU_ROUTES if args.device == 'cpu' else CUDA_ROUTES
         rates = {name: gemm_rate(DTYPES[name], args) for name in sorted(set(routes.values()))}
-        del net, x
         rows = (measure_cpu if args.device == 'cpu' else measure_cuda)(args, console)
     first = next(iter(rows))
     table = Table('route', 'ms', 'range', f'gain over {first}', 'floor, ms', 'error')
@@ -258,8 +262,8 @@ def main() -> None:
     if args.out:
         machine = describe(args.device)
         result = dict(vars(args), machine=machine, giga=giga, gemm=rates, routes=rows)
-        with writing(args.out):
-            Path(args.out).write_text(json.dumps(result, indent=1))
+        with writing(args.out) as file:
+            Path(file).write_text(json.dumps(result, indent=1))
 
 
 if __name__ == '__main__':

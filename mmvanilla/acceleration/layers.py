@@ -5,6 +5,8 @@ commutes with a max-pool, so on the CPU it goes into the convolution before the 
 primitive; on CUDA pool and ReLU go into the fused activation.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,13 @@ class OneDNNConv(nn.Module):
         return torch.ops.mkldnn._convolution_pointwise(
             x, self.weight, self.bias, *self.where, self.attr, [], ''
         )
+
+    def __deepcopy__(self, memo: dict) -> 'OneDNNConv':
+        """Share the packed weight, which is never written and cannot be copied."""
+        copied = memo[id(self)] = self.__class__.__new__(self.__class__)
+        memo[id(self.weight)] = self.weight
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
 
 
 class PointwiseConv(nn.Module):

@@ -59,11 +59,17 @@ def test_float32_outputs_are_those_of_the_fused_net(kind, act_num):
 @needs_bf16
 @torch.no_grad()
 @pytest.mark.parametrize('kind', ARCHS)
-def test_bfloat16_outputs_are_near_those_of_the_fused_net(kind):
+def test_bfloat16_loses_no_more_than_the_type_itself(kind):
     net = make_net(kind)
     x = torch.randn(2, 3, 64, 96)
-    fused = fuse(copy.deepcopy(net))(x)
-    assert 0 < error(accelerate(net, dtype='bf16')(x), fused) < 1e-2
+    fused = fuse(copy.deepcopy(net))
+    reference = fused(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = tuple(out.float() for out in fused(x))
+    accelerated = accelerate(net, dtype='bf16')(x)
+    assert 0 < error(accelerated, reference) < 1.1 * error(rounded, reference)
+    # The first level is four roundings from the image; every later layer adds four.
+    assert error(accelerated[:1], reference[:1]) < 1e-2
 
 
 @torch.no_grad()
