@@ -52,7 +52,6 @@ CUDA_ROUTES = {
     'accelerated fp16': 'fp16',
     'accelerated fp16, CUDA graph': 'fp16',
 }
-REFERENCE = 'eager channels-first fp32'
 ROWS = 4000  # of the matrix product whose rate is the floor's: the pixels at stride 16
 Call = Callable[[], tuple[Tensor, ...]]
 
@@ -169,7 +168,9 @@ def measure_cpu(args: argparse.Namespace, console: Console) -> dict[str, dict]:
     """Measure the routes in turn, each in its own process."""
     context = multiprocessing.get_context('spawn')
     pipes, processes, rows, references = {}, [], {}, None
-    for route in track(CPU_ROUTES, description='building', console=console, transient=True):
+    for route in track(
+        args.routes or CPU_ROUTES, description='building', console=console, transient=True
+    ):
         pipe, theirs = context.Pipe()
         process = context.Process(target=work, args=(route, args, theirs), daemon=True)
         process.start()
@@ -204,7 +205,7 @@ def measure_cuda(args: argparse.Namespace, console: Console) -> dict[str, dict]:
     torch.backends.cudnn.benchmark = True
     references = [out.cpu() for out in make_net(args).to(args.device)(make_image(args).cuda())]
     calls, rows = {}, {}
-    for route in CUDA_ROUTES:
+    for route in args.routes or CUDA_ROUTES:
         calls[route] = make_call(route, args)
         outputs = [out.float().cpu() for out in calls[route]()]
         rows[route] = dict(error=relative_error(outputs, references), times=[])
@@ -226,6 +227,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, nargs=2, default=[800, 1280], metavar=('H', 'W'))
     parser.add_argument('--batch-size', type=int, default=1, metavar='N')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument(
+        '--routes',
+        nargs='+',
+        choices=[*CPU_ROUTES, *CUDA_ROUTES],
+        metavar='ROUTE',
+        help='only these; the first is what the others are compared with',
+    )
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), metavar='N')
     parser.add_argument('--repeat', type=int, default=5, metavar='N', help='rounds that count')
     parser.add_argument('--out', metavar='FILE.json', help='write all figures to FILE.json')
