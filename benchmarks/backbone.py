@@ -57,12 +57,20 @@ Call = Callable[[], tuple[Tensor, ...]]
 
 
 def make_net(args: argparse.Namespace) -> VanillaNet:
-    """Return the fused net, the same in every process."""
+    """Return a fused net with natural statistics."""
     torch.manual_seed(0)
     net = VanillaNet(args.arch, act_num=args.act_num).eval().requires_grad_(False)
     calibrate(net)
     net.switch_to_deploy()
     return net
+
+
+def load_net(args: argparse.Namespace) -> VanillaNet:
+    """Return the fused net that was written to ``args.weights``."""
+    with torch.device('meta'):
+        net = VanillaNet(args.arch, act_num=args.act_num, deploy=True)
+    net.load_state_dict(torch.load(args.weights, weights_only=True), assign=True)
+    return net.eval().requires_grad_(False)
 
 
 def make_image(args: argparse.Namespace) -> Tensor:
@@ -80,13 +88,13 @@ def layer_by_layer(net: VanillaNet, x: Tensor) -> tuple[Tensor, ...]:
 
 def multiply_adds(args: argparse.Namespace) -> int:
     """Count what the net does for one batch."""
-    net, x = make_net(args), make_image(args)
+    net, x = load_net(args), make_image(args)
     return count(net, lambda: net(x)).multiply_adds
 
 
 def make_call(route: str, args: argparse.Namespace) -> Call:
     """Return what a route calls for one batch."""
-    net, x = make_net(args).to(args.device), make_image(args).to(args.device)
+    net, x = load_net(args).to(args.device), make_image(args).to(args.device)
     dtype = route.split()[-1] if args.device == 'cpu' else 'fp16'
     if route.startswith('accelerated'):
         accelerate(net, dtype=dtype, cuda_graph=route.endswith('CUDA graph'))
@@ -203,7 +211,7 @@ def measure_cpu(args: argparse.Namespace, console: Console) -> dict[str, dict]:
 def measure_cuda(args: argparse.Namespace, console: Console) -> dict[str, dict]:
     """Measure the routes in turn."""
     torch.backends.cudnn.benchmark = True
-    references = [out.cpu() for out in make_net(args).to(args.device)(make_image(args).cuda())]
+    references = [out.cpu() for out in load_net(args).cuda()(make_image(args).cuda())]
     calls, rows = {}, {}
     for route in args.routes or CUDA_ROUTES:
         calls[route] = make_call(route, args)
@@ -244,7 +252,9 @@ def main() -> None:
     """Measure."""
     args = parse_args()
     console = Console(stderr=True)
-    with one_sentence_errors(UserError):
+    with one_sentence_errors(UserError), tempfile.TemporaryDirectory() as folder:
+        args.weights = str(Path(folder, 'net.pth'))
+        torch.save(make_net(args).state_dict(), args.weights)
         torch.set_num_threads(args.threads)
         giga = multiply_adds(args) / 1e9
         routes = CPU_ROUTES if args.device == 'cpu' else CUDA_ROUTES
@@ -269,6 +279,7 @@ def main() -> None:
     print(', '.join(f'{name} {rate:.0f} G/s' for name, rate in rates.items()))
     if args.out:
         machine = describe(args.device)
+        del args.weights
         result = dict(vars(args), machine=machine, giga=giga, gemm=rates, routes=rows)
         with writing(args.out) as file:
             Path(file).write_text(json.dumps(result, indent=1))
