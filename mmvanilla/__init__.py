@@ -15,7 +15,18 @@ from . import ops
 ops.install()  # before anything imports mmcv.ops
 
 from . import checkpoint, datasets, engine  # noqa: E402
+from .acceleration import accelerate  # noqa: E402
 from .models import ARCHS, VanillaNet, fuse  # noqa: E402
 from .version import __version__  # noqa: E402
 
-__all__ = ['ARCHS', 'VanillaNet', '__version__', 'checkpoint', 'datasets', 'engine', 'fuse', 'ops']
+__all__ = [
+    'ARCHS',
+    'VanillaNet',
+    '__version__',
+    'accelerate',
+    'checkpoint',
+    'datasets',
+    'engine',
+    'fuse',
+    'ops',
+]

@@ -2,7 +2,8 @@
 
 The models take turns within one run, so that a machine that drifts does not decide. Each form that
 is asked for is a row: `--no-fuse --fuse` compares the training form with the fused net, `--fuse
---deploy` the fused net with one that was built in deploy form.
+--deploy` the fused net with one that was built in deploy form, `--fuse --accelerate` with what
+accelerate() makes of it.
 """
 
 import argparse
@@ -62,6 +63,7 @@ def parse_args() -> argparse.Namespace:
         ('--fuse', 'fused', 'the fused net, batch norms folded (default)'),
         ('--no-fuse', 'train', 'the training form'),
         ('--deploy', 'deploy', 'a net built in deploy form'),
+        ('--accelerate', 'accelerated', 'the fused net, accelerated, at the same --dtype'),
     ):
         parser.add_argument(
             option, dest='forms', action='append_const', const=form, help=f'measure {text}'

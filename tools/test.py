@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
 from mmvanilla.datasets import use_checked_loading
-from mmvanilla.engine import CheckWeightsHook
+from mmvanilla.engine import AccelerateHook, CheckWeightsHook
 from mmvanilla.errors import UserError
 from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.config import (
@@ -44,8 +44,15 @@ def parse_args() -> argparse.Namespace:
         default=True,
         help='test the deploy form, which is faster and gives the same (default: yes)',
     )
+    parser.add_argument(
+        '--accelerate',
+        action='store_true',
+        help='test the fused net on fast layers, in 16 bit where that is faster',
+    )
     parser.add_argument('--tta', action='store_true', help='augment at test time')
     args = parser.parse_args()
+    if args.accelerate and not args.fuse:
+        parser.error('--accelerate fuses the net; leave out --no-fuse')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out is {args.out!r}, expected a name that ends in .pkl')
     return args
@@ -126,6 +133,8 @@ def main() -> None:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         check_model(runner)
         runner.register_hook(CheckWeightsHook(whole=True))
+        if args.accelerate:
+            runner.register_hook(AccelerateHook())
         runner.test_loop  # noqa: B018 - builds the data sets
         if args.out:
             dump_results(cfg, runner, args.out)

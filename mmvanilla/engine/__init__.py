@@ -1,5 +1,6 @@
 """What training needs besides the model: optimizer constructors, hooks and a loop."""
 
+from .accelerate import AccelerateHook
 from .buffers import BroadcastBuffersHook
 from .checkpoints import AtomicCheckpointHook
 from .deep_training import DeepTrainingHook
@@ -14,6 +15,7 @@ from .signals import StopOnSignalHook
 from .weights import CheckWeightsHook
 
 __all__ = [
+    'AccelerateHook',
     'AtomicCheckpointHook',
     'BroadcastBuffersHook',
     'CheckLabelsHook',

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
+from ..acceleration import accelerate
 from ..checkpoint.digest import split_digest
 from ..errors import UserError
 from ..export import FORMATS, open_model, pasted
@@ -24,7 +25,12 @@ Predictor = Callable[[np.ndarray], BaseDataElement]
 
 
 def make_predictor(
-    cfg: Config, file: str, device: str = 'cpu', fuse_model: bool = True, trust: bool = False
+    cfg: Config,
+    file: str,
+    device: str = 'cpu',
+    fuse_model: bool = True,
+    trust: bool = False,
+    fast: bool = False,
 ) -> Predictor:
     """Open a model for single images.
 
@@ -35,6 +41,7 @@ def make_predictor(
         fuse_model: Fuse the model of a checkpoint; what cannot be fused runs as it is, with a
             warning.
         trust: Open a .pt2 file, which is a program and is run like one.
+        fast: Accelerate the model of a checkpoint, see :func:`mmvanilla.accelerate`.
 
     Returns:
         A function of an image (H, W, 3), BGR, that returns a ``DetDataSample`` with
@@ -44,14 +51,18 @@ def make_predictor(
     Raises:
         CheckpointError: If the checkpoint cannot be read or is not one of this config.
         FileNotFoundError: If there is no such file.
-        UserError: If the exported file cannot be opened.
+        UserError: If the exported file cannot be opened or the model not be accelerated.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     pipeline = test_pipeline(cfg)
     if os.path.splitext(split_digest(file)[0])[1] in FORMATS:
+        if fast:
+            raise UserError(
+                f'{file!r} is exported and as fast as its runtime; accelerate a checkpoint'
+            )
         predict = exported(cfg, file, trust)
     else:
-        predict = trained(cfg, file, device, fuse_model)
+        predict = trained(cfg, file, device, fuse_model, fast)
     return lambda image: predict(pipeline(dict(img=image, img_id=0)))
 
 
@@ -67,15 +78,17 @@ def test_pipeline(cfg: Config) -> Compose:
     return Compose(steps)
 
 
-def trained(cfg: Config, file: str, device: str, fuse_model: bool) -> Callable:
+def trained(cfg: Config, file: str, device: str, fuse_model: bool, fast: bool = False) -> Callable:
     """Return the function of a checkpoint."""
     model, _ = build_model(cfg, file)
-    if fuse_model:
+    if fuse_model and not fast:
         try:
             model = fuse(model, neck_and_heads=True)
         except UserError as error:
             print_log(f'the model runs as it is, not fused: {error}', 'current', logging.WARNING)
     model = model.to(device)
+    if fast:
+        accelerate(model)
 
     @torch.no_grad()
     def predict(packed: dict) -> BaseDataElement:

@@ -13,16 +13,22 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..acceleration import accelerate
+from ..acceleration.precision import store_weights
 from ..errors import UserError
 from ..inference import find_inputs, read_image
 from ..inference.predictor import test_pipeline
 from ..models import fuse
-from ..models.layers import SeriesActivation
 from .outputs import fix_outputs
 from .settings import Settings
 
 # The form of a model, and what it is called.
-FORMS = dict(train='training form', fused='fused', deploy='built in deploy form')
+FORMS = dict(
+    train='training form',
+    fused='fused',
+    deploy='built in deploy form',
+    accelerated='fused and accelerated',
+)
 ORIGINAL = 480  # the shorter side of the image that a model's input was scaled from, as COCO's are
 
 
@@ -55,6 +61,7 @@ class Subject:
 
     def __init__(self, candidate: Candidate, settings: Settings) -> None:
         self.settings = settings
+        self.form = candidate.form
         scope = candidate.cfg.get('default_scope', 'mmdet')
         self.sample_type = sample_type(scope)  # first, since it tells a missing package best
         init_default_scope(scope)
@@ -68,6 +75,9 @@ class Subject:
         """Bring the model to the settings' device, layout and type, and compile it."""
         settings = self.settings
         self.model.to(settings.device)
+        if self.form == 'accelerated':
+            accelerate(self.model, settings.torch_dtype)
+            return
         if settings.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if settings.torch_dtype != torch.float32:
@@ -189,8 +199,9 @@ def build(cfg: Config, form: str) -> nn.Module:
             'segmentor or classifier'
         )
     deployed = model_cfg.backbone.get('deploy', False)
-    if form == 'deploy' and not is_vanillanet(model_cfg.backbone):
-        raise UserError(f'{model_cfg.backbone.type} has no deploy form; measure it --fuse')
+    if form in ('deploy', 'accelerated') and not is_vanillanet(model_cfg.backbone):
+        lacks = 'deploy form' if form == 'deploy' else 'accelerated form'
+        raise UserError(f'{model_cfg.backbone.type} has no {lacks}; measure it --fuse')
     if form == 'train' and deployed:
         raise UserError(
             'the config sets deploy=True, so it has no training form; measure it --fuse'
@@ -243,21 +254,12 @@ def calibrate(backbone: nn.Module, side: int = 64) -> None:
         norm.eval()
 
 
-def store_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Store what autocast would otherwise convert at every call in that type."""
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, SeriesActivation)
-    for module in model.modules():
-        if isinstance(module, kinds):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
-
-
 def describe_form(cfg: Config, form: str) -> str:
     """Return the form of a config's model in words; one without VanillaNet has no such forms."""
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     if not is_vanillanet(backbone):
         return 'as built' if form == 'train' else 'batch norms folded'
-    return FORMS['deploy' if backbone.get('deploy') else form]
+    return FORMS['deploy' if backbone.get('deploy') and form != 'accelerated' else form]
 
 
 def is_vanillanet(backbone: dict) -> bool:

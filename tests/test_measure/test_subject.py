@@ -35,7 +35,7 @@ def relative(found, expected):
 def test_forms_compute_the_same(small_config, options):
     cfg = small_config('mask_rcnn')
     expected = call(subject(cfg, 'train', part='neck'))
-    for form in ('train', 'fused', 'deploy'):
+    for form in ('train', 'fused', 'deploy', 'accelerated'):
         made = subject(cfg, form, part='neck', **options)
         assert made.model.backbone.deploy == (form != 'train')
         for found, right in zip(call(made), expected, strict=True):

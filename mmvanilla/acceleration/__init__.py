@@ -1,0 +1,5 @@
+"""Acceleration of a whole model for inference: fast layers, precision, memory, CUDA graphs."""
+
+from .accelerate import accelerate
+
+__all__ = ['accelerate']

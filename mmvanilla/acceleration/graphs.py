@@ -1,0 +1,54 @@
+"""CUDA graphs: the kernels of a net launched at once, a graph for every shape of input."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+LIMIT = 8  # graphs; each holds its input and outputs
+WARMUP = 3
+
+
+class GraphCache:
+    """Calls a net through CUDA graphs; of more than ``limit`` the one unused longest goes.
+
+    Graphs share one pool of memory, so calls must follow each other on one stream.
+
+    Args:
+        call: Maps a tensor on a GPU to a tuple of tensors, without synchronisation.
+        limit: Most graphs that are kept.
+    """
+
+    def __init__(self, call: Callable[[Tensor], tuple[Tensor, ...]], limit: int = LIMIT) -> None:
+        self.call, self.limit = call, limit
+        self.graphs: OrderedDict[tuple, tuple] = OrderedDict()
+        self.pool: tuple | None = None
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what the call would, in float32."""
+        key = (tuple(x.shape), x.dtype, x.device)
+        if key not in self.graphs:
+            while len(self.graphs) >= self.limit:
+                self.graphs.popitem(last=False)
+            self.graphs[key] = self._capture(x)
+        self.graphs.move_to_end(key)
+        graph, inputs, outputs = self.graphs[key]
+        inputs.copy_(x)
+        graph.replay()
+        # The next replay overwrites them.
+        return tuple(output.to(torch.float32, copy=True) for output in outputs)
+
+    def _capture(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]:
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        inputs = x.clone(memory_format=torch.channels_last)
+        stream = torch.cuda.Stream(x.device)
+        stream.wait_stream(torch.cuda.current_stream(x.device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARMUP):  # kernels are compiled and tuned, libraries set up
+                self.call(inputs)
+        torch.cuda.current_stream(x.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            outputs = self.call(inputs)
+        return graph, inputs, outputs

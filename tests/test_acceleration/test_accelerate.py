@@ -1,0 +1,257 @@
+"""Acceleration: the same outputs as the fused net's, the same interface, and what is refused."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mmvanilla import VanillaNet, accelerate, fuse
+from mmvanilla.acceleration import layers
+from mmvanilla.acceleration.graphs import GraphCache
+from mmvanilla.errors import UserError
+from mmvanilla.measure.subject import calibrate
+
+ARCHS = {
+    'pool': dict(dims=[16, 16, 32, 64, 64], strides=[1, 2, 2, 2]),
+    'no pool': dict(dims=[16, 16, 32], strides=[1, 1]),
+    'ada': dict(dims=[16, 16, 32, 64], strides=[1, 2, 2], ada_pool=True),
+    'stride 3': dict(dims=[16, 32], strides=[3]),
+}
+needs_bf16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason='no instructions for bfloat16'
+)
+
+
+def make_net(kind='pool', **options):
+    torch.manual_seed(0)
+    arch = ARCHS[kind]
+    levels = sum(stride > 1 for stride in arch['strides']) + 1
+    net = VanillaNet(arch, out_indices=tuple(range(levels)), **{'act_num': 4, **options}).eval()
+    calibrate(net)
+    return net
+
+
+def error(outputs, references):
+    """Return the largest relative L2 error; shapes and types must agree."""
+    worst = 0.0
+    assert type(outputs) is type(references)
+    assert len(outputs) == len(references)
+    for mine, its in zip(outputs, references, strict=True):
+        assert mine.shape == its.shape
+        assert mine.dtype == its.dtype == torch.float32
+        assert its.norm() > 0
+        worst = max(worst, ((mine.double() - its.double()).norm() / its.double().norm()).item())
+    return worst
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ARCHS)
+@pytest.mark.parametrize('act_num', [0, 1, 4, 5])
+def test_float32_outputs_are_those_of_the_fused_net(kind, act_num):
+    net = make_net(kind, act_num=act_num)
+    x = torch.randn(2, 3, 75, 90)
+    fused = fuse(copy.deepcopy(net))(x)
+    assert accelerate(net, dtype='fp32') is net
+    assert error(net(x), fused) < 1e-5
+
+
+@needs_bf16
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ARCHS)
+def test_bfloat16_loses_no_more_than_the_type_itself(kind):
+    net = make_net(kind)
+    x = torch.randn(2, 3, 64, 96)
+    fused = fuse(copy.deepcopy(net))
+    reference = fused(x)
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = tuple(out.float() for out in fused(x))
+    accelerated = accelerate(net, dtype='bf16')(x)
+    assert 0 < error(accelerated, reference) < 1.1 * error(rounded, reference)
+    # The first level is four roundings from the image; every later layer adds four.
+    assert error(accelerated[:1], reference[:1]) < 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ARCHS)
+@pytest.mark.parametrize('act_num', [0, 1, 4, 5])
+def test_the_layers_for_cuda_compute_the_same(kind, act_num):
+    # On the CPU the fused operator falls back on PyTorch's.
+    net = fuse(make_net(kind, act_num=act_num))
+    x = torch.randn(2, 3, 75, 90)
+    fused = net(x)
+    outs = []
+    x = layers.cuda_layer(net.stem[0], nn.Identity(), net.stem[1], torch.float32)(x)
+    outs += [x] if -1 in net.out_stages else []
+    for i, stage in enumerate(net.stages):
+        x = layers.cuda_layer(stage.conv, stage.pool, stage.act, torch.float32)(x)
+        outs += [x] if i in net.out_stages else []
+    assert error(tuple(outs), fused) < 1e-5
+
+
+def test_a_pool_goes_into_the_activation_on_cuda():
+    stage = fuse(make_net('pool')).stages[1]
+    layer = layers.cuda_layer(stage.conv, stage.pool, stage.act, torch.float32)
+    assert [type(part) for part in layer] == [layers.PointwiseConv, layers.FusedActivation]
+    assert layer[1].pool == 2
+
+
+@torch.no_grad()
+def test_ten_sizes_add_nothing_that_is_kept():
+    net = make_net()
+    fused = fuse(copy.deepcopy(net))
+    accelerate(net, dtype='fp32')
+    sizes = [(64 + 32 * i, 96 + 16 * i) for i in range(10)]
+
+    def tensors():
+        found = {}
+        for module in net.modules():
+            for owner in (module, module.__dict__.get('forward')):
+                for name, value in vars(owner).items() if owner is not None else ():
+                    for i, each in enumerate(value if isinstance(value, tuple) else [value]):
+                        if torch.is_tensor(each):
+                            found[id(owner), name, i] = tuple(each.shape)
+        return found
+
+    before = tensors()
+    assert len(before) == 6 * (1 + len(net.stages))  # two convolutions a layer, weight twice, bias
+    compiled = dict(torch._dynamo.utils.counters['stats'])
+    for height, width in sizes:
+        x = torch.randn(1, 3, height, width)
+        assert error(net(x), fused(x)) < 1e-5
+    assert tensors() == before
+    assert dict(torch._dynamo.utils.counters['stats']) == compiled
+
+
+def test_the_graph_cache_is_bounded_and_forgets_the_oldest(monkeypatch):
+    captured = []
+
+    class Graph:
+        def __init__(self, x):
+            self.inputs = x.clone()
+            self.outputs = (torch.zeros_like(x),)
+
+        def replay(self):
+            self.outputs[0].copy_(self.inputs * 2)
+
+    def capture(self, x):
+        captured.append(tuple(x.shape))
+        graph = Graph(x)
+        return graph, graph.inputs, graph.outputs
+
+    monkeypatch.setattr(GraphCache, '_capture', capture)
+    cache = GraphCache(lambda x: (x * 2,), limit=3)
+    first = cache(torch.ones(1, 1, 1, 1))[0]
+    for side in (1, 2, 3, 1, 4, 1, 2):  # 2 is the one unused longest when 4 comes
+        x = torch.full((1, 1, side, side), float(side))
+        assert torch.equal(cache(x)[0], x * 2)
+        assert len(cache.graphs) <= 3
+    assert [shape[-1] for shape in captured] == [1, 2, 3, 4, 2]
+    assert first.item() == 2  # later replays leave results alone
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@torch.no_grad()
+@pytest.mark.parametrize('options', [{}, dict(cuda_graph=True), dict(compile=True)])
+@pytest.mark.parametrize('kind', ARCHS)
+def test_cuda_in_16_bit(kind, options):
+    net = make_net(kind)
+    reference = fuse(copy.deepcopy(net))
+    accelerate(net.cuda(), **options)
+    for i in range(10):
+        x = torch.randn(1, 3, 64 + 32 * i, 96)
+        outs = tuple(out.cpu() for out in net(x.cuda()))
+        assert error(outs, reference(x)) < 1e-2
+
+
+@torch.no_grad()
+def test_a_second_call_changes_nothing():
+    net = accelerate(make_net(), dtype='fp32')
+    x = torch.randn(1, 3, 64, 64)
+    before, parts = net(x), [id(module) for module in net.modules()]
+    assert accelerate(net, dtype=torch.float32) is net
+    assert [id(module) for module in net.modules()] == parts
+    for mine, its in zip(net(x), before, strict=True):
+        assert torch.equal(mine, its)
+
+
+@needs_bf16
+def test_a_second_call_with_other_options_is_refused():
+    net = accelerate(make_net(), dtype='fp32')
+    with pytest.raises(UserError, match='accelerated in torch.float32'):
+        accelerate(net, dtype='bf16')
+
+
+def test_hooks_of_stages_stay():
+    net, seen = make_net(), []
+    net.stages[1].register_forward_hook(lambda module, args, out: seen.append(out.shape))
+    accelerate(net, dtype='fp32')(torch.randn(1, 3, 64, 64))
+    assert seen == [(1, 32, 8, 8)]
+
+
+def test_what_cannot_be_fused_is_refused_and_unchanged():
+    net = make_net()
+    net.act_learn = 0.5
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(UserError, match='act_learn'):
+        accelerate(net)
+    assert not net.deploy
+    assert net.state_dict().keys() == before.keys()
+
+
+@pytest.mark.parametrize(
+    ('options', 'match'),
+    [
+        (dict(dtype='fp8'), "dtype is 'fp8'"),
+        (dict(dtype=torch.float64), 'dtype is torch.float64'),
+        (dict(compile='yes'), "compile is 'yes'"),
+        (dict(cuda_graph='no'), "cuda_graph is 'no'"),
+        (dict(cuda_graph=True), 'cuda_graph=True needs CUDA'),
+        (dict(compile=True), 'compile=True needs CUDA'),
+    ],
+)
+def test_wrong_options_are_refused_in_one_sentence(options, match):
+    net = make_net()
+    with pytest.raises(UserError, match=match) as caught:
+        accelerate(net, **options)
+    assert '\n' not in str(caught.value)
+    assert not net.deploy
+
+
+def test_a_model_without_vanillanet_is_refused():
+    with pytest.raises(UserError, match='Linear has no VanillaNet'):
+        accelerate(nn.Linear(2, 2))
+
+
+def test_an_accelerated_net_is_not_trained():
+    net = accelerate(make_net(), dtype='fp32').train()
+    with pytest.raises(UserError, match='not for training'):
+        net(torch.randn(1, 3, 64, 64))
+
+
+def test_wrong_images_are_refused_as_before():
+    net = accelerate(make_net(), dtype='fp32')
+    with pytest.raises(UserError, match='smaller than its stride'):
+        net(torch.randn(1, 3, 16, 64))
+    with pytest.raises(UserError, match='expected'):
+        net(torch.randn(3, 64, 64))
+    with pytest.raises(UserError, match='accelerated on cpu'):
+        net(torch.randn(1, 3, 64, 64, device='meta'))
+
+
+def test_a_copy_computes_the_same():
+    net = accelerate(make_net(), dtype='fp32')
+    x = torch.randn(1, 3, 64, 64)
+    for mine, its in zip(copy.deepcopy(net)(x), net(x), strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_the_report_names_every_step(monkeypatch, capsys):
+    from mmvanilla.acceleration import report
+
+    monkeypatch.setattr(report, 'SHAPE', (64, 96))
+    accelerate(make_net(), dtype='fp32', report=True)
+    printed = capsys.readouterr().out
+    assert 'fused' in printed
+    assert 'fast layers, float32' in printed
+    assert 'error' in printed
