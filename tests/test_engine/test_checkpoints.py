@@ -230,4 +230,8 @@ def test_nothing_to_resume(tmp_path):
         pytest.raises(UserError, match='^disk gone$'),
         naming_last_checkpoint(str(tmp_path), OSError),
     ):
-        raise OSError('Caught OSError in a worker.\nTraceback ...\n  disk gone')
+        # As torch puts the error of a data loader's worker.
+        raise OSError(
+            'Caught OSError in DataLoader worker process 0.\n'
+            'Original Traceback (most recent call last):\n  File ...\nOSError: disk gone\n'
+        )
