@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,11 @@ from mmvanilla.datasets import make_shapes
 from mmvanilla.utils.distributed import check_strategy, init_processes
 
 CONFIG = 'tests/data/tiny_shapes.py'
+REPORTING = """
+_base_ = '{base}'
+custom_imports = dict(imports=['mmvanilla', 'report_rank'])
+default_hooks = dict(report=dict(type='ReportRankHook', priority='LOWEST'))
+"""
 
 
 @pytest.fixture(scope='module')
@@ -104,10 +110,11 @@ def test_gradients_of_one_process_with_the_whole_batch(tmp_path):
 
 @pytest.mark.slow
 def test_training(data, ranks, tmp_path):
-    common = [CONFIG, '--data-root', data, '--work-dir', tmp_path]
+    config = tmp_path / 'reporting.py'
+    config.write_text(REPORTING.format(base=Path(CONFIG).absolute()))
+    common = [config, '--data-root', data, '--work-dir', tmp_path]
     options = ['--cfg-options', 'train_cfg.max_epochs=4', 'default_hooks.deploy.save=True']
-    options += ['train_cfg.val_interval=2', 'custom_imports.imports=[mmvanilla,report_rank]']
-    options += ['default_hooks.report.type=ReportRankHook', 'default_hooks.report.priority=LOWEST']
+    options += ['train_cfg.val_interval=2']
     first, second = ranks('train.py', *common, *options)
     (code, printed), (other_code, other) = first.finish(), second.finish()
     assert code == other_code == 0, printed[-3000:] + other[-3000:]
