@@ -192,11 +192,11 @@ def _judge(result: Measurement, subjects: dict[int, Subject]) -> None:
             f'the models found {", ".join(map(str, sorted(found)))} boxes: their heads are of a '
             'kind whose outputs are not fixed, and their times depend on random weights'
         )
-    elif any(subject.fixed for subject in subjects.values()):
+    elif found and any(subject.fixed for subject in subjects.values()):
         result.notes.append(
             'what the heads return is replaced by fixed scores, the same for every backbone, since '
             'the number of boxes found by random weights decides the time; each model computes '
-            f'all, and ends with {max(found, default=0)} boxes'
+            f'all, and ends with {max(found)} boxes'
         )
     new = new_shapes(subjects.values(), settings)
     if new and (settings.compile or torch.backends.cudnn.benchmark):

@@ -106,6 +106,13 @@ def test_ctrl_c_while_building(candidate, monkeypatch):
     assert 'interrupted' in speed_cells(result)[1][0]
 
 
+def test_ctrl_c_before_the_first_round_counts_no_boxes(candidate, monkeypatch):
+    monkeypatch.setattr(run, 'interleaved', lambda *args: ({}, False))
+    result = measure([candidate()], Settings(**dict(SETTINGS, part='model')))
+    assert result.rows[0].counts
+    assert not any('boxes' in note for note in result.notes)
+
+
 def test_differing_detections_are_doubtful(candidate, monkeypatch):
     monkeypatch.setattr(run.Subject, 'fixed', False, raising=False)
     settings = Settings(**dict(SETTINGS, part='model', repeat=1))
