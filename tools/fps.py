@@ -29,6 +29,7 @@ from mmvanilla.measure.report import (
     speed_cells,
     to_json,
 )
+from mmvanilla.measure.run import explain
 from mmvanilla.measure.settings import add_arguments, read_settings
 from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.config import add_cfg_options, load_config
@@ -91,8 +92,7 @@ def read_candidates(args: argparse.Namespace) -> list[Candidate | Row]:
             except ValueError as error:
                 if not isinstance(error.__cause__, ImportError):
                     raise
-                reason = ' '.join(str(error.__cause__).split())
-                candidates.append(Row(name, FORMS[form], reason=reason))
+                candidates.append(Row(name, FORMS[form], reason=explain(error.__cause__)))
                 continue
             check_backbone(cfg, file)
             torch.backends.cudnn.benchmark = cfg.get('env_cfg', {}).get('cudnn_benchmark', False)

@@ -76,6 +76,10 @@ def load_config(args: Namespace) -> Config:
         raise FileNotFoundError(f'there is no config file {args.config!r}; check the path')
     try:
         cfg = Config.fromfile(args.config)
+    except ImportError as error:
+        while error.__context__:  # mmengine wraps it twice and lists all of sys.path
+            error = error.__context__
+        raise ValueError(f'{args.config!r} cannot be read as a config file: {error}') from error
     except Exception as error:
         raise ValueError(f'{args.config!r} cannot be read as a config file: {error}') from error
     if args.cfg_options:

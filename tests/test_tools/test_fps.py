@@ -48,7 +48,7 @@ def test_a_missing_package_is_a_row(config, run_tool, tmp_path):
     code, printed, _ = run_tool('fps.py', lost, config(), '--part', 'backbone', *FAST)
     assert code == 0
     (line,) = [line for line in printed.splitlines() if line.strip().startswith('lost')]
-    assert 'no_such_package' in line
+    assert 'needs the package no_such_package  ' in line
     code, _, _ = run_tool('fps.py', lost, '--part', 'backbone', *FAST)
     assert code == 1  # nothing was measured
 
