@@ -7,7 +7,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..errors import UserError
-from ..models import VanillaNet
+from ..models.deep_training import DeepTraining
 
 
 @HOOKS.register_module()
@@ -16,7 +16,8 @@ class DeepTrainingHook(Hook):
 
     At 0 a ReLU stands between the two convolutions of every layer; at 1 nothing does, and they can
     be fused. The value follows from the epoch or iteration alone, so a resumed run goes on exactly.
-    It is set on the net and on its averaged copy, and logged with the other scalars.
+    It is set on backbone, head and whatever else is trained deep, and on their averaged copies, and
+    logged with the other scalars.
 
     Args:
         end: The first epoch or iteration at which it is 1; epoch 100 of 300 in the paper.
@@ -25,7 +26,7 @@ class DeepTrainingHook(Hook):
 
     Raises:
         UserError: Before training, if the window is empty or does not end within the training, or
-            if the model has no VanillaNet in training form.
+            if nothing of the model is in training form.
     """
 
     priority = 'HIGH'
@@ -56,7 +57,7 @@ class DeepTrainingHook(Hook):
             )
         if not any(not net.deploy for net in self._nets(runner)):
             raise UserError(
-                'DeepTrainingHook finds no VanillaNet in training form; remove it from '
+                'DeepTrainingHook finds no net in training form; remove it from '
                 'custom_hooks or set deploy=False on the backbone'
             )
 
@@ -69,7 +70,7 @@ class DeepTrainingHook(Hook):
         runner.message_hub.update_scalar('train/act_learn', act_learn)
 
     @staticmethod
-    def _nets(runner: Runner) -> Iterator[VanillaNet]:
+    def _nets(runner: Runner) -> Iterator[DeepTraining]:
         averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
         for model in [runner.model, *averaged]:
-            yield from (module for module in model.modules() if isinstance(module, VanillaNet))
+            yield from (module for module in model.modules() if isinstance(module, DeepTraining))

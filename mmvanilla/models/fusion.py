@@ -10,10 +10,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
+from .deep_training import DeepTraining
 
 
 def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
-    """Bring every VanillaNet of a model into deploy form, in place.
+    """Bring every VanillaNet, and all else that is trained deep, into deploy form, in place.
 
     Args:
         model: A detector, segmentor or classifier, a backbone alone, or what wraps one: DDP, an
@@ -28,16 +29,14 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
         UserError: If a net is not trained to the end or a batch norm cannot be folded; nothing has
             been changed then.
     """
-    from .vanillanet import VanillaNet
-
-    nets = {name: net for name, net in model.named_modules() if isinstance(net, VanillaNet)}
-    for name, net in nets.items():
-        net.check_fusable(name)
+    trained = {n: module for n, module in model.named_modules() if isinstance(module, DeepTraining)}
+    for name, module in trained.items():
+        module.check_fusable(name)
     modules = foldable_modules(model) if neck_and_heads else {}
     for name, module in modules.items():
         check_norm(module.norm, f'{name}.{module.norm_name}')
-    for net in nets.values():
-        net.switch_to_deploy()
+    for module in trained.values():
+        module.switch_to_deploy()
     for module in modules.values():
         fold_module(module)
     return model

@@ -14,6 +14,7 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from ..errors import UserError
+from .deep_training import deep_training_act
 from .fusion import carry_over, chain, fold_conv_norm, fold_norm, set_parameters
 
 
@@ -64,15 +65,6 @@ def build_conv(in_channels: int, out_channels: int, kernel_size: int = 1, **conv
     nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def deep_training_act(x: Tensor, act_learn: float) -> Tensor:
-    """Apply the activation that deep training anneals away (paper, section 3.1).
-
-    It is (1 - act_learn) * relu(x) + act_learn * x: at 0 a ReLU, at 1 the identity, which costs
-    nothing, neither time nor memory for the backward pass.
-    """
-    return x if act_learn == 1 else F.leaky_relu(x, act_learn)
 
 
 class SeriesActivation(nn.Module):

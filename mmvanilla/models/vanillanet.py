@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint.published import fit
 from ..errors import UserError
+from .deep_training import DeepTraining, deep_training_act
 from .fusion import carry_over, chain, check_norm, fold_conv_norm, set_parameters
-from .layers import DeployStage, SeriesActivation, Stage, build_conv, conv_norm, deep_training_act
+from .layers import DeployStage, SeriesActivation, Stage, build_conv, conv_norm
 
 # Paper, table 3. From depth 7 on a net differs from the next by one more 2048-channel layer.
 ARCHS: dict[str, dict] = {
@@ -103,7 +104,7 @@ def check_cfg(name: str, value: object) -> None:
 
 
 @MODELS.register_module()
-class VanillaNet(BaseModule):
+class VanillaNet(DeepTraining, BaseModule):
     """VanillaNet, a backbone of plain convolutions (https://arxiv.org/abs/2305.12972).
 
     Args:
@@ -197,7 +198,7 @@ class VanillaNet(BaseModule):
             self.stem1 = conv_norm(in_channels, dims[0], norm_cfg, **stem)
             self.stem2 = conv_norm(dims[0], dims[0], norm_cfg)
             self.stem2.append(SeriesActivation(dims[0], act_num, norm_cfg))
-            self.register_buffer('_act_learn', torch.tensor(1.0))
+            self.add_act_learn()
         stage = DeployStage if deploy else Stage
         self.stages = nn.ModuleList(
             stage(*channels, stride, act_num, norm_cfg, ada_pool)
@@ -222,25 +223,6 @@ class VanillaNet(BaseModule):
                 f'frozen_stages is {frozen_stages!r}, expected -1 (train all), 0 (freeze the stem) '
                 f'or a number of resolution levels up to {num_levels}'
             )
-
-    @property
-    def act_learn(self) -> float:
-        """The deep-training weight, from 0 to 1; 1 in deploy form.
-
-        It is kept as a buffer, so that checkpoints, averaged copies and other devices carry it.
-        """
-        return 1.0 if self.deploy else self._act_learn.item()
-
-    @act_learn.setter
-    def act_learn(self, value: float) -> None:
-        if not (isinstance(value, int | float) and 0 <= value <= 1):
-            raise UserError(f'act_learn is {value!r}, expected a number from 0 to 1')
-        if self.deploy and value != 1:
-            raise UserError(
-                f'act_learn is {value!r}, expected 1, the only one of a deploy-form net'
-            )
-        if not self.deploy:
-            self._act_learn.fill_(value)
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says.
@@ -333,13 +315,7 @@ class VanillaNet(BaseModule):
         Raises:
             UserError: If ``act_learn`` is not 1, or the statistics of a batch norm are unusable.
         """
-        if self.act_learn != 1:
-            name = name or 'VanillaNet'
-            raise UserError(
-                f'act_learn of {name} is {self.act_learn:g}, expected 1: fused now, '
-                'the net would lose the activation between its pairs of convolutions and compute '
-                'something else; finish its deep training, or use a checkpoint from after it'
-            )
+        super().check_fusable(name)
         for path, module in self.named_modules(prefix=name):
             if isinstance(module, SeriesActivation) and module.bias is None:
                 check_norm(module.bn, f'{path}.bn')

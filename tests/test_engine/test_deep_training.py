@@ -151,7 +151,7 @@ def test_a_distributed_model_and_its_averaged_copy(tmp_path):
         (dict(end=18, by_epoch=False), {}, 'ends at 18 of 18 iterations'),
         (dict(end=2), dict(by_epoch=False), 'counts epochs, but training counts iterations'),
         (dict(end=2, begin=2), {}, 'begin=2 and end=2, expected 0 <= begin < end'),
-        (dict(end=3), dict(deploy=True), 'no VanillaNet in training form'),
+        (dict(end=3), dict(deploy=True), 'no net in training form'),
     ],
 )
 def test_bad_windows(hook, options, sentence, tmp_path):
