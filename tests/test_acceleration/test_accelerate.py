@@ -11,6 +11,7 @@ from mmvanilla.acceleration import layers
 from mmvanilla.acceleration.graphs import GraphCache
 from mmvanilla.errors import UserError
 from mmvanilla.measure.subject import calibrate
+from mmvanilla.models.layers import SeriesActivation
 
 ARCHS = {
     'pool': dict(dims=[16, 16, 32, 64, 64], strides=[1, 2, 2, 2]),
@@ -54,6 +55,24 @@ def test_float32_outputs_are_those_of_the_fused_net(kind, act_num):
     fused = fuse(copy.deepcopy(net))(x)
     assert accelerate(net, dtype='fp32') is net
     assert error(net(x), fused) < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)])
+@pytest.mark.parametrize('channels', [257, 640])
+def test_wide_activations_go_by_groups_of_channels(channels, dtype):
+    act = SeriesActivation(channels, 4, {}, deploy=True).requires_grad_(False)
+    nn.init.normal_(act.weight)
+    nn.init.normal_(act.bias)
+    conv = nn.Conv2d(3, channels, 1).requires_grad_(False)
+    layer = layers.cpu_layer(conv, nn.MaxPool2d(2), act, dtype)
+    groups = isinstance(layer[2], layers.ChannelGroups)
+    assert groups == (channels * dtype.itemsize > layers.MAX_PIXEL_BYTES)
+    x = torch.randn(2, 3, 22, 35)
+    out = layer(x.to(dtype).contiguous(memory_format=torch.channels_last))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    expected = act(nn.functional.max_pool2d(conv(x), 2))
+    assert (out - expected).norm() / expected.norm() < (1e-5 if dtype == torch.float32 else 1e-2)
 
 
 @needs_bf16
