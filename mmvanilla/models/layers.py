@@ -14,6 +14,7 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..ops.depthwise_conv import depthwise_conv2d
 from .deep_training import deep_training_act
 from .fusion import carry_over, chain, fold_conv_norm, fold_norm, set_parameters
 
@@ -96,9 +97,7 @@ class SeriesActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W)."""
-        padding = self.weight.shape[-1] // 2
-        x = F.conv2d(F.relu(x), self.weight, self.bias, padding=padding, groups=len(self.weight))
-        return self.bn(x)
+        return self.bn(depthwise_conv2d(F.relu(x), self.weight, self.bias))
 
     def fuse(self) -> 'SeriesActivation':
         """Return the deploy form: the norm goes into the weight and a bias."""
