@@ -9,13 +9,13 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from ..checkpoint.published import fit
 from ..errors import UserError
 from .deep_training import DeepTraining, deep_training_act
 from .fusion import carry_over, chain, check_norm, fold_conv_norm, set_parameters
 from .layers import DeployStage, SeriesActivation, Stage, build_conv, conv_norm
+from .recompute import recompute
 
 # Paper, table 3. From depth 7 on a net differs from the next by one more 2048-channel layer.
 ARCHS: dict[str, dict] = {
@@ -120,8 +120,8 @@ class VanillaNet(DeepTraining, BaseModule):
         frozen_stages: -1 trains everything, 0 freezes the stem, k freezes the stem and every stage
             up to the output of level k - 1 (as ``frozen_stages=k`` does in ResNet).
         norm_eval: Keep the batch norms' statistics as they are while training.
-        with_cp: Recompute the stages in the backward pass to save memory. As in ResNet, the second
-            forward pass of a stage in training updates its batch norms' statistics once more.
+        with_cp: Save memory in training: keep what the 1x1 convolutions give, and recompute the
+            rest, which is cheap, in the backward pass.
         deploy: Build the deploy form: one convolution a layer and no norm.
         init_cfg: Config of the initialisation; None keeps Kaiming's random weights.
 
@@ -276,13 +276,16 @@ class VanillaNet(DeepTraining, BaseModule):
     def _stem(self, x: Tensor, act_learn: float) -> Tensor:
         if self.deploy:
             return self.stem(x)
-        return self.stem2(deep_training_act(self.stem1(x), act_learn))
+        x = deep_training_act(self.stem1(x), act_learn)
+        return recompute(self.stem2, x) if self._recomputes else self.stem2(x)
 
     def _stage(self, i: int, x: Tensor, act_learn: float) -> Tensor:
         args = (x,) if self.deploy else (x, act_learn)
-        if self.with_cp and x.requires_grad:
-            return checkpoint(self.stages[i], *args, use_reentrant=False)
-        return self.stages[i](*args)
+        return recompute(self.stages[i], *args) if self._recomputes else self.stages[i](*args)
+
+    @property
+    def _recomputes(self) -> bool:
+        return self.with_cp and torch.is_grad_enabled()
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels:

@@ -1,0 +1,53 @@
+"""Gradient checkpointing that recomputes what is cheap and keeps what is dear."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
+
+
+def recompute(module: nn.Module, *args: object) -> Tensor:
+    """Call a module; for the backward pass keep only what its dense convolutions gave.
+
+    Norms, activations, pools and depthwise convolutions are recomputed. Those take a few percent of
+    a layer's time and most of its memory.
+
+    Args:
+        module: What to call.
+        *args: Its arguments.
+    """
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        forward, again = create_selective_checkpoint_contexts(_policy)
+        return forward, _second_pass(module, again)
+
+    return checkpoint(module, *args, use_reentrant=False, context_fn=contexts)
+
+
+def _policy(ctx: object, operator: object, *args: object, **kwargs: object) -> CheckpointPolicy:
+    """Keep the output of a convolution whose channels are not in groups."""
+    if operator is torch.ops.aten.convolution.default and args[-1] == 1:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+@contextmanager
+def _second_pass(module: nn.Module, context: AbstractContextManager) -> Iterator[None]:
+    """Let batch norms use the statistics of the batch without counting it once more."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        with context:
+            yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
