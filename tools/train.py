@@ -2,11 +2,13 @@
 
 import argparse
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
+from mmvanilla.acceleration.precision import has_fast_bfloat16
 from mmvanilla.checkpoint import latest_checkpoint, naming_last_checkpoint
 from mmvanilla.datasets import use_checked_loading
 from mmvanilla.datasets.checks import check_annotations
@@ -29,7 +31,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector or a segmentor.')
     add_config(parser)
     add_config_arguments(parser)
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='train in mixed precision: float16 on a GPU, bfloat16 on the CPU',
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -54,7 +60,7 @@ def train_config(args: argparse.Namespace) -> Config:
     check_norms(cfg)
     check_strategy(cfg)
     if args.amp:
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+        use_mixed_precision(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(
@@ -67,6 +73,23 @@ def train_config(args: argparse.Namespace) -> Config:
     if cfg.get('resume') and not cfg.get('load_from'):
         cfg.load_from = latest_checkpoint(cfg.work_dir)
     return cfg
+
+
+def use_mixed_precision(cfg: Config) -> None:
+    """Let a config train in mixed precision, in place.
+
+    Raises:
+        UserError: If this processor has no instructions for it.
+    """
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    elif has_fast_bfloat16():
+        cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
+    else:
+        raise UserError(
+            '--amp is bfloat16 on the CPU, for which this processor has no instructions; leave it '
+            'out'
+        )
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from .labels import CheckLabelsHook
 from .layer_decay import VanillaNetLayerDecayConstructor
 from .loops import ResumableEpochLoop
 from .losses import CheckLossHook
+from .precision import BFloat16OptimWrapper
 from .randomness import ReseedHook, seed_worker
 from .resume import CheckResumeHook
 from .signals import StopOnSignalHook
@@ -17,6 +18,7 @@ from .weights import CheckWeightsHook
 __all__ = [
     'AccelerateHook',
     'AtomicCheckpointHook',
+    'BFloat16OptimWrapper',
     'BroadcastBuffersHook',
     'CheckLabelsHook',
     'CheckLossHook',
