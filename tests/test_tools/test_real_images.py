@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COCO = ROOT.parent / 'shared/data/coco'
 CONFIG = 'configs/mask_rcnn_vanillanet13.py'
-# The full net on fewer and smaller images, warmed up at once.
+# On fewer and smaller images, warmed up at once.
 SMALL = [
     'model.backbone.init_cfg=None',
     'train_dataloader.dataset.indices=4',
@@ -39,9 +39,9 @@ def run(tool, *arguments):
     return done.stdout + done.stderr
 
 
-def train(work_dir, max_epochs, *arguments):
+def train(work_dir, max_epochs, options, *arguments):
     """Train for some epochs and return every loss of the run as it was logged, by iteration."""
-    options = [*SMALL, f'train_cfg.max_epochs={max_epochs}']
+    options = [*options, f'train_cfg.max_epochs={max_epochs}']
     common = ['--data-root', COCO, '--work-dir', work_dir, '--cfg-options', *options]
     run('train.py', CONFIG, *arguments, *common)
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
@@ -52,17 +52,19 @@ def train(work_dir, max_epochs, *arguments):
     }
 
 
-def test_train_resume_test(tmp_path):
-    whole = train(tmp_path / 'whole', 2)
-    first = train(tmp_path / 'parts', 1)
-    rest = train(tmp_path / 'parts', 2, '--resume')
+@pytest.mark.parametrize('arch', ['5', pytest.param('13', marks=pytest.mark.slow)])
+def test_train_resume_test(arch, tmp_path):
+    options = [*SMALL, f'model.backbone.arch={arch}']
+    whole = train(tmp_path / 'whole', 2, options)
+    first = train(tmp_path / 'parts', 1, options)
+    rest = train(tmp_path / 'parts', 2, options, '--resume')
     assert list(whole) == [1, 2, 3, 4]
     assert whole[1].keys() > {'loss', 'loss_mask', 'loss_rpn_bbox', 'lr'}
     assert first | rest == whole  # to the last digit
     assert list(rest) == [3, 4]
 
     checkpoint = tmp_path / 'parts/epoch_2.pth'
-    options = ['--cfg-options', *SMALL]
+    options = ['--cfg-options', *options]
     common = ['--data-root', COCO, '--work-dir', tmp_path / 'test']
     printed = run('test.py', CONFIG, checkpoint, *common, *options)
     for task in ('bbox', 'segm'):
