@@ -65,7 +65,7 @@ def check_number(cfg: Config, part: str, dataset: ConfigDict, folders: list[str]
     Raises:
         UserError: If they differ.
     """
-    expected = (cfg.model.get('head') or {}).get('num_classes')
+    expected = (cfg.get('model', {}).get('head') or {}).get('num_classes')
     if expected is None or reader_of(cfg, dataset) != FOLDERS:
         return
     classes = _build(cfg, dataset).CLASSES or folders
@@ -81,11 +81,9 @@ def compare_folders(names: list[str] | None, training: list[str] | None) -> list
     """Compare the names of a data set's class folders with those of training."""
     if not names or not training or names == training:
         return []
-    differ = sorted(set(names) ^ set(training))
-    lacks = 'validation' if differ[0] in training else 'training'
-    return [
-        Finding(CLASSES_DIFFER, f'{len(names)} for {len(training)}, {differ[0]} not in {lacks}')
-    ]
+    missing, new = sorted(set(training) - set(names)), sorted(set(names) - set(training))
+    detail = f'without {missing[0]!r}' if missing else f'with {new[0]!r}'
+    return [Finding(CLASSES_DIFFER, f'{len(names)} for {len(training)}, {detail}')]
 
 
 def check_datasets(
