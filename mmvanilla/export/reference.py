@@ -1,4 +1,4 @@
-"""What OpenMMLab's libraries themselves compute for an image, under the names of the exported outputs."""
+"""What OpenMMLab's libraries compute for an image, under the names of the exported outputs."""
 
 import numpy as np
 import torch

@@ -244,7 +244,7 @@ def calibrate(model: nn.Module, side: int = 64) -> None:
     """Let the batch norms see one batch of noise, so that activations keep a natural scale.
 
     Args:
-        model: A backbone, or a model with one; of the rest, only a head that is trained deep counts.
+        model: A backbone, or a model with one and perhaps a head that is trained deep.
         side: Height and width of the noise.
     """
     backbone, head = getattr(model, 'backbone', model), getattr(model, 'head', None)
