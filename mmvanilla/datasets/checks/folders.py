@@ -38,11 +38,10 @@ def check_folders(
             findings.append(Finding(EMPTY_CLASS, os.path.join(root, name)))
         images += good
     if classes is not None and len(classes) != len(names):
-        # ImageNet's folders are not called like its classes.
-        missing = (
-            [name for name in classes if name not in names] if set(classes) & set(names) else []
-        )
-        detail = f', without {missing[0]!r}' if missing else ''
+        missing = [name for name in classes if name not in names]
+        # Where no name is the same, as in ImageNet, folders are not called like their classes.
+        told = missing and len(missing) < len(classes)
+        detail = f', without {missing[0]!r}' if told else ''
         findings.append(Finding(NUMBER, f'{len(names)} for {len(classes)} in {root}{detail}'))
     elif classes is not None and set(classes) == set(names) and list(classes) != names:
         findings.append(Finding(ORDER, root))
