@@ -5,7 +5,7 @@ _base_ = '../../configs/vanillanet5_imagenet.py'
 classes = ('noise', 'plain', 'stripes')
 model = dict(
     data_preprocessor=dict(num_classes=3),
-    backbone=dict(arch=dict(dims=[8, 16, 32, 64], strides=[2, 2, 2]), act_num=1),
+    backbone=dict(arch=dict(_delete_=True, dims=[8, 16, 32, 64], strides=[2, 2, 2]), act_num=1),
     head=dict(num_classes=3, in_channels=64, loss=dict(loss_weight=1 / 3)),
 )
 train_pipeline = _base_.train_pipeline

@@ -120,14 +120,11 @@ def test_a_checkpoint_without_a_head_leaves_it_new(record, tmp_path):
     assert all(torch.equal(before[n], v) for n, v in model.head.state_dict().items())
 
 
-def test_the_deploy_form_does_not_fit_the_training_form(record, file, tmp_path):
-    model = classifier(record, init_cfg=pretrained(file))
-    model.init_weights()
-    head = {f'head.{n}': v for n, v in fuse(model).head.state_dict().items()}
-    training = classifier(record)
-    training.head.cls1[3].running_mean.fill_(1)
-    with pytest.raises(CheckpointError, match='the head is in deploy form in the checkpoint'):
-        training.load_state_dict(head, strict=False)
+def test_the_deploy_form_does_not_fit_the_training_form(record):
+    training, deployed = (classifier(record, deploy=deploy).head for deploy in (False, True))
+    for head, other, form in ((training, deployed, 'deploy'), (deployed, training, 'training')):
+        with pytest.raises(CheckpointError, match=f'the head is in {form} form in the checkpoint'):
+            head.load_state_dict(other.state_dict())
 
 
 @pytest.mark.parametrize('act_learn', [0, 0.25, 1])
