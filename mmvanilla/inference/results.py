@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import cv2
 import numpy as np
@@ -156,14 +156,13 @@ def folder_classes(cfg: Config, dataset: ConfigDict) -> list[str]:
     Raises:
         UserError: If there are no such folders.
     """
-    try:
-        return class_folders(cfg, dataset)
-    except FileNotFoundError as error:
-        raise UserError(
-            f'what the classes are is told by the folders in {error.filename!r}, which does not '
-            'exist; name its place with --cfg-options test_dataloader.dataset.data_root=DIR, or '
-            'the classes with test_dataloader.dataset.metainfo.classes=[...]'
-        ) from error
+    with suppress(FileNotFoundError):
+        if classes := class_folders(cfg, dataset):
+            return classes
+    raise UserError(
+        'the test data of the config name no classes and have no folder for each; set '
+        'test_dataloader.dataset.metainfo.classes, or data_root to where the folders are'
+    )
 
 
 def category_ids(classes: tuple[str, ...]) -> list[int]:
