@@ -6,10 +6,18 @@ import pytest
 from mmengine.config import Config
 from modelindex.load_model_index import load
 
+from mmvanilla.measure.published import TABLE3
+
 ROOT = Path(__file__).parents[1]
 PUBLISHED = {
     'mask_rcnn_vanillanet13': {'box AP (published)': 44.3, 'mask AP (published)': 40.1},
     'retinanet_vanillanet13': {'box AP (published)': 43.0},
+}
+IMAGENET = {
+    f'vanillanet{name.removeprefix("VanillaNet-").replace("-x1.5", "_1.5x").replace("-", "_")}'
+    '_imagenet': net
+    for name, net in TABLE3.items()
+    if name.startswith('VanillaNet')
 }
 
 
@@ -36,3 +44,14 @@ def test_results_are_marked_as_published(name, models):
 def test_unpublished_recipes_have_no_results(models):
     assert not models['upernet_vanillanet13'].results
     assert not models['upernet_vanillanet13'].weights
+
+
+@pytest.mark.parametrize('name', IMAGENET)
+def test_imagenet_nets_are_those_of_table3(name, models):
+    model, net = models[name], IMAGENET[name]
+    (result,) = model.results
+    assert result.metrics == {'Top 1 Accuracy (published)': net.top1}
+    assert model.metadata.data['Results From'] == 'published'
+    assert model.metadata.parameters / 1e6 == pytest.approx(net.params)
+    assert model.metadata.flops / 1e9 == pytest.approx(net.dense + net.depthwise)
+    assert model.weights.endswith('.pth')

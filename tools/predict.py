@@ -1,7 +1,8 @@
 """Predict images and videos: tools/predict.py CONFIG CHECKPOINT INPUT... --out DIR.
 
-Writes pictures, and JSON in COCO's result format of a detector or label maps of a segmentor. What
-cannot be read is named and skipped; the exit code is then 1.
+Writes pictures, and JSON of a detector (in COCO's result format) or classifier, or label maps of a
+segmentor; of a classifier the likeliest classes are printed. What cannot be read is named and
+skipped; the exit code is then 1.
 """
 
 import argparse
@@ -82,9 +83,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def predict_image(predict: Predictor, item: Input, results: Results) -> None:
-    """Predict an image."""
+    """Predict an image; print what a classifier finds."""
     image = read_image(item.path)
-    results.add(item.name, image, predict(image))
+    sample = predict(image)
+    results.add(item.name, image, sample)
+    if 'pred_score' in sample:
+        top = (f'{entry["class"]} {entry["score"]:.3f}' for entry in results.top(sample))
+        print(f'{item.name}: {"; ".join(top)}')
 
 
 def predict_video(predict: Predictor, item: Input, results: Results, progress: Progress) -> None:

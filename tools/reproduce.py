@@ -94,16 +94,23 @@ def read_config(name: str, file: str) -> Candidate | Row:
     return Candidate(name, cfg)
 
 
-def classifier(name: str) -> Candidate:
-    """Return an ImageNet net of Table 3 with its head of 1000 classes."""
+def classifier(name: str, deploy: bool = True) -> Candidate:
+    """Return an ImageNet net of Table 3 with its head of 1000 classes.
+
+    Args:
+        name: Its name in the table.
+        deploy: Whether a VanillaNet is built in deploy form, as the table counts it.
+    """
     if name.startswith('VanillaNet-'):
         arch = name.removeprefix('VanillaNet-')
-        backbone = dict(type='VanillaNet', arch=arch, out_indices=(3,), deploy=True)
-        width = ARCHS[arch]['dims'][-1]
+        backbone = dict(type='VanillaNet', arch=arch, out_indices=(3,), deploy=deploy)
+        head = dict(type='VanillaNetClsHead', in_channels=ARCHS[arch]['dims'][-1], deploy=deploy)
     else:
-        backbone, width = PEERS[name], WIDTHS[name]
-    # ConvNeXt pools by itself.
-    neck = None if name.startswith('ConvNeXt') else dict(type='GlobalAveragePooling')
+        backbone = PEERS[name]
+        head = dict(type='LinearClsHead', in_channels=WIDTHS[name])
+    # VanillaNet's head and ConvNeXt pool by themselves.
+    pools = name.startswith(('VanillaNet', 'ConvNeXt'))
+    neck = None if pools else dict(type='GlobalAveragePooling')
     model = dict(
         type='ImageClassifier',
         data_preprocessor=dict(
@@ -114,7 +121,7 @@ def classifier(name: str) -> Candidate:
         ),
         backbone=backbone,
         neck=neck,
-        head=dict(type='LinearClsHead', num_classes=1000, in_channels=width),
+        head=dict(head, num_classes=1000),
     )
     return Candidate(name, Config(dict(model=model, default_scope='mmpretrain')))
 

@@ -1,4 +1,4 @@
-"""Test a detector or a segmentor: tools/test.py CONFIG CHECKPOINT."""
+"""Test a detector, segmentor or classifier: tools/test.py CONFIG CHECKPOINT."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ DETECTOR_TTA = dict(
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Test a detector or a segmentor.')
+    parser = argparse.ArgumentParser(description='Test a detector, segmentor or classifier.')
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint, FILE[#sha256=HASH] or https://...')
     add_config_arguments(parser)
@@ -76,10 +76,13 @@ def test_config(args: argparse.Namespace) -> Config:
 
 
 def show_results(cfg: Config, folder: str) -> None:
-    """Turn on the visualisation hook of mmdet or mmseg."""
+    """Turn on the visualisation hook of mmdet, mmseg or mmpretrain."""
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
         raise ValueError('--show-dir needs default_hooks.visualization in the config')
+    if cfg.default_scope == 'mmpretrain':
+        hook.update(enable=True, interval=1, out_dir=os.path.abspath(folder))
+        return
     hook.draw = True
     if cfg.default_scope == 'mmseg':
         cfg.visualizer.save_dir = folder

@@ -1,4 +1,4 @@
-"""Train a detector or a segmentor: tools/train.py CONFIG."""
+"""Train a detector, segmentor or classifier: tools/train.py CONFIG."""
 
 import argparse
 
@@ -28,7 +28,7 @@ from mmvanilla.utils.model import check_model
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Train a detector or a segmentor.')
+    parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
     add_config(parser)
     add_config_arguments(parser)
     parser.add_argument(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 
 PARTS = ('stem.', 'stem1.', 'stem2.', 'stages.')
+OPTIONAL = ('num_batches_tracked', '_act_learn')  # may lack in a checkpoint
 
 
 def to_state_dict(checkpoint: dict) -> dict:
@@ -72,7 +73,7 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:
     padded = 0
     for name, value in expected.items():
         if name not in state_dict:
-            if not name.endswith(('num_batches_tracked', '_act_learn')):
+            if not name.endswith(OPTIONAL):
                 raise CheckpointError(
                     f'the checkpoint lacks {name!r}, so it is of another net or incomplete; '
                     "set the backbone's arch to that of the checkpoint"
@@ -91,6 +92,52 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:
         + (f', {padded} of them with kernels padded from a smaller act_num' if padded else ''),
         logger='current',
     )
+
+
+def fit_head(state_dict: dict, head: nn.Module, prefix: str) -> None:
+    """Make a state dict fit a VanillaNetClsHead, in place, or refuse it.
+
+    One without any head leaves it new; counters of batches and the deep-training weight may lack.
+
+    Args:
+        state_dict: What is about to be loaded, as ``_load_from_state_dict`` gets it.
+        head: The VanillaNetClsHead.
+        prefix: Name of the head in the model, with its dot; '' if it is the model.
+
+    Raises:
+        CheckpointError: If the classes are of another number, or a tensor is missing or of another
+            shape or form.
+    """
+    names = [name for name in state_dict if name.startswith((f'{prefix}cls.', f'{prefix}cls1.'))]
+    if not names:
+        return
+    if (deployed := f'{prefix}cls.2.weight' in state_dict) != head.deploy:
+        raise CheckpointError(
+            f'the head is in {"deploy" if deployed else "training"} form in the checkpoint, but in '
+            f'{"deploy" if head.deploy else "training"} form in the net; set deploy={deployed} on '
+            'the head'
+        )
+    for name, value in head.state_dict(keep_vars=True).items():
+        if prefix + name not in state_dict:
+            if not name.endswith(OPTIONAL):
+                raise CheckpointError(
+                    f'the checkpoint lacks {prefix + name!r}, so its head is incomplete; '
+                    'use another checkpoint'
+                )
+            state_dict[prefix + name] = value
+        found = state_dict[prefix + name]
+        if found.ndim and len(found) != len(value):
+            raise CheckpointError(
+                f'the checkpoint has {len(found)} classes and the head {len(value)}; set '
+                f'num_classes={len(found)} on the head, or, to train other classes, name the '
+                "checkpoint in the backbone's init_cfg"
+            )
+        if found.shape != value.shape:
+            raise CheckpointError(
+                f'{prefix + name!r} has the shape {tuple(found.shape)} in the checkpoint and '
+                f"{tuple(value.shape)} in the net; set the head's in_channels to that of the "
+                'checkpoint'
+            )
 
 
 def _keep_backbone(state_dict: dict) -> None:

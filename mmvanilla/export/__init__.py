@@ -27,10 +27,11 @@ __all__ = [
 
 
 def exportable(model: BaseModel, features: bool = False, label_map: bool = False) -> nn.Module:
-    """Return a fused copy of a detector or segmentor as a plain function of an image.
+    """Return a fused copy of a model as a plain function of an image.
 
     Args:
-        model: RetinaNet, Faster or Mask R-CNN of mmdet, or a segmentor of mmseg.
+        model: RetinaNet, Faster or Mask R-CNN of mmdet, a segmentor of mmseg or a classifier of
+            mmpretrain.
         features: Only the backbone with its pyramid.
         label_map: A segmentor's labels instead of its logits.
 
@@ -47,12 +48,14 @@ def exportable(model: BaseModel, features: bool = False, label_map: bool = False
 
 def wrap(model: BaseModel, features: bool, label_map: bool) -> nn.Module:
     """Choose the function for a model."""
-    from .features import Features, Segmentor
+    from .features import Classifier, Features, Segmentor
 
     if features:
         return Features(model)
     if hasattr(model, 'decode_head'):
         return Segmentor(model, label_map)
+    if hasattr(model, 'head'):
+        return Classifier(model)
     # Only here, so that segmentors can be exported without mmdet.
     from mmdet.models.dense_heads import RetinaHead
     from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
@@ -66,5 +69,5 @@ def wrap(model: BaseModel, features: bool, label_map: bool) -> nn.Module:
         return OneStage(model)
     raise UserError(
         f'{type(model).__name__} cannot be exported whole, expected RetinaNet, Faster R-CNN, '
-        'Mask R-CNN or a segmentor; export its features'
+        'Mask R-CNN, a segmentor or a classifier; export its features'
     )

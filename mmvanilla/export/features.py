@@ -1,4 +1,4 @@
-"""The backbone with its pyramid, and segmentors, as plain functions of an image."""
+"""The backbone with its pyramid, segmentors and classifiers as plain functions of an image."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +26,25 @@ class Features(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map an image (1, 3, H, W) to the features of every level, (1, C, h, w)."""
         return tuple(self.neck(self.backbone(self.pixels(image))))
+
+
+class Classifier(nn.Module):
+    """A classifier of mmpretrain.
+
+    Args:
+        model: The classifier, in eval mode.
+    """
+
+    output_names = ('logits',)
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.pixels = Pixels(model.data_preprocessor)
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """Map an image (1, 3, H, W) to logits (1, classes)."""
+        return (self.model(self.pixels(image), mode='tensor'),)
 
 
 class Segmentor(nn.Module):

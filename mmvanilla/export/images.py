@@ -39,8 +39,10 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 
 def short_side(cfg: Config) -> int:
-    """Return the shorter side, in pixels, to which the test pipeline of a config scales images."""
+    """Return the shorter side, in pixels, of what the test pipeline of a config makes of images."""
     for step in tested_dataset(cfg).get('pipeline', []):
         if step['type'] == 'Resize' and 'scale' in step:
             return min(step['scale'])
+        if step['type'] == 'CenterCrop':
+            return step['crop_size']
     return 512

@@ -8,7 +8,7 @@ from ..errors import UserError
 
 
 class Pixels(nn.Module):
-    """Normalise and pad an image, as mmdet's or mmseg's data preprocessor does with a batch of one.
+    """Normalise and pad an image, as OpenMMLab's data preprocessors do with a batch of one.
 
     Args:
         preprocessor: The model's ``data_preprocessor``.
@@ -25,8 +25,8 @@ class Pixels(nn.Module):
                 f'data_preprocessor.test_cfg pads to {tuple(padding["size"])}, which cannot be '
                 'exported; use size_divisor'
             )
-        # mmdet's and mmseg's names of the same.
-        swap = ('_channel_conversion', 'channel_conversion')
+        # mmdet's, mmseg's and mmpretrain's names of the same.
+        swap = ('_channel_conversion', 'channel_conversion', 'to_rgb')
         self.swap_channels = any(getattr(preprocessor, name, False) for name in swap)
         self.divisor = getattr(preprocessor, 'pad_size_divisor', padding.get('size_divisor') or 1)
         self.normalize = preprocessor._enable_normalize

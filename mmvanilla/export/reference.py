@@ -1,4 +1,4 @@
-"""What mmdet and mmseg themselves compute for an image, under the names of the exported outputs."""
+"""What OpenMMLab's libraries compute for an image, under the names of the exported outputs."""
 
 import numpy as np
 import torch
@@ -23,8 +23,10 @@ def reference(
     Returns:
         The outputs by name; masks are pasted, (K, H, W).
     """
-    segments = hasattr(model, 'decode_head')
-    if segments:
+    segments, classifies = (hasattr(model, name) for name in ('decode_head', 'head'))
+    if classifies:
+        from mmpretrain.structures import DataSample as Sample
+    elif segments:
         from mmseg.structures import SegDataSample as Sample
     else:
         from mmdet.structures import DetDataSample as Sample
@@ -34,6 +36,8 @@ def reference(
     if features:
         levels = model.extract_feat(data['inputs'])
         return {f'level{i}': level.numpy() for i, level in enumerate(levels)}
+    if classifies:
+        return dict(logits=model(data['inputs'], mode='tensor').numpy())
     (result,) = model.predict(data['inputs'], data['data_samples'])
     if segments:
         if label_map:

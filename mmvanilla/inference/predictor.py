@@ -1,4 +1,4 @@
-"""One function from an image to mmdet's or mmseg's result, whatever file the model comes from."""
+"""One function from an image to a library's result, whatever file the model comes from."""
 
 import logging
 import os
@@ -45,8 +45,8 @@ def make_predictor(
 
     Returns:
         A function of an image (H, W, 3), BGR, that returns a ``DetDataSample`` with
-        ``pred_instances`` or a ``SegDataSample`` with ``pred_sem_seg``, on the CPU, in the image's
-        own size.
+        ``pred_instances``, a ``SegDataSample`` with ``pred_sem_seg``, both in the image's own size,
+        or a ``DataSample`` with ``pred_score``, on the CPU.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or is not one of this config.
@@ -69,13 +69,17 @@ def make_predictor(
 def test_pipeline(cfg: Config) -> Compose:
     """Return the test pipeline of a config for images that are in memory already."""
     steps = [
-        dict(step, type='LoadImageFromNDArray')
-        if step['type'] in ('LoadImageFromFile', 'LoadImageFromFileChecked')
-        else step
+        from_memory if step['type'] in ('LoadImageFromFile', 'LoadImageFromFileChecked') else step
         for step in tested_dataset(cfg).pipeline
         if 'LoadAnnotations' not in step['type']
     ]
     return Compose(steps)
+
+
+def from_memory(results: dict) -> dict:
+    """Do what loading an image does for the steps that follow, with one that is in memory."""
+    shape = results['img'].shape[:2]
+    return dict(results, img_path=None, img_shape=shape, ori_shape=shape)
 
 
 def trained(cfg: Config, file: str, device: str, fuse_model: bool, fast: bool = False) -> Callable:
@@ -114,6 +118,9 @@ def exported(cfg: Config, file: str, trust: bool = False) -> Callable:
             outputs['bboxes'] = outputs.pop('boxes')
             values = {name: torch.from_numpy(value) for name, value in outputs.items()}
             sample.pred_instances = InstanceData(**values)
+        elif 'logits' in outputs and outputs['logits'].ndim == 2:
+            scores = torch.from_numpy(outputs['logits'])[0].softmax(0)
+            sample.set_pred_score(scores).set_pred_label(scores.argmax())
         elif 'logits' in outputs or 'label_map' in outputs:
             labels = label_map(outputs, sample.ori_shape, align_corners)
             sample.pred_sem_seg = PixelData(data=labels)

@@ -1,28 +1,32 @@
-"""Predictions as pictures, as JSON in COCO's result format and as label maps."""
+"""Predictions as pictures, as JSON (a detector's in COCO's result format) and as label maps."""
 
 import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import cv2
 import numpy as np
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from mmengine.structures import BaseDataElement
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
+from ..datasets.checks import class_folders
 from ..errors import UserError
 from ..utils.config import tested_dataset
 from ..utils.files import writing
+
+TOP = 5  # classes of an image that are told
 
 
 class Results:
     """Writes predictions into a folder.
 
     Of every image ``pictures/NAME.png``; of a segmentor also ``labels/NAME.png``, whose pixels are
-    the classes as the model numbers them; of a detector, at the end, ``predictions.json``.
+    the classes as the model numbers them; of a detector or classifier, at the end,
+    ``predictions.json``.
 
     Args:
         folder: Where to write.
@@ -30,17 +34,20 @@ class Results:
         score_thr: Boxes of a lower score are not drawn; ``predictions.json`` has all.
 
     Raises:
-        UserError: If the folder cannot be written.
+        UserError: If the folder cannot be written, or nothing says what the classes are.
     """
 
     def __init__(self, folder: str, cfg: Config, score_thr: float = 0.3) -> None:
         self.folder = folder
         self.score_thr = score_thr
-        self.detections = None
+        self.predictions = None
         with writing(os.path.join(folder, 'predictions.json')):  # fails now, not after the work
             pass
         init_default_scope(cfg.get('default_scope', 'mmdet'))
-        meta = DATASETS.build(dict(tested_dataset(cfg), lazy_init=True)).metainfo
+        dataset = tested_dataset(cfg)
+        meta = dict(DATASETS.build(dict(dataset, lazy_init=True)).metainfo)
+        if 'classes' not in meta:
+            meta['classes'] = folder_classes(cfg, dataset)
         self.classes = meta['classes']
         self.categories = category_ids(self.classes)
         visualizer = dict(cfg.visualizer, vis_backends=None, save_dir=None)
@@ -65,10 +72,22 @@ class Results:
             self.check_classes(labels)
             dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
             self.write_png('labels', name, labels.astype(dtype))
+            return
+        self.predictions = self.predictions or []
+        if 'pred_score' in sample:
+            self.predictions.append(dict(image=name, top=self.top(sample)))
         else:
             self.check_classes(sample.pred_instances.labels.numpy())
-            self.detections = self.detections or []
-            self.detections.extend(coco_results(name, sample.pred_instances, self.categories))
+            self.predictions.extend(coco_results(name, sample.pred_instances, self.categories))
+
+    def top(self, sample: BaseDataElement) -> list[dict]:
+        """Return the classes that a classifier holds for the likeliest, at most 5, best first."""
+        self.check_classes(np.arange(len(sample.pred_score)))
+        scores, labels = sample.pred_score.topk(min(TOP, len(sample.pred_score)))
+        return [
+            {'label': label, 'class': self.classes[label], 'score': score}
+            for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
+        ]
 
     def check_classes(self, labels: np.ndarray) -> None:
         """Refuse labels beyond the config's classes."""
@@ -80,8 +99,13 @@ class Results:
 
     def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
         """Draw a prediction over an image (H, W, 3), BGR; return such an image."""
-        options = {} if 'pred_sem_seg' in sample else dict(pred_score_thr=self.score_thr)
         picture = np.ascontiguousarray(image[..., ::-1])
+        if 'pred_score' in sample:
+            best = sample.new()
+            best.set_pred_label([entry['label'] for entry in self.top(sample)])
+            drawn = self.visualizer.visualize_cls(picture, best, draw_gt=False)
+            return np.ascontiguousarray(drawn[..., ::-1])
+        options = {} if 'pred_sem_seg' in sample else dict(pred_score_thr=self.score_thr)
         self.visualizer.add_datasample('prediction', picture, sample, draw_gt=False, **options)
         return np.ascontiguousarray(self.visualizer.get_image()[..., ::-1])
 
@@ -117,13 +141,28 @@ class Results:
             cv2.imwrite(path, image)
 
     def save(self) -> None:
-        """Write the predictions of a detector."""
-        if self.detections is not None:
+        """Write the predictions of a detector or classifier."""
+        if self.predictions is not None:
             with (
                 writing(os.path.join(self.folder, 'predictions.json')) as path,
                 open(path, 'w', encoding='utf-8') as file,
             ):
-                json.dump(self.detections, file)
+                json.dump(self.predictions, file)
+
+
+def folder_classes(cfg: Config, dataset: ConfigDict) -> list[str]:
+    """Return the classes of a data set that has one folder for each.
+
+    Raises:
+        UserError: If there are no such folders.
+    """
+    with suppress(FileNotFoundError):
+        if classes := class_folders(cfg, dataset):
+            return classes
+    raise UserError(
+        'the test data of the config name no classes and have no folder for each; set '
+        'test_dataloader.dataset.metainfo.classes, or data_root to where the folders are'
+    )
 
 
 def category_ids(classes: tuple[str, ...]) -> list[int]:

@@ -18,7 +18,8 @@ from ..acceleration.precision import store_weights
 from ..errors import UserError
 from ..inference import find_inputs, read_image
 from ..inference.predictor import test_pipeline
-from ..models import fuse
+from ..models import DeepTraining, fuse
+from ..utils.model import set_form
 from .outputs import fix_outputs
 from .settings import Settings
 
@@ -207,18 +208,18 @@ def build(cfg: Config, form: str) -> nn.Module:
             'the config sets deploy=True, so it has no training form; measure it --fuse'
         )
     if form == 'deploy':
-        model_cfg.backbone.deploy = False
+        set_form(model_cfg, deploy=False)
     torch.manual_seed(0)
     model = revert_sync_batchnorm(MODELS.build(model_cfg)).eval().requires_grad_(False)
     if form == 'train':
-        calibrate(model.backbone)
+        calibrate(model)
         return model
     if not model_cfg.backbone.get('deploy', False):
-        calibrate(model.backbone)
+        calibrate(model)
     fuse(model)
     if form == 'deploy':
         # With the same weights, so that both compute the same.
-        model_cfg.backbone.deploy = True
+        set_form(model_cfg, deploy=True)
         built = revert_sync_batchnorm(MODELS.build(model_cfg)).eval().requires_grad_(False)
         built.load_state_dict(model.state_dict())
         model = built
@@ -239,16 +240,25 @@ def without_pretrained(node: Any) -> Any:
 
 
 @torch.no_grad()
-def calibrate(backbone: nn.Module, side: int = 64) -> None:
-    """Let the batch norms see one batch of noise, so that activations keep a natural scale."""
-    norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
+def calibrate(model: nn.Module, side: int = 64) -> None:
+    """Let the batch norms see one batch of noise, so that activations keep a natural scale.
+
+    Args:
+        model: A backbone, or a model with one and perhaps a head that is trained deep.
+        side: Height and width of the noise.
+    """
+    backbone, head = getattr(model, 'backbone', model), getattr(model, 'head', None)
+    parts = nn.Sequential(backbone)
+    if isinstance(head, DeepTraining):
+        parts.append(head)
+    norms = [module for module in parts.modules() if isinstance(module, _BatchNorm)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the average over all batches, here one
         norm.train()
-    backbone(torch.randn(2, 3, side, side))
+    parts(torch.randn(2, 3, side, side))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

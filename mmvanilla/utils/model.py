@@ -2,7 +2,7 @@
 
 import re
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
@@ -32,11 +32,12 @@ def _check_channels(model: nn.Module) -> None:
     """Compare the channels of what stands on the backbone with the backbone's."""
     given = list(model.backbone.out_channels)
     # With a neck, the heads stand on that.
-    names = ['neck'] if getattr(model, 'neck', None) else ['decode_head', 'auxiliary_head']
+    heads = ['decode_head', 'auxiliary_head', 'head']
+    names = ['neck'] if getattr(model, 'neck', None) else heads
     for name in names:
         part = getattr(model, name, None)
         expected = getattr(part, 'in_channels', None)
-        index = getattr(part, 'in_index', None)
+        index = getattr(part, 'in_index', len(given) - 1 if name == 'head' else None)
         if index is not None and max(list_of(index)) >= len(given):
             raise UserError(
                 f'model.{name}.in_index is {index}, but the backbone gives {len(given)} levels; '
@@ -83,8 +84,20 @@ def list_of(value: int | list[int] | tuple[int, ...]) -> list[int]:
     return [value] if isinstance(value, int) else list(value)
 
 
+def set_form(model: ConfigDict, deploy: bool) -> None:
+    """Set the form of all that has one in the config of a model: the backbone, a classifier's head.
+
+    Args:
+        model: The model's config, changed in place.
+        deploy: Whether it is to be the deploy form.
+    """
+    model.backbone.deploy = deploy
+    if (model.get('head') or {}).get('type') == 'VanillaNetClsHead':
+        model.head.deploy = deploy
+
+
 def match_form(cfg: Config, file: str) -> None:
-    """Set ``deploy`` of a config's backbone to the form in which a checkpoint is, and say so.
+    """Set the form of a config's model to that in which a checkpoint is, and say so.
 
     Args:
         cfg: The config, changed in place.
@@ -99,10 +112,10 @@ def match_form(cfg: Config, file: str) -> None:
     training = any(re.search(r'(^|\.)backbone\.stem1\.', str(name)) for name in names)
     backbone = cfg.model.get('backbone', {})
     if deployed != training and deployed != backbone.get('deploy', False):
-        backbone.deploy = deployed
+        set_form(cfg.model, deployed)
         print_log(
             f'{file} is in {"deploy" if deployed else "training"} form; '
-            f'the backbone is built with deploy={deployed}',
+            f'the model is built with deploy={deployed}',
             logger='current',
         )
 

@@ -34,6 +34,9 @@ NAMES = [
     'mask_rcnn_vanillanet13_shapes',
     'retinanet_vanillanet13_shapes',
     'upernet_vanillanet13_shapes',
+    *(f'vanillanet{depth}_imagenet' for depth in range(5, 14)),
+    'vanillanet13_1.5x_imagenet',
+    'vanillanet13_1.5x_ada_imagenet',
 ]
 
 

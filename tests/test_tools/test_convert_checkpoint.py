@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 from mmvanilla import VanillaNet
@@ -52,6 +53,28 @@ def test_there_and_back(name, suffix, tmp_path, monkeypatch, capsys):
     assert returned.keys() == original.keys()  # the head's as well
     assert all(torch.equal(returned[key], original[key]) for key in original)
     assert sorted(os.listdir(tmp_path)) == sorted(['back.pth', 'in.pth', f'ours{suffix}'])
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_a_whole_classifier_there_and_back(suffix, tmp_path, monkeypatch):
+    record = torch.load(DATA / 'cls6.pt', weights_only=True)
+    source, ours, back = (tmp_path / file for file in ('in.pth', f'ours{suffix}', 'back.pth'))
+    torch.save(record['checkpoint'], source)
+    convert(monkeypatch, source, ours)
+    convert(monkeypatch, ours, back, '--published')
+    arch = dict(record['arch'])
+    init_default_scope('mmpretrain')
+    model = dict(
+        type='ImageClassifier',
+        backbone=dict(type='VanillaNet', act_num=arch.pop('act_num'), arch=arch, out_indices=(3,)),
+        head=dict(type='VanillaNetClsHead', num_classes=10, in_channels=64),
+    )
+    for file in (ours, back):
+        net = MODELS.build(model).eval()
+        load_checkpoint(net, str(file))
+        with torch.no_grad():
+            difference = net(record['input']) - record['logits_act1']
+        assert difference.norm() <= 1e-5 * record['logits_act1'].norm()
 
 
 def test_deploy_form(tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
 from mmvanilla.measure import Candidate, Measurement, Row, Settings
 from mmvanilla.measure.counting import Counts
@@ -45,6 +47,26 @@ def test_table3(tool, monkeypatch, tmp_path, capsys):
     text = (tmp_path / 'table3.md').read_text()
     assert all(f'| {name} |' in text for name in names)
     assert (tmp_path / 'table3.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_classifiers_have_the_published_size_in_both_forms(tool):
+    nets = {name: net for name, net in TABLE3.items() if net.params}
+    assert len(nets) == 11
+    for name, net in nets.items():
+        sizes = []
+        for deploy in (True, False):
+            cfg = tool.classifier(name, deploy).cfg
+            init_default_scope('mmpretrain')
+            with torch.device('meta'):
+                model = MODELS.build(cfg.model)
+            assert model.head.deploy == model.backbone.deploy == deploy
+            sizes.append(sum(p.numel() for p in model.parameters()))
+            backbone = sum(p.numel() for p in model.backbone.parameters())
+            # Training form: another layer from classes to classes, and a norm of the first.
+            width = cfg.model.head.in_channels
+            more = 0 if deploy else 1000 * 1000 + 1000 + 2 * 1000
+            assert sizes[-1] - backbone == 1000 * width + 1000 + more
+        assert sizes[0] / 1e6 == pytest.approx(net.params, abs=5.1e-4)
 
 
 def measurement(rows):

@@ -43,15 +43,47 @@ def check_annotations(cfg: Config, parts: Iterable[str] = ('train', 'val')) -> N
     Raises:
         UserError: At the first error, other than a remark.
     """
+    training = None
     for part, dataset in find_datasets(cfg, parts):
         if reader_of(cfg, dataset) not in READERS:
             continue
-        for finding in list_files(cfg, dataset).findings:
+        names = class_folders(cfg, dataset)
+        training = training or names
+        findings = [*list_files(cfg, dataset).findings, *compare_folders(names, training)]
+        for finding in findings:
             if finding.kind.error:
                 raise UserError(
                     f'the data of {part} have an error ({finding.kind.name}: {finding.where}); '
                     'correct them, tools/check_data.py lists all that it finds'
                 )
+        check_number(cfg, part, dataset, names)
+
+
+def check_number(cfg: Config, part: str, dataset: ConfigDict, folders: list[str] | None) -> None:
+    """Compare the number of a data set's classes with that of a classifier's head.
+
+    Raises:
+        UserError: If they differ.
+    """
+    expected = (cfg.get('model', {}).get('head') or {}).get('num_classes')
+    if expected is None or reader_of(cfg, dataset) != FOLDERS:
+        return
+    classes = _build(cfg, dataset).CLASSES or folders
+    if classes and len(classes) != expected:
+        raise UserError(
+            f'the data of {part} have {len(classes)} classes, but model.head.num_classes is '
+            f'{expected}; set model.head.num_classes={len(classes)} and '
+            f'model.data_preprocessor.num_classes={len(classes)}'
+        )
+
+
+def compare_folders(names: list[str] | None, training: list[str] | None) -> list[Finding]:
+    """Compare the names of a data set's class folders with those of training."""
+    if not names or not training or names == training:
+        return []
+    missing, new = sorted(set(training) - set(names)), sorted(set(names) - set(training))
+    detail = f'without {missing[0]!r}' if missing else f'with {new[0]!r}'
+    return [Finding(CLASSES_DIFFER, f'{len(names)} for {len(training)}, {detail}')]
 
 
 def check_datasets(
@@ -77,10 +109,9 @@ def check_datasets(
         for finding in listing.findings:
             report.add(part, finding)
         names = class_folders(cfg, dataset)
-        if part.startswith('train'):
-            training = names
-        elif names and training and names != training:
-            report.add(part, Finding(CLASSES_DIFFER, f'{len(names)} for {len(training)}'))
+        training = training or names
+        for finding in compare_folders(names, training):
+            report.add(part, finding)
         with ThreadPoolExecutor(workers) as pool:
             found = pool.map(lambda job: job(), listing.jobs)
             for findings in track(found, part, len(listing.jobs)) if track else found:
@@ -156,11 +187,15 @@ def reader_of(cfg: Config, config: ConfigDict) -> str:
 
 
 def class_folders(cfg: Config, config: ConfigDict) -> list[str] | None:
-    """Names of a data set's class folders, None if it has no such folders or names its classes."""
+    """Names of a data set's class folders, None if it has none.
+
+    Raises:
+        FileNotFoundError: If the folder of these folders is missing.
+    """
     if reader_of(cfg, config) != FOLDERS:
         return None
     dataset = _build(cfg, config)
-    if dataset.ann_file or dataset.CLASSES:
+    if dataset.ann_file:
         return None
     return sorted(entry.name for entry in os.scandir(dataset.img_prefix) if entry.is_dir())
 

@@ -32,13 +32,16 @@ def check_folders(
             for file in sorted(files)
         ]
         good = [file for file in files if file.lower().endswith(tuple(extensions))]
-        findings += [Finding(OTHER_FILE, file) for file in files if file not in set(good)]
+        known = set(good)
+        findings += [Finding(OTHER_FILE, file) for file in files if file not in known]
         if not good:
             findings.append(Finding(EMPTY_CLASS, os.path.join(root, name)))
         images += good
     if classes is not None and len(classes) != len(names):
         missing = [name for name in classes if name not in names]
-        detail = f', without {missing[0]!r}' if missing else ''
+        # Where no name is the same, as in ImageNet, folders are not called like their classes.
+        told = missing and len(missing) < len(classes)
+        detail = f', without {missing[0]!r}' if told else ''
         findings.append(Finding(NUMBER, f'{len(names)} for {len(classes)} in {root}{detail}'))
     elif classes is not None and set(classes) == set(names) and list(classes) != names:
         findings.append(Finding(ORDER, root))

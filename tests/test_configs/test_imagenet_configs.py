@@ -1,0 +1,86 @@
+"""The ImageNet recipes against what was published of them, and their sizes against Table 3."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmpretrain.models import ImageClassifier
+
+from mmvanilla.measure.counting import count
+from mmvanilla.measure.published import TABLE3
+from mmvanilla.utils.model import set_form
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+# Learning rate, weight decay, mixup, layer decay. None was published from 11 on: as 10.
+RECIPES = {
+    '5': (3.5e-3, 0.35, 0.1, None),
+    '6': (4.8e-3, 0.32, 0.15, 0.8),
+    '7': (4.7e-3, 0.35, 0.4, 0.8),
+    '8': (3.5e-3, 0.3, 0.4, None),
+    '9': (3.5e-3, 0.3, 0.4, None),
+    **dict.fromkeys(('10', '11', '12', '13', '13-x1.5', '13-x1.5-ada'), (3.5e-3, 0.25, 0.4, None)),
+}
+
+
+def read(arch):
+    name = arch.replace('-x1.5', '_1.5x').replace('-ada', '_ada')
+    cfg = Config.fromfile(CONFIGS / f'vanillanet{name}_imagenet.py')
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+@pytest.mark.parametrize('arch', RECIPES)
+def test_recipe(arch):
+    cfg = read(arch)
+    rate, weight_decay, mixup, layer_decay = RECIPES[arch]
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('Lamb', rate, weight_decay)
+    assert cfg.model.train_cfg.augments == dict(type='Mixup', alpha=mixup)
+    assert cfg.optim_wrapper.paramwise_cfg.get('decay_rate') == layer_decay
+    assert ('constructor' in cfg.optim_wrapper) == (layer_decay is not None)
+    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].end == 300
+    hooks = {hook.type: hook for hook in cfg.custom_hooks}
+    assert hooks['DeepTrainingHook'].end == 100
+    assert 1 - hooks['EMAHook'].momentum == pytest.approx(0.99996, abs=1e-9)
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 1024
+    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    augment = steps['RandAugment']
+    assert (augment.magnitude_level, augment.magnitude_std) == (7, 0.5)
+    assert augment.policies == 'timm_increasing'
+    assert 'RandomErasing' not in steps
+    steps = {step.type: step for step in cfg.test_dataloader.dataset.pipeline}
+    assert steps['CenterCrop'].crop_size == 224 == 0.875 * steps['ResizeEdge'].scale
+    assert cfg.model.head.drop_rate == 0.05
+    assert cfg.model.head.loss.use_sigmoid
+
+
+@pytest.mark.parametrize('arch', RECIPES)
+def test_sizes_are_those_of_table3(arch):
+    cfg = read(arch)
+    published = TABLE3[f'VanillaNet-{arch}']
+    with torch.device('meta'):
+        training = MODELS.build(cfg.model)
+        set_form(cfg.model, deploy=True)
+        net = MODELS.build(cfg.model).eval()
+    assert isinstance(net, ImageClassifier)
+    # Beside the backbone: two layers and a norm, of which one layer remains.
+    backbone, features = training.backbone, cfg.model.head.in_channels
+    size = sum(p.numel() for p in training.parameters())
+    size -= sum(p.numel() for p in backbone.parameters())
+    assert size == (features + 1) * 1000 + 2 * 1000 + 1001 * 1000
+    counts = count(net, lambda: net(torch.empty(1, 3, 224, 224, device='meta'), mode='tensor'))
+    assert counts.params / 1e6 == pytest.approx(published.params, abs=5.1e-4)
+    assert counts.dense / 1e9 == pytest.approx(published.dense, abs=5.1e-4)
+    assert counts.depthwise / 1e9 == pytest.approx(published.depthwise, abs=5.1e-4)
+
+
+def test_the_mean_over_the_classes_is_the_loss():
+    cfg = read('5')
+    cfg.model.head.in_channels = 4
+    head = MODELS.build(cfg.model.head)
+    logits, target = torch.randn(3, 1000), torch.rand(3, 1000)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+    found = head.loss_module(logits, target, avg_factor=3)
+    torch.testing.assert_close(found, expected)

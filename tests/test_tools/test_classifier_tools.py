@@ -1,0 +1,223 @@
+"""The tools on classifiers: the whole recipe in small, and predictions against plain PyTorch."""
+
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from PIL import Image
+
+from mmvanilla.checkpoint import load_from_local
+
+CONFIG = 'tests/data/tiny_imagenet.py'
+CLASSES = ('noise', 'plain', 'stripes')
+
+
+def picture(rng, name, size=80):
+    """Draw a texture in a random colour; the texture alone tells the class."""
+    pattern = dict(
+        noise=rng.random((size, size)) * 2 - 1,
+        plain=np.zeros((size, size)),
+        stripes=np.tile(np.sign(np.sin(np.arange(size) / 2)), (size, 1)),
+    )[name]
+    colour = rng.uniform(80, 175, 3)
+    return np.uint8(np.clip(colour + 60 * pattern[..., None], 0, 255))
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Write 32 pictures of each class for training and 8 for validation."""
+    root, rng = tmp_path_factory.mktemp('textures'), np.random.default_rng(0)
+    for part, number in (('train', 32), ('val', 8)):
+        for name in CLASSES:
+            (root / part / name).mkdir(parents=True)
+            for i in range(number):
+                cv2.imwrite(str(root / part / name / f'{i}.png'), picture(rng, name))
+    return root
+
+
+def accuracy(state_dict, data):
+    """Compute accuracy on the validation images without mmengine's loops."""
+    cfg = Config.fromfile(CONFIG)
+    init_default_scope('mmpretrain')
+    model = MODELS.build(cfg.model).eval()
+    model.load_state_dict(state_dict)
+    dataset = DATASETS.build(dict(cfg.val_dataloader.dataset, data_root=str(data)))
+    with torch.no_grad():
+        samples = model.test_step(pseudo_collate(list(dataset)))
+    right = [int(sample.pred_score.argmax() == sample.gt_label) for sample in samples]
+    assert len(right) == 24
+    return 100 * sum(right) / 24
+
+
+def logged(work_dir, key):
+    """Return what the runs in a work dir logged under a key."""
+    rows = []
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        rows += [json.loads(line) for line in file.read_text().splitlines()]
+    return [row[key] for row in rows if key in row]
+
+
+def test_the_recipe(data, run_tool, tmp_path):
+    common = [CONFIG, '--data-root', data, '--cfg-options', 'default_hooks.logger.interval=1']
+    common += ['default_hooks.deploy.save=True', '--work-dir']
+    code, _, error = run_tool('train.py', *common, tmp_path / 'whole')
+    assert code == 0, error
+    assert len(logged(tmp_path / 'whole', 'loss')) == 72
+    scores = logged(tmp_path / 'whole', 'accuracy/top1')
+    assert logged(tmp_path / 'whole', 'act_learn') == [i / 6 for i in range(6)] + [1.0] * 66
+    whole = load_from_local(str(tmp_path / 'whole/epoch_6.pth'))
+
+    # Resumed before the last epoch, to the last bit.
+    last = tmp_path / 'whole/epoch_5.pth'
+    code, _, error = run_tool('train.py', *common, tmp_path / 'parts', '--resume', last)
+    assert code == 0, error
+    parts = load_from_local(str(tmp_path / 'parts/epoch_6.pth'))
+    for key in ('state_dict', 'ema_state_dict'):
+        assert whole[key].keys() == parts[key].keys()
+        assert all(torch.equal(value, parts[key][name]) for name, value in whole[key].items())
+
+    # What was validated is the averaged net, fused; it has learnt.
+    assert scores[-1] >= 90  # by chance 33
+    averaged = whole['state_dict']
+    last_step = {n.removeprefix('module.'): v for n, v in whole['ema_state_dict'].items()}
+    name = 'backbone.stages.0.conv1.0.weight'
+    assert not torch.equal(averaged[name], last_step[name])
+    assert scores[-1] == pytest.approx(accuracy(averaged, data))
+    for form in ('--fuse', '--no-fuse'):
+        work = tmp_path / form.strip('-')
+        file = tmp_path / 'whole/epoch_6.pth'
+        code, out, error = run_tool(
+            *('test.py', CONFIG, file, '--data-root', data, '--work-dir', work, form),
+            *('--show-dir', work / 'pictures'),
+        )
+        assert code == 0, error
+        assert ('The deploy form is tested' in out) == (form == '--fuse')
+        (metrics,) = work.glob('*/*.json')
+        assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(scores[-1])
+        assert len(list((work / 'pictures').glob('*.png'))) == 8  # by name; classes share names
+    (deployed,) = (tmp_path / 'whole').glob('best_*_deploy.pth')
+    assert 'head.cls.2.weight' in load_from_local(str(deployed))['state_dict']
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    """Build a small classifier as if trained; return it and its checkpoint."""
+    cfg = Config.fromfile(CONFIG)
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    net = trained(MODELS.build(cfg.model)).eval()
+    torch.save(dict(state_dict=net.state_dict(), meta={}), tmp_path / 'trained.pth')
+    return net, tmp_path / 'trained.pth'
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.onnx', '.pt2'])
+def test_predict_what_deploy_wrote(suffix, model, data, run_tool, tmp_path):
+    net, checkpoint = model
+    target = tmp_path / f'deployed{suffix}'
+    flag = {'.pth': '--out', '.onnx': '--onnx', '.pt2': '--export'}[suffix]
+    code, out, error = run_tool('deploy.py', CONFIG, checkpoint, '--data-root', data, flag, target)
+    assert code == 0, error
+    assert 'compared on 3 images of the test data' in out
+    assert float(re.search(r'relative (?:error )?([\d.e+-]+)', out)[1]) < 1e-4
+    photo = data / 'val/stripes/0.png'
+    code, out, error = run_tool(
+        'predict.py', CONFIG, target, photo, '--trust', '--out', tmp_path / 'out'
+    )
+    assert code == 0, error
+    # Bicubic interpolation, crop and normalisation by hand.
+    image = cv2.imread(str(photo))
+    image = np.asarray(Image.fromarray(image).resize((72, 72), Image.BICUBIC))[4:68, 4:68]
+    image = (image[..., ::-1] - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375]
+    image = torch.from_numpy(image.transpose(2, 0, 1)[None]).float()
+    with torch.no_grad():
+        expected = net.head(net.backbone(image)).softmax(1)[0]
+    (found,) = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert found['image'] == '0'
+    assert [entry['class'] for entry in found['top']] == [
+        CLASSES[label] for label in expected.argsort(descending=True)
+    ]
+    for entry in found['top']:
+        assert entry['score'] == pytest.approx(expected[entry['label']].item(), abs=1e-3)
+    best = CLASSES[expected.argmax()]
+    assert f'0: {best} {expected.max().item():.2f}' in out
+    drawn = cv2.imread(str(tmp_path / 'out/pictures/0.png'))
+    assert drawn.shape == (80, 80, 3)
+    assert not np.array_equal(drawn, cv2.imread(str(photo)))
+
+
+def test_fps_of_a_classifier(run_tool, tmp_path):
+    arguments = ('--part', 'model', '--shape', 64, 64, '--repeat', 2, '--warmup', 0)
+    forms = ('--no-fuse', '--fuse', '--deploy')
+    file = tmp_path / 'speed.json'
+    code, _, error = run_tool('fps.py', CONFIG, *forms, *arguments, '--json', file)
+    assert code == 0, error
+    rows = json.loads(file.read_text())['rows']
+    training, fused, deployed = (row['counts']['params'] for row in rows)
+    assert training > fused == deployed
+
+
+@pytest.fixture
+def copied(data, tmp_path):
+    return shutil.copytree(data, tmp_path / 'copied')
+
+
+def test_bad_folders(copied, run_tool, tmp_path):
+    """Every mistake is one sentence before training, and check_data finds what it is about."""
+
+    def fails(sentence, *options):
+        arguments = (CONFIG, '--data-root', copied, '--work-dir', tmp_path / 'work')
+        code, _, error = run_tool('train.py', *arguments, '--cfg-options', *options)
+        assert code == 2
+        assert 'Traceback' not in error
+        assert re.search(sentence, error), error
+        assert not list((tmp_path / 'work').glob('*.pth'))
+
+    fails(
+        'the data of train have 3 classes, but model.head.num_classes is 4; set',
+        'model.head.num_classes=4',
+    )
+    (copied / 'val/stripes').rename(copied / 'val/strip')
+    fails("class folders other than those of training: 3 for 3, without 'stripes'", 'a=1')
+    shutil.rmtree(copied / 'val/strip')
+    fails("the data of val have an error .*2 for 3 in .*without 'stripes'", 'a=1')
+    for file in (copied / 'train/noise').iterdir():
+        file.unlink()
+    fails('class folder without images: .*/train/noise', 'a=1')
+    file = tmp_path / 'found.json'
+    assert run_tool('check_data.py', CONFIG, '--data-root', copied, '--json', file)[0] == 1
+    found = {(row['data'], row['kind']) for row in json.loads(file.read_text())['findings']}
+    assert found == {
+        ('train', 'class folder without images'),
+        ('val, test', 'number of folders other than of classes'),
+        ('val, test', 'class folders other than those of training'),
+    }
+    shutil.rmtree(copied / 'val')
+    fails(r'val_dataloader looks for .*val.*does not exist', 'a=1')
+
+
+def test_a_checkpoint_of_other_classes(model, data, run_tool, tmp_path):
+    net, _ = model
+    state = net.state_dict()
+    for name in [name for name in state if name.startswith('head.cls') and state[name].ndim]:
+        state[name] = torch.zeros(4, *state[name].shape[1:])
+    state['head.cls2.0.weight'] = torch.zeros(4, 4, 1, 1)
+    torch.save(dict(state_dict=state), tmp_path / 'other.pth')
+    arguments = (CONFIG, '--data-root', data, '--work-dir', tmp_path / 'work', '--cfg-options')
+    for option in (
+        [f'load_from={tmp_path / "other.pth"}'],
+        ['model.init_cfg.type=Pretrained', f'model.init_cfg.checkpoint={tmp_path / "other.pth"}'],
+    ):
+        code, _, error = run_tool('train.py', *arguments, *option)
+        assert code == 2
+        assert 'the checkpoint has 4 classes and the head 3; set num_classes=4' in error
+        assert 'Traceback' not in error
+    code, _, error = run_tool('test.py', CONFIG, tmp_path / 'other.pth', '--data-root', data)
+    assert code == 2
+    assert 'the checkpoint has 4 classes and the head 3' in error
