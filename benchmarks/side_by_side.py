@@ -1,0 +1,152 @@
+"""Ways to compute the same side by side: each in a process of its own, and in turn."""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.nn.functional import linear
+
+from mmvanilla.measure.machine import describe
+from mmvanilla.measure.timing import Clock
+from mmvanilla.utils.files import writing
+
+DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
+CALLS = dict(cpu=1, cuda=20)  # of a turn, whose median counts
+ROWS, WIDTH = 4000, 2048  # of the product that tells the rate: VanillaNet-13's pixels at stride 16
+Call = Callable[[], object]
+# From a route's name and the arguments: what to time, and what to keep of it besides.
+Make = Callable[[str, argparse.Namespace], tuple[Call, dict]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that every comparison has."""
+    parser.add_argument('--size', type=int, nargs=2, default=[800, 1280], metavar=('H', 'W'))
+    parser.add_argument(
+        '--device',
+        choices=['cpu', 'cuda'],
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='where to run (default: %(default)s)',
+    )
+    parser.add_argument('--routes', nargs='+', metavar='ROUTE', help='only these, by their names')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), metavar='N')
+    parser.add_argument('--repeat', type=int, default=5, metavar='N', help='rounds that count')
+    parser.add_argument('--out', metavar='FILE.json', help='write all figures to FILE.json')
+
+
+def pick(routes: list[str], args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
+    """Return the routes that the command line asks for."""
+    for name in args.routes or ():
+        if name not in routes:
+            parser.error(
+                f'--routes has {name!r}, expected some of {", ".join(map(repr, routes))} on '
+                f'{args.device}'
+            )
+    return args.routes or routes
+
+
+def measure(
+    make: Make, routes: list[str], args: argparse.Namespace, console: Console
+) -> dict[str, dict]:
+    """Time every route, in turn.
+
+    Args:
+        make: Builds the call of a route, in the route's own process.
+        routes: Names; a route that cannot be built is left out with a word.
+        args: With ``device``, ``threads``, ``repeat``.
+        console: Where progress is shown.
+
+    Returns:
+        By name, what ``make`` kept, and ``times`` in ms.
+    """
+    context = multiprocessing.get_context('spawn')
+    rows, workers = {}, {}
+    for route in track(routes, description='building', console=console, transient=True):
+        pipe, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(make, route, args, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        try:
+            kept = pipe.recv()
+        except EOFError:
+            kept = 'the process ended, perhaps for want of memory'
+        if isinstance(kept, str):
+            console.print(f'{route} is left out: {kept}', highlight=False)
+            continue
+        rows[route], workers[route] = dict(kept, times=[]), (pipe, process)
+    names = list(rows)
+    for _ in track(range(args.repeat), description='measuring', console=console, transient=True):
+        for name in names:
+            pipe = workers[name][0]
+            pipe.send(True)
+            rows[name]['times'].append(pipe.recv())
+        names = names[1:] + names[:1]
+    for pipe, process in workers.values():
+        pipe.send(False)
+        process.join()
+    return rows
+
+
+def _serve(make: Make, route: str, args: argparse.Namespace, pipe: Connection) -> None:
+    torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True
+    try:
+        call, kept = make(route, args)
+        for _ in range(1 if args.device == 'cpu' else 5):
+            call()
+    except Exception as error:
+        pipe.send(f'{type(error).__name__}: {" ".join(str(error).split())[:200]}')
+        return
+    pipe.send(kept)
+    clock = Clock(args.device)
+    while pipe.recv():
+        pipe.send(statistics.median(clock(call) for _ in range(CALLS[args.device])))
+
+
+def matrix_product_rate(dtype: str, args: argparse.Namespace) -> float:
+    """Return the G multiply-adds a second of a product like those of the net's widest part."""
+    a, weight = (
+        torch.randn(rows, WIDTH, device=args.device).to(DTYPES[dtype]) for rows in (ROWS, WIDTH)
+    )
+    linear(a, weight)
+    clock = Clock(args.device)
+    return ROWS * WIDTH**2 / min(clock(lambda: linear(a, weight)) for _ in range(10)) / 1e6
+
+
+def show(
+    rows: dict[str, dict], columns: dict[str, Callable[[dict], str]], args: argparse.Namespace
+) -> None:
+    """Print the medians with their range, the gain over the first route, and further columns."""
+    if not rows:
+        raise SystemExit('no route could be measured')
+    first = next(iter(rows))
+    table = Table('route', 'ms', 'range', 'gain over the first', *columns)
+    for route, row in rows.items():
+        row['ms'] = statistics.median(row['times'])
+        row['gain'] = statistics.median(rows[first]['times']) / row['ms']
+        spread = f'{min(row["times"]):.4g}-{max(row["times"]):.4g}'
+        cells = [column(row) for column in columns.values()]
+        table.add_row(route, f'{row["ms"]:.4g}', spread, f'{row["gain"]:.2f}', *cells)
+    Console(width=120).print(table)
+    machine = describe(args.device)
+    print(', '.join(f'{name} {value}' for name, value in machine.items()))
+
+
+def write(rows: dict[str, dict], args: argparse.Namespace, **others: object) -> None:
+    """Write all figures to ``args.out``, if that is asked for."""
+    if not args.out:
+        return
+    kept = {
+        route: {name: value for name, value in row.items() if name != 'outputs'}
+        for route, row in rows.items()
+    }
+    result = dict(vars(args), machine=describe(args.device), routes=kept, **others)
+    with writing(args.out) as file:
+        Path(file).write_text(json.dumps(result, indent=1))
