@@ -1,11 +1,13 @@
-"""Reproduce the paper's speed tables here: tools/reproduce.py {table3,table4,figure2,ade20k}.
+"""Reproduce the paper's tables here: tools/reproduce.py {table1,table2,table3,table4,...}.
 
-Every net is built with random weights, counted and timed, all taking turns in one run; the
-published figures stand beside. Results go to DIR as Markdown, JSON and PNG.
+For the tables of speed every net is built with random weights, counted and timed, all taking turns
+in one run; for tables 1 and 2 every net is trained. The published figures stand beside. Results go
+to DIR as Markdown, JSON and PNG.
 """
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,11 +15,13 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
+from rich.progress import Progress
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
 from mmvanilla import ARCHS
 from mmvanilla.errors import UserError
-from mmvanilla.measure import Candidate, Measurement, Row, measure
+from mmvanilla.measure import Candidate, Measurement, Row, ablation, measure
+from mmvanilla.measure.machine import describe
 from mmvanilla.measure.published import TABLE3, TABLE4
 from mmvanilla.measure.report import (
     Cells,
@@ -67,7 +71,8 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     lines = __doc__.split('\n\n')
     parser = argparse.ArgumentParser(description=lines[0], epilog=lines[1])
-    parser.add_argument('what', choices=list(COMMANDS), help='what to reproduce')
+    choices = [*ablation.TABLES, *COMMANDS]
+    parser.add_argument('what', choices=choices, help='what to reproduce')
     parser.add_argument(
         '--out', metavar='DIR', default='work_dirs/reproduce', help='folder (default: %(default)s)'
     )
@@ -76,8 +81,23 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='figure2: draw the published latencies and measure nothing',
     )
+    parser.add_argument(
+        '--small',
+        action='store_true',
+        help='table1, table2: narrow nets on small generated images instead of ImageNet',
+    )
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        nargs='+',
+        default=[0, 1, 2],
+        metavar='SEED',
+        help='table1, table2: seeds of the trainings (default: 0 1 2)',
+    )
     add_arguments(parser)
     args = parser.parse_args()
+    if args.small and args.what not in ablation.TABLES:
+        parser.error('--small is for table1 and table2')
     if args.published and args.what != 'figure2':
         parser.error('--published is for figure2')
     return args
@@ -258,7 +278,6 @@ def main() -> None:
     """Measure, print and write."""
     args = parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')
-    run, cells = COMMANDS[args.what]
     results = []
     with one_sentence_errors(UserError, FileNotFoundError, ValueError), ExitStack() as files:
         out = Path(args.out)
@@ -267,9 +286,13 @@ def main() -> None:
         def target(name: str) -> Path:
             return Path(files.enter_context(writing(str(out / name))))
 
-        if args.published:
+        if args.what in ablation.TABLES:
+            name = f'{args.what}_small' if args.small else args.what
+            run_ablation(args, *(target(f'{name}.{kind}') for kind in ('md', 'json', 'png')))
+        elif args.published:
             draw(args.what, None, str(target('figure2_published.png')))
         else:
+            run, cells = COMMANDS[args.what]
             names = [args.what]
             if args.what == 'ade20k':
                 names = ['ade20k_512x512', 'ade20k_512x2048']
@@ -284,6 +307,37 @@ def main() -> None:
     print(f'written to {args.out}')
     if results and not any(row.times for result in results for row in result.rows):
         sys.exit(1)
+
+
+def run_ablation(args: argparse.Namespace, text: Path, data: Path, picture: Path) -> None:
+    """Train the nets of Table 1 or 2, print the table and write it."""
+    start = time.monotonic()
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task('training', total=None)
+
+        def on_run(run: ablation.Run, total: int) -> None:
+            what = f'{run.variant.net}, {run.variant.name}, seed {run.seed}: {run.top1:.2f} %'
+            progress.update(task, advance=1, total=total, description=what)
+
+        runs = ablation.run_table(
+            args.what, CONFIGS / 'ablation', Path(args.out), args.small, args.seeds, on_run
+        )
+    minutes, cpu = (time.monotonic() - start) / 60, sum(run.cpu_seconds for run in runs) / 60
+    machine = describe()
+    lines = [
+        ablation.CLAIMS[args.what],
+        f'Fused nets; mean and standard deviation over the seeds {args.seeds}. '
+        f'{minutes:.1f} minutes, of which the trainings took {cpu:.1f} of processor time.',
+        ', '.join(f'{name} {value}' for name, value in machine.items()),
+    ]
+    console = make_console()
+    print_table(*ablation.cells(runs), console)
+    for line in lines:
+        console.print(line, style='dim')
+    text.write_text('\n\n'.join([markdown(*ablation.cells(runs)), *lines]) + '\n')
+    facts = dict(command=sys.argv, small=args.small, minutes=minutes, machine=machine)
+    data.write_text(ablation.to_json(runs, **facts))
+    ablation.plot(runs, picture)
 
 
 def report(what: str, result: Measurement, cells: tuple[list[str], Cells], file: Path) -> None:

@@ -1,5 +1,7 @@
 """Nets with and without the two ideas of VanillaNet, for ablations (paper, Tables 1 and 2)."""
 
+from itertools import pairwise
+
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -90,7 +92,7 @@ class PlainNet(BaseModule):
             raise UserError('arch of PlainNet has ada_pool, expected one without; leave it out')
         if shortcut not in SHORTCUTS:
             raise UserError(f'shortcut is {shortcut!r}, expected one of {SHORTCUTS}')
-        if shortcut and any(out % dim for dim, out in zip(dims, dims[1:], strict=False)):
+        if shortcut and any(out % dim for dim, out in pairwise(dims)):
             raise UserError(
                 f'dims of arch is {dims}, expected each to be a multiple of the one before, '
                 'since shortcuts repeat channels; choose such dims or shortcut=None'
@@ -99,7 +101,7 @@ class PlainNet(BaseModule):
         self.stem.append(nn.ReLU())
         self.stages = nn.ModuleList(
             PlainStage(*channels, stride, shortcut, norm_cfg)
-            for *channels, stride in zip(dims, dims[1:], strides, strict=False)
+            for channels, stride in zip(pairwise(dims), strides, strict=True)
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor]:

@@ -48,9 +48,7 @@ class DeepConv(DeepTraining):
         )
         self.norm = build_norm(norm_cfg, between) if norm_cfg else nn.Identity()
         self.conv2 = nn.Conv2d(between, conv.out_channels, 1)
-        identity, original = (
-            (self.conv1, self.conv2) if pointwise else (self.conv2, self.conv1)
-        )
+        identity, original = (self.conv1, self.conv2) if pointwise else (self.conv2, self.conv1)
         with torch.no_grad():
             nn.init.dirac_(identity.weight)
             original.weight.copy_(conv.weight)
