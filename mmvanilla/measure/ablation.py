@@ -175,7 +175,8 @@ def run_table(
             check_imagenet(cfg)
         runs = []
         with start_workers(small) as workers:
-            pending = {workers.submit(train, cfg): task for task, cfg in tasks.items()}
+            # The last seed's largest net first, so that the cores end together.
+            pending = {workers.submit(train, tasks[task]): task for task in reversed(tasks)}
             try:
                 for done in as_completed(pending):
                     runs.append(Run(*pending[done], *done.result()))

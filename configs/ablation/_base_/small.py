@@ -1,4 +1,4 @@
-"""Objects cut out of the embedded shapes, in grey, which no net can learn by heart in 240 steps."""
+"""Objects cut out of the embedded shapes, in grey, which no net can learn by heart in 200 steps."""
 
 _base_ = '../../_base_/runtime.py'
 
@@ -43,7 +43,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=1)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=240, val_interval=240)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=200, val_interval=200)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -54,11 +54,11 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=20),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=240, eta_min=1e-5),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=20, end=200, eta_min=1e-5),
 ]
 default_hooks = dict(checkpoint=None)
 log_processor = dict(by_epoch=False)
 custom_hooks = [
     dict(type='ReseedHook'),
-    dict(type='DeepTrainingHook', end=80, by_epoch=False),
+    dict(type='DeepTrainingHook', end=67, by_epoch=False),
 ]
