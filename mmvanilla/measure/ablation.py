@@ -155,10 +155,9 @@ def run_table(
     Raises:
         FileNotFoundError: If there is no ImageNet.
     """
-    total = len(seeds) * len(TABLES[what])
     with tempfile.TemporaryDirectory() as scratch:
         folder, data = Path(scratch) if small else out / what, Path(scratch, 'crops')
-        tasks = {}
+        tasks = []
         for seed in seeds:
             for variant in TABLES[what]:
                 cfg = read_variant(variant, configs, small, seed)
@@ -167,25 +166,26 @@ def run_table(
                 cfg.log_level = 'ERROR' if small else 'INFO'
                 if small:
                     set_data_root(cfg, str(data))
-                tasks[variant, seed] = cfg
+                tasks.append((variant, seed, cfg))
         if small:
             make_shapes(Path(scratch, 'shapes'), **SHAPES)
             crop_objects(Path(scratch, 'shapes/coco'), data)
         else:
             check_imagenet(cfg)
-        runs = []
+        runs: dict[int, Run] = {}
         with start_workers(small) as workers:
             # The last seed's largest net first, so that the cores end together.
-            pending = {workers.submit(train, tasks[task]): task for task in reversed(tasks)}
+            order = range(len(tasks) - 1, -1, -1)
+            pending = {workers.submit(train, tasks[i][-1]): i for i in order}
             try:
                 for done in as_completed(pending):
-                    runs.append(Run(*pending[done], *done.result()))
-                    on_run(runs[-1], total)
+                    i = pending[done]
+                    runs[i] = Run(*tasks[i][:-1], *done.result())
+                    on_run(runs[i], len(tasks))
             except BaseException:
                 workers.shutdown(wait=False, cancel_futures=True)
                 raise
-    order = list(tasks)
-    return sorted(runs, key=lambda run: order.index((run.variant, run.seed)))
+    return [runs[i] for i in sorted(runs)]
 
 
 def start_workers(small: bool) -> ProcessPoolExecutor:
