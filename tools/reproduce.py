@@ -1,16 +1,19 @@
 """Reproduce the paper's tables here: tools/reproduce.py {table1,table2,table3,table4,...}.
 
 For the tables of speed every net is built with random weights, counted and timed, all taking turns
-in one run; for tables 1 and 2 every net is trained. The published figures stand beside. Results go
-to DIR as Markdown, JSON and PNG.
+in one run; for tables 1 and 2 the nets are trained, and for transfer small detectors. Published
+figures stand beside. Results go to DIR as Markdown, JSON and PNG.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -20,7 +23,7 @@ from rich.progress import Progress
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
 from mmvanilla import ARCHS
 from mmvanilla.errors import UserError
-from mmvanilla.measure import Candidate, Measurement, Row, ablation, measure
+from mmvanilla.measure import Candidate, Measurement, Row, ablation, measure, transfer
 from mmvanilla.measure.machine import describe
 from mmvanilla.measure.published import TABLE3, TABLE4
 from mmvanilla.measure.report import (
@@ -71,7 +74,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     lines = __doc__.split('\n\n')
     parser = argparse.ArgumentParser(description=lines[0], epilog=lines[1])
-    choices = [*ablation.TABLES, *COMMANDS]
+    choices = [*ablation.TABLES, 'transfer', *COMMANDS]
     parser.add_argument('what', choices=choices, help='what to reproduce')
     parser.add_argument(
         '--out', metavar='DIR', default='work_dirs/reproduce', help='folder (default: %(default)s)'
@@ -92,11 +95,11 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=[0, 1, 2],
         metavar='SEED',
-        help='table1, table2: seeds of the trainings (default: 0 1 2)',
+        help='table1, table2, transfer: seeds of the trainings (default: 0 1 2)',
     )
     add_arguments(parser)
     args = parser.parse_args()
-    if args.small and args.what not in ablation.TABLES:
+    if args.small and args.what not in (*ablation.TABLES, 'transfer'):
         parser.error('--small is for table1 and table2')
     if args.published and args.what != 'figure2':
         parser.error('--published is for figure2')
@@ -289,6 +292,8 @@ def main() -> None:
         if args.what in ablation.TABLES:
             name = f'{args.what}_small' if args.small else args.what
             run_ablation(args, *(target(f'{name}.{kind}') for kind in ('md', 'json', 'png')))
+        elif args.what == 'transfer':
+            run_transfer(args, target('transfer.md'), target('transfer.json'))
         elif args.published:
             draw(args.what, None, str(target('figure2_published.png')))
         else:
@@ -316,28 +321,59 @@ def run_ablation(args: argparse.Namespace, text: Path, data: Path, picture: Path
         task = progress.add_task('training', total=None)
 
         def on_run(run: ablation.Run, total: int) -> None:
-            what = f'{run.variant.net}, {run.variant.name}, seed {run.seed}: {run.top1:.2f} %'
-            progress.update(task, advance=1, total=total, description=what)
+            progress.update(task, advance=1, total=total)
+            name = f'{run.variant.net}, {run.variant.name}, seed {run.seed}'
+            progress.console.print(f'{name}: {run.top1:.2f} %', highlight=False)
 
         runs = ablation.run_table(
             args.what, CONFIGS / 'ablation', Path(args.out), args.small, args.seeds, on_run
         )
-    minutes, cpu = (time.monotonic() - start) / 60, sum(run.cpu_seconds for run in runs) / 60
-    machine = describe()
+    cpu = sum(run.cpu_seconds for run in runs) / 60
     lines = [
         ablation.CLAIMS[args.what],
-        f'Fused nets; mean and standard deviation over the seeds {args.seeds}. '
-        f'{minutes:.1f} minutes, of which the trainings took {cpu:.1f} of processor time.',
-        ', '.join(f'{name} {value}' for name, value in machine.items()),
+        f'Fused nets; mean and standard deviation over the seeds {args.seeds}.',
+        f'{minutes(start)}, of which the trainings took {cpu:.1f} of processor time.',
     ]
+    write_trained(text, ablation.cells(runs), lines)
+    data.write_text(to_json_trained(runs, small=args.small))
+    ablation.plot(runs, picture)
+
+
+def run_transfer(args: argparse.Namespace, text: Path, data: Path) -> None:
+    """Train detectors with and without pre-training, print the table and write it."""
+    start = time.monotonic()
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task('training', total=None)
+
+        def on_result(result: transfer.Result, total: int) -> None:
+            progress.update(task, advance=1, total=total)
+            name = f'{result.way}, seed {result.seed}'
+            progress.console.print(f'{name}: box AP {result.box_ap:.3f}', highlight=False)
+
+        results = transfer.run_transfer(CONFIGS, args.seeds, on_result)
+    write_trained(text, transfer.cells(results), [transfer.verdict(results), minutes(start) + '.'])
+    data.write_text(to_json_trained(results))
+
+
+def minutes(start: float) -> str:
+    """Return how long it took since a time of :func:`time.monotonic`."""
+    return f'{(time.monotonic() - start) / 60:.1f} minutes'
+
+
+def write_trained(file: Path, cells: tuple[list[str], Cells], lines: list[str]) -> None:
+    """Print a table of trained nets with some lines below, and write it as Markdown."""
     console = make_console()
-    print_table(*ablation.cells(runs), console)
+    lines = [*lines, ', '.join(f'{name} {value}' for name, value in describe().items())]
+    print_table(*cells, console)
     for line in lines:
         console.print(line, style='dim')
-    text.write_text('\n\n'.join([markdown(*ablation.cells(runs)), *lines]) + '\n')
-    facts = dict(command=sys.argv, small=args.small, minutes=minutes, machine=machine)
-    data.write_text(ablation.to_json(runs, **facts))
-    ablation.plot(runs, picture)
+    file.write_text('\n\n'.join([markdown(*cells), *lines]) + '\n')
+
+
+def to_json_trained(runs: list[Any], **facts: Any) -> str:
+    """Return trainings as JSON, with the command, the machine and other facts."""
+    facts = dict(command=sys.argv, machine=describe(), **facts, runs=[asdict(run) for run in runs])
+    return json.dumps(facts, indent=2) + '\n'
 
 
 def report(what: str, result: Measurement, cells: tuple[list[str], Cells], file: Path) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib as mpl
@@ -244,10 +244,10 @@ def group(runs: list[Run]) -> dict[tuple[str, str], list[Run]]:
     return groups
 
 
-def describe(values: list[float]) -> str:
+def describe(values: list[float], digits: int = 2) -> str:
     """Return mean and standard deviation of some values."""
-    spread = f' ± {statistics.stdev(values):.2f}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):.2f}{spread}'
+    spread = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.{digits}f}{spread}'
 
 
 def plot(runs: list[Run], file: str | Path) -> None:
@@ -287,8 +287,3 @@ def plot(runs: list[Run], file: str | Path) -> None:
     axes.legend(fontsize=8)
     figure.savefig(file, dpi=120)
     plt.close(figure)
-
-
-def to_json(runs: list[Run], **facts: object) -> str:
-    """Return all runs as JSON, with other facts."""
-    return json.dumps({**facts, 'runs': [asdict(run) for run in runs]}, indent=2) + '\n'
