@@ -316,6 +316,8 @@ def main() -> None:
 
 def run_ablation(args: argparse.Namespace, text: Path, data: Path, picture: Path) -> None:
     """Train the nets of Table 1 or 2, print the table and write it."""
+    if not args.small:
+        ablation.check_imagenet(CONFIGS / 'ablation')
     start = time.monotonic()
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task('training', total=None)

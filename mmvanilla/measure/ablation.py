@@ -151,9 +151,6 @@ def run_table(
         small: Train narrow nets on a small set, which is generated.
         seeds: The seeds.
         on_run: Called after each training, with it and with how many there are.
-
-    Raises:
-        FileNotFoundError: If there is no ImageNet.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder, data = Path(scratch) if small else out / what, Path(scratch, 'crops')
@@ -170,8 +167,6 @@ def run_table(
         if small:
             make_shapes(Path(scratch, 'shapes'), **SHAPES)
             crop_objects(Path(scratch, 'shapes/coco'), data)
-        else:
-            check_imagenet(cfg)
         runs: dict[int, Run] = {}
         with start_workers(small) as workers:
             # The last seed's largest net first, so that the cores end together.
@@ -197,12 +192,16 @@ def start_workers(small: bool) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(cores, spawn, torch.set_num_threads, (1,))
 
 
-def check_imagenet(cfg: Config) -> None:
-    """Check that the images of a config are there.
+def check_imagenet(configs: Path) -> None:
+    """Check that there is what full trainings read.
+
+    Args:
+        configs: The folder of the configs.
 
     Raises:
-        FileNotFoundError: If not.
+        FileNotFoundError: If there is not.
     """
+    cfg = read_variant(TABLES['table1'][0], configs, small=False, seed=0)
     root = cfg.train_dataloader.dataset.data_root
     if not os.path.isdir(root):
         raise FileNotFoundError(

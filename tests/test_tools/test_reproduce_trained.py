@@ -53,7 +53,7 @@ def tiny(monkeypatch):
         if str(file).endswith('_shapes.py'):
             for loader in (cfg.train_dataloader, cfg.val_dataloader):
                 loader.dataset.indices = 8
-                loader.num_workers = 0
+                loader.update(num_workers=0, persistent_workers=False)
         return cfg
 
     monkeypatch.setattr(Config, 'fromfile', staticmethod(read_tiny))
@@ -105,8 +105,8 @@ def test_full_trainings_are_not_done_again(run_tool, tiny, monkeypatch, tmp_path
 
 
 def test_transfer(run_tool, tiny, tmp_path):
-    code, out, _ = run_tool('reproduce.py', 'transfer', '--seeds', 0, '--out', tmp_path)
-    assert code == 0
+    code, out, error = run_tool('reproduce.py', 'transfer', '--seeds', 0, '--out', tmp_path)
+    assert code == 0, error
     assert 'Pre-training changes box AP by' in out
     runs = json.loads((tmp_path / 'transfer.json').read_text())['runs']
     assert [run['way'] for run in runs] == ['from scratch', 'pre-trained']

@@ -10,7 +10,7 @@ pipeline = [
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=32,
     num_workers=0,
     worker_init_fn=dict(type='seed_worker'),
     sampler=dict(type='InfiniteSampler', shuffle=True),
