@@ -74,8 +74,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     lines = __doc__.split('\n\n')
     parser = argparse.ArgumentParser(description=lines[0], epilog=lines[1])
-    choices = [*ablation.TABLES, 'transfer', *COMMANDS]
-    parser.add_argument('what', choices=choices, help='what to reproduce')
+    parser.add_argument('what', choices=[*TRAINED, *COMMANDS], help='what to reproduce')
     parser.add_argument(
         '--out', metavar='DIR', default='work_dirs/reproduce', help='folder (default: %(default)s)'
     )
@@ -99,8 +98,10 @@ def parse_args() -> argparse.Namespace:
     )
     add_arguments(parser)
     args = parser.parse_args()
-    if args.small and args.what not in (*ablation.TABLES, 'transfer'):
-        parser.error('--small is for table1 and table2')
+    if args.small and args.what not in TRAINED:
+        parser.error('--small is for table1, table2 and transfer, which is always small')
+    if args.what == 'transfer':
+        args.small = True
     if args.published and args.what != 'figure2':
         parser.error('--published is for figure2')
     return args
@@ -289,11 +290,14 @@ def main() -> None:
         def target(name: str) -> Path:
             return Path(files.enter_context(writing(str(out / name))))
 
-        if args.what in ablation.TABLES:
+        if args.what in TRAINED:
+            train, kinds = TRAINED[args.what]
             name = f'{args.what}_small' if args.small else args.what
-            run_ablation(args, *(target(f'{name}.{kind}') for kind in ('md', 'json', 'png')))
-        elif args.what == 'transfer':
-            run_transfer(args, target('transfer.md'), target('transfer.json'))
+            try:
+                train(args, *(target(f'{name}.{kind}') for kind in kinds))
+            except KeyboardInterrupt:
+                print('interrupted; nothing is written', file=sys.stderr)
+                sys.exit(130)
         elif args.published:
             draw(args.what, None, str(target('figure2_published.png')))
         else:
@@ -354,7 +358,14 @@ def run_transfer(args: argparse.Namespace, text: Path, data: Path) -> None:
 
         results = transfer.run_transfer(CONFIGS, args.seeds, on_result)
     write_trained(text, transfer.cells(results), [transfer.verdict(results), minutes(start) + '.'])
-    data.write_text(to_json_trained(results))
+    data.write_text(to_json_trained(results, small=args.small))
+
+
+TRAINED = dict(
+    table1=(run_ablation, ('md', 'json', 'png')),
+    table2=(run_ablation, ('md', 'json', 'png')),
+    transfer=(run_transfer, ('md', 'json')),
+)
 
 
 def minutes(start: float) -> str:

@@ -105,6 +105,8 @@ def read_variant(variant: Variant, folder: Path, small: bool, seed: int) -> Conf
     cfg.merge_from_dict({f'model.backbone.{k}': v for k, v in variant.settings.items()})
     if not cfg.model.backbone.deep_training:
         cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'DeepTrainingHook']
+    if not small:
+        cfg.auto_scale_lr.enable = True  # to the batch of one process
     cfg.randomness = dict(seed=seed)
     if not torch.cuda.is_available():
         cfg.sync_bn = None

@@ -16,7 +16,8 @@ from .deep_training import DeepTraining
 def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
     """Bring every VanillaNet, and all else that has a deploy form, into it, in place.
 
-    That is what is trained deep, and series activations that stand by themselves.
+    That is what is trained deep, and series activations within other modules; one that is the model
+    itself has a ``fuse`` of its own.
 
     Args:
         model: A detector, segmentor or classifier, a backbone alone, or what wraps one: DDP, an

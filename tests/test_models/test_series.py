@@ -157,7 +157,9 @@ def test_plain_net_with_both_ideas_is_a_vanillanet(trained):
     for i, layer in enumerate(plain):
         conv, act = deployed.stem if i == 0 else (lambda s: (s.conv, s.act))(deployed.stages[i - 1])
         source = net.net.get_submodule(f'relu_{i}')
-        conv.weight.data, conv.bias.data = (value.float() for value in fold_conv_norm([*layer.children()]))
+        conv.weight.data, conv.bias.data = (
+            value.float() for value in fold_conv_norm([*layer.children()])
+        )
         act.weight.data, act.bias.data = source.weight.data, source.bias.data
     torch.testing.assert_close(deployed(x)[-1], expected, atol=1e-5, rtol=1e-4)
 

@@ -87,8 +87,9 @@ def test_nothing_half_written(run_tool, tiny, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ablation, 'train', stop)
-    with pytest.raises(KeyboardInterrupt):
-        run_tool('reproduce.py', 'table1', '--small', '--out', tmp_path / 'out')
+    code, _, error = run_tool('reproduce.py', 'table1', '--small', '--out', tmp_path / 'out')
+    assert code == 130
+    assert error.endswith('interrupted; nothing is written\n')
     assert not [*(tmp_path / 'out').iterdir()]
 
 
@@ -108,7 +109,7 @@ def test_transfer(run_tool, tiny, tmp_path):
     code, out, error = run_tool('reproduce.py', 'transfer', '--seeds', 0, '--out', tmp_path)
     assert code == 0, error
     assert 'Pre-training changes box AP by' in out
-    runs = json.loads((tmp_path / 'transfer.json').read_text())['runs']
+    runs = json.loads((tmp_path / 'transfer_small.json').read_text())['runs']
     assert [run['way'] for run in runs] == ['from scratch', 'pre-trained']
     assert [run['top1'] is None for run in runs] == [True, False]
 
@@ -124,4 +125,4 @@ def test_no_imagenet(run_tool, tmp_path):
 def test_small_is_not_for_speed(run_tool):
     code, _, error = run_tool('reproduce.py', 'table3', '--small')
     assert code == 2
-    assert '--small is for table1 and table2' in error
+    assert '--small is for table1, table2 and transfer' in error
