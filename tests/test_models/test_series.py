@@ -7,6 +7,7 @@ import torchvision
 from mmcv.cnn import ConvModule, build_activation_layer
 from mmengine.registry import MODELS
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmvanilla.errors import UserError
 from mmvanilla.models import PlainNet, SeriesActivation, VanillaNet, fuse, join_convs, replace_relus
@@ -150,17 +151,14 @@ def test_plain_net_with_both_ideas_is_a_vanillanet(trained):
     expected = net(x)[0]
 
     join_convs(net)
-    from mmvanilla.models.fusion import fold_conv_norm
-
     deployed = VanillaNet(ARCH, out_indices=(0, 1, 2), deploy=True).eval()
-    plain = [net.net.stem, *(net.net.get_submodule(f'stages.{i}').conv for i in range(3))]
-    for i, layer in enumerate(plain):
-        conv, act = deployed.stem if i == 0 else (lambda s: (s.conv, s.act))(deployed.stages[i - 1])
+    layers = [net.net.stem, *(net.net.get_submodule(f'stages.{i}').conv for i in range(3))]
+    pairs = [deployed.stem, *((stage.conv, stage.act) for stage in deployed.stages)]
+    for i, (layer, (conv, act)) in enumerate(zip(layers, pairs, strict=True)):
         source = net.net.get_submodule(f'relu_{i}')
-        conv.weight.data, conv.bias.data = (
-            value.float() for value in fold_conv_norm([*layer.children()])
-        )
-        act.weight.data, act.bias.data = source.weight.data, source.bias.data
+        fused = fuse_conv_bn_eval(*layer.children())
+        conv.load_state_dict(fused.state_dict())
+        act.load_state_dict(source.state_dict())
     torch.testing.assert_close(deployed(x)[-1], expected, atol=1e-5, rtol=1e-4)
 
 
