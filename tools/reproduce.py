@@ -1,23 +1,30 @@
-"""Reproduce the paper's speed tables here: tools/reproduce.py {table3,table4,figure2,ade20k}.
+"""Reproduce the paper's tables here: tools/reproduce.py {table1,table2,table3,table4,...}.
 
-Every net is built with random weights, counted and timed, all taking turns in one run; the
-published figures stand beside. Results go to DIR as Markdown, JSON and PNG.
+For the tables of speed every net is built with random weights, counted and timed, all taking turns
+in one run; for tables 1 and 2 the nets are trained, and for transfer small detectors. Published
+figures stand beside. Results go to DIR as Markdown, JSON and PNG.
 """
 
 import argparse
+import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
+from rich.progress import Progress
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
 from mmvanilla import ARCHS
 from mmvanilla.errors import UserError
-from mmvanilla.measure import Candidate, Measurement, Row, measure
+from mmvanilla.measure import Candidate, Measurement, Row, ablation, measure, transfer
+from mmvanilla.measure.machine import describe
 from mmvanilla.measure.published import TABLE3, TABLE4
 from mmvanilla.measure.report import (
     Cells,
@@ -67,7 +74,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     lines = __doc__.split('\n\n')
     parser = argparse.ArgumentParser(description=lines[0], epilog=lines[1])
-    parser.add_argument('what', choices=list(COMMANDS), help='what to reproduce')
+    parser.add_argument('what', choices=[*TRAINED, *COMMANDS], help='what to reproduce')
     parser.add_argument(
         '--out', metavar='DIR', default='work_dirs/reproduce', help='folder (default: %(default)s)'
     )
@@ -76,8 +83,25 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='figure2: draw the published latencies and measure nothing',
     )
+    parser.add_argument(
+        '--small',
+        action='store_true',
+        help='table1, table2: narrow nets on small generated images instead of ImageNet',
+    )
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        nargs='+',
+        default=[0, 1, 2],
+        metavar='SEED',
+        help='table1, table2, transfer: seeds of the trainings (default: 0 1 2)',
+    )
     add_arguments(parser)
     args = parser.parse_args()
+    if args.small and args.what not in TRAINED:
+        parser.error('--small is for table1, table2 and transfer, which is always small')
+    if args.what == 'transfer':
+        args.small = True
     if args.published and args.what != 'figure2':
         parser.error('--published is for figure2')
     return args
@@ -265,7 +289,6 @@ def main() -> None:
     """Measure, print and write."""
     args = parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')
-    run, cells = COMMANDS[args.what]
     results = []
     with one_sentence_errors(UserError, FileNotFoundError, ValueError), ExitStack() as files:
         out = Path(args.out)
@@ -274,9 +297,18 @@ def main() -> None:
         def target(name: str) -> Path:
             return Path(files.enter_context(writing(str(out / name))))
 
-        if args.published:
+        if args.what in TRAINED:
+            train, kinds = TRAINED[args.what]
+            name = f'{args.what}_small' if args.small else args.what
+            try:
+                train(args, *(target(f'{name}.{kind}') for kind in kinds))
+            except KeyboardInterrupt:
+                print('interrupted; nothing is written', file=sys.stderr)
+                sys.exit(130)
+        elif args.published:
             draw(args.what, None, str(target('figure2_published.png')))
         else:
+            run, cells = COMMANDS[args.what]
             names = [args.what]
             if args.what == 'ade20k':
                 names = ['ade20k_512x512', 'ade20k_512x2048']
@@ -291,6 +323,77 @@ def main() -> None:
     print(f'written to {args.out}')
     if results and not any(row.times for result in results for row in result.rows):
         sys.exit(1)
+
+
+def run_ablation(args: argparse.Namespace, text: Path, data: Path, picture: Path) -> None:
+    """Train the nets of Table 1 or 2, print the table and write it."""
+    if not args.small:
+        ablation.check_imagenet(CONFIGS / 'ablation')
+    start = time.monotonic()
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task('training', total=None)
+
+        def on_run(run: ablation.Run, total: int) -> None:
+            progress.update(task, advance=1, total=total)
+            name = f'{run.variant.net}, {run.variant.name}, seed {run.seed}'
+            progress.console.print(f'{name}: {run.top1:.2f} %', highlight=False)
+
+        runs = ablation.run_table(
+            args.what, CONFIGS / 'ablation', Path(args.out), args.small, args.seeds, on_run
+        )
+    cpu = sum(run.cpu_seconds for run in runs) / 60
+    lines = [
+        ablation.CLAIMS[args.what],
+        f'Fused nets; mean and standard deviation over the seeds {args.seeds}.',
+        f'{minutes(start)}, of which the trainings took {cpu:.1f} of processor time.',
+    ]
+    write_trained(text, ablation.cells(runs), lines)
+    data.write_text(to_json_trained(runs, small=args.small))
+    ablation.plot(runs, picture)
+
+
+def run_transfer(args: argparse.Namespace, text: Path, data: Path) -> None:
+    """Train detectors with and without pre-training, print the table and write it."""
+    start = time.monotonic()
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task('training', total=None)
+
+        def on_result(result: transfer.Result, total: int) -> None:
+            progress.update(task, advance=1, total=total)
+            name = f'{result.way}, seed {result.seed}'
+            progress.console.print(f'{name}: box AP {result.box_ap:.3f}', highlight=False)
+
+        results = transfer.run_transfer(CONFIGS, args.seeds, on_result)
+    write_trained(text, transfer.cells(results), [transfer.verdict(results), minutes(start) + '.'])
+    data.write_text(to_json_trained(results, small=args.small))
+
+
+TRAINED = dict(
+    table1=(run_ablation, ('md', 'json', 'png')),
+    table2=(run_ablation, ('md', 'json', 'png')),
+    transfer=(run_transfer, ('md', 'json')),
+)
+
+
+def minutes(start: float) -> str:
+    """Return how long it took since a time of :func:`time.monotonic`."""
+    return f'{(time.monotonic() - start) / 60:.1f} minutes'
+
+
+def write_trained(file: Path, cells: tuple[list[str], Cells], lines: list[str]) -> None:
+    """Print a table of trained nets with some lines below, and write it as Markdown."""
+    console = make_console()
+    lines = [*lines, ', '.join(f'{name} {value}' for name, value in describe().items())]
+    print_table(*cells, console)
+    for line in lines:
+        console.print(line, style='dim')
+    file.write_text('\n\n'.join([markdown(*cells), *lines]) + '\n')
+
+
+def to_json_trained(runs: list[Any], **facts: Any) -> str:
+    """Return trainings as JSON, with the command, the machine and other facts."""
+    facts = dict(command=sys.argv, machine=describe(), **facts, runs=[asdict(run) for run in runs])
+    return json.dumps(facts, indent=2) + '\n'
 
 
 def report(what: str, result: Measurement, cells: tuple[list[str], Cells], file: Path) -> None:

@@ -14,7 +14,10 @@ from .deep_training import DeepTraining
 
 
 def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
-    """Bring every VanillaNet, and all else that is trained deep, into deploy form, in place.
+    """Bring every VanillaNet, and all else that has a deploy form, into it, in place.
+
+    That is what is trained deep, and series activations within other modules; one that is the model
+    itself has a ``fuse`` of its own.
 
     Args:
         model: A detector, segmentor or classifier, a backbone alone, or what wraps one: DDP, an
@@ -32,11 +35,20 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
     trained = {n: module for n, module in model.named_modules() if isinstance(module, DeepTraining)}
     for name, module in trained.items():
         module.check_fusable(name)
+    from .layers import SeriesActivation  # which itself needs this module
+
+    for name, module in model.named_modules():
+        if isinstance(module, SeriesActivation) and module.bias is None:
+            check_norm(module.bn, f'{name}.bn' if name else 'bn')
     modules = foldable_modules(model) if neck_and_heads else {}
     for name, module in modules.items():
         check_norm(module.norm, f'{name}.{module.norm_name}')
     for module in trained.values():
         module.switch_to_deploy()
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, SeriesActivation):
+                setattr(module, name, child.fuse())
     for module in modules.values():
         fold_module(module)
     return model

@@ -11,6 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -68,21 +69,44 @@ def build_conv(in_channels: int, out_channels: int, kernel_size: int = 1, **conv
     return layer
 
 
+@MODELS.register_module()
 class SeriesActivation(nn.Module):
     """Series activation: a sum of shifted, scaled ReLUs, i.e. a depthwise convolution after a ReLU.
 
     Training form: ``norm(depthwise(relu(x)))``; deploy form: ``depthwise(relu(x)) + bias``.
     Input and output have shape (N, C, H, W).
 
+    It is registered, so that layers of mmcv which let choose their activation take it:
+    ``ConvModule(64, 128, 3, act_cfg=dict(type='SeriesActivation', channels=128))``. They do not
+    tell an activation its channels; the config does.
+
     Args:
         channels: Number of channels C.
         act_num: Half the width n of the window; the kernel is (2n + 1) x (2n + 1).
         norm_cfg: Config of the norm layer, unused in deploy form.
         deploy: Build the deploy form.
+        inplace: Ignored; mmcv's layers say so to every activation.
+
+    Raises:
+        UserError: If ``channels`` is not a number of channels, or ``act_num`` is negative.
     """
 
-    def __init__(self, channels: int, act_num: int, norm_cfg: dict, deploy: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int | None = None,
+        act_num: int = 3,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006 - read, never written
+        deploy: bool = False,
+        inplace: bool = False,
+    ) -> None:
         super().__init__()
+        for name, value, least in (('channels', channels, 1), ('act_num', act_num, 0)):
+            if type(value) is not int or value < least:
+                raise UserError(
+                    f'{name} of SeriesActivation is {value!r}, expected an integer of at least '
+                    f"{least}; write act_cfg=dict(type='SeriesActivation', channels=128), with the "
+                    "layer's own number of output channels"
+                )
         kernel_size = 2 * act_num + 1
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
         # Start as a ReLU: random windows would blur what they have not yet learnt to combine.

@@ -42,7 +42,7 @@ def test_the_form_of_a_checkpoint_counts(deploy, files, run_tool, tmp_path):
     code, out, _ = run_tool('deploy.py', config, source, '--out', tmp_path / 'again.pth')
     assert code == 0
     form = 'deploy' if deploy else 'training'
-    assert f'is in {form} form; the backbone is built with deploy={deploy}' in out
+    assert f'is in {form} form; the model is built with deploy={deploy}' in out
     first, again = (
         torch.load(file, weights_only=False)['state_dict']
         for file in (fused, tmp_path / 'again.pth')

@@ -1,0 +1,5 @@
+"""AlexNet on ImageNet with both ideas; deep_training and series_activation switch them."""
+
+_base_ = ['_base_/alexnet.py', '_base_/imagenet.py']
+
+model = dict(train_cfg=dict(augments=dict(type='Mixup', alpha=0.15)))

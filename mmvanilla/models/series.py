@@ -1,0 +1,74 @@
+"""Series activation for any net: in the place of each of its ReLUs."""
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from ..errors import UserError
+from .layers import SeriesActivation
+
+FUNCTIONS = (F.relu, torch.relu, torch.relu_)
+
+
+def replace_relus(
+    net: nn.Module,
+    act_num: int = 3,
+    norm_cfg: dict = dict(type='BN'),  # noqa: B006 - read, never written
+    image_size: int = 224,
+) -> fx.GraphModule:
+    """Put a :class:`SeriesActivation` in the place of every ReLU on (N, C, H, W).
+
+    The net is traced with an image, which tells the channels of each ReLU; one that is called
+    several times, as in the blocks of a ResNet, gives way to as many activations.
+
+    Args:
+        net: A net that takes images (N, 3, H, W) and that torch.fx can trace.
+        act_num: See :class:`SeriesActivation`.
+        norm_cfg: Likewise.
+        image_size: Height and width of the image, of which the net must be capable.
+
+    Returns:
+        The traced net, with the modules and names of the net itself and with ``relu_0``,
+        ``relu_1``, ... beside them.
+
+    Raises:
+        UserError: If the net cannot be traced or has no such ReLU.
+    """
+    training = net.training
+    try:
+        net.eval()  # so that the image leaves no trace in batch norms; mmpretrain's returns nothing
+        traced = fx.symbolic_trace(net)
+        with torch.no_grad():
+            ShapeProp(traced).propagate(torch.zeros(1, 3, image_size, image_size))
+    except Exception as error:  # whatever the net raises
+        raise UserError(
+            f'the ReLUs of {type(net).__name__} cannot be found by tracing it with an image of '
+            f'{image_size} x {image_size} pixels ({" ".join(str(error).split())}); '
+            "give its layers act_cfg=dict(type='SeriesActivation', channels=...) instead"
+        ) from error
+    finally:
+        net.train(training)
+    relus = [node for node in traced.graph.nodes if is_relu(node, traced)]
+    relus = [node for node in relus if len(node.meta['tensor_meta'].shape) == 4]
+    if not relus:
+        raise UserError(
+            f'{type(net).__name__} has no ReLU on (N, C, H, W) for a series activation to replace; '
+            'give its activations yourself'
+        )
+    for i, node in enumerate(relus):
+        channels = node.meta['tensor_meta'].shape[1]
+        traced.add_submodule(f'relu_{i}', SeriesActivation(channels, act_num, norm_cfg))
+        with traced.graph.inserting_before(node):
+            node.replace_all_uses_with(traced.graph.call_module(f'relu_{i}', (node.args[0],)))
+        traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced.train(training)
+
+
+def is_relu(node: fx.Node, traced: fx.GraphModule) -> bool:
+    """Tell whether a call is of a ReLU, be it a module, a function or a method."""
+    if node.op == 'call_module':
+        return isinstance(traced.get_submodule(node.target), nn.ReLU)
+    return node.target in (*FUNCTIONS, 'relu', 'relu_')
