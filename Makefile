@@ -66,6 +66,7 @@ test-slow: env
 bench: env
 	$(RUN) benchmarks/roi_align.py
 	$(RUN) tools/fps.py configs/mask_rcnn_vanillanet13.py --part backbone --no-fuse --fuse --deploy
+	$(RUN) benchmarks/speed.py --out work_dirs/speed
 
 soak: env
 	$(RUN) benchmarks/kills.py

@@ -2,4 +2,7 @@
 
 _base_ = ['_base_/resnet50.py', '_base_/imagenet.py']
 
-model = dict(train_cfg=dict(augments=dict(type='Mixup', alpha=0.15)))
+model = dict(
+    head=dict(loss=dict(loss_weight=1 / 1000)),
+    train_cfg=dict(augments=dict(type='Mixup', alpha=0.15)),
+)
