@@ -26,5 +26,11 @@ model = dict(
     head=dict(type='LinearClsHead', num_classes=6, in_channels=512),
 )
 default_hooks = dict(
-    checkpoint=dict(type='AtomicCheckpointHook', interval=200, by_epoch=False, save_optimizer=False)
+    checkpoint=dict(
+        _delete_=True,
+        type='AtomicCheckpointHook',
+        interval=200,
+        by_epoch=False,
+        save_optimizer=False,
+    )
 )

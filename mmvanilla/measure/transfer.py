@@ -10,7 +10,6 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..checkpoint import latest_checkpoint
 from ..datasets import crop_objects, make_shapes
 from ..utils.config import set_data_root
 from .ablation import SHAPES, describe, start_workers
@@ -46,7 +45,7 @@ def pretrain(configs: Path, crops: Path, work_dir: Path, seed: int) -> tuple[str
     runner = start(cfg, work_dir, seed)
     runner.train()
     top1 = runner.message_hub.get_scalar('val/accuracy/top1').current()
-    return latest_checkpoint(str(work_dir)), float(top1)
+    return runner.message_hub.get_info('last_ckpt'), float(top1)
 
 
 def detect(configs: Path, data: Path, way: str, seed: int) -> Result:

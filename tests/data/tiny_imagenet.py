@@ -28,8 +28,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(topk=(1,))
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=6)
-optim_wrapper = dict(optimizer=dict(lr=0.05))
+train_cfg = dict(max_epochs=8)
+optim_wrapper = dict(optimizer=dict(lr=0.02))
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4)]
 custom_hooks = _base_.custom_hooks
 custom_hooks[2].update(end=6, by_epoch=False)

@@ -66,25 +66,27 @@ def logged(work_dir, key):
 
 def test_the_recipe(data, run_tool, tmp_path):
     common = [CONFIG, '--data-root', data, '--cfg-options', 'default_hooks.logger.interval=1']
-    common += ['default_hooks.deploy.save=True', '--work-dir']
+    common += ['default_hooks.deploy.save=True']
+    # Visualisers live on under their names, and write where they first wrote.
+    common += ['visualizer.name=textures', '--work-dir']
     code, _, error = run_tool('train.py', *common, tmp_path / 'whole')
     assert code == 0, error
-    assert len(logged(tmp_path / 'whole', 'loss')) == 72
+    assert len(logged(tmp_path / 'whole', 'loss')) == 96
     scores = logged(tmp_path / 'whole', 'accuracy/top1')
-    assert logged(tmp_path / 'whole', 'act_learn') == [i / 6 for i in range(6)] + [1.0] * 66
-    whole = load_from_local(str(tmp_path / 'whole/epoch_6.pth'))
+    assert logged(tmp_path / 'whole', 'act_learn') == [i / 6 for i in range(6)] + [1.0] * 90
+    whole = load_from_local(str(tmp_path / 'whole/epoch_8.pth'))
 
     # Resumed before the last epoch, to the last bit.
-    last = tmp_path / 'whole/epoch_5.pth'
+    last = tmp_path / 'whole/epoch_7.pth'
     code, _, error = run_tool('train.py', *common, tmp_path / 'parts', '--resume', last)
     assert code == 0, error
-    parts = load_from_local(str(tmp_path / 'parts/epoch_6.pth'))
+    parts = load_from_local(str(tmp_path / 'parts/epoch_8.pth'))
     for key in ('state_dict', 'ema_state_dict'):
         assert whole[key].keys() == parts[key].keys()
         assert all(torch.equal(value, parts[key][name]) for name, value in whole[key].items())
 
     # What was validated is the averaged net, fused; it has learnt.
-    assert scores[-1] >= 90  # by chance 33
+    assert scores[-1] >= 80  # by chance 33
     averaged = whole['state_dict']
     last_step = {n.removeprefix('module.'): v for n, v in whole['ema_state_dict'].items()}
     name = 'backbone.stages.0.conv1.0.weight'
@@ -92,7 +94,7 @@ def test_the_recipe(data, run_tool, tmp_path):
     assert scores[-1] == pytest.approx(accuracy(averaged, data))
     for form in ('--fuse', '--no-fuse'):
         work = tmp_path / form.strip('-')
-        file = tmp_path / 'whole/epoch_6.pth'
+        file = tmp_path / 'whole/epoch_8.pth'
         code, out, error = run_tool(
             *('test.py', CONFIG, file, '--data-root', data, '--work-dir', work, form),
             *('--show-dir', work / 'pictures'),

@@ -117,7 +117,7 @@ def test_transfer(run_tool, tiny, tmp_path):
 def test_no_imagenet(run_tool, tmp_path):
     code, _, error = run_tool('reproduce.py', 'table1', '--out', tmp_path / 'out')
     assert code == 2
-    assert "there is no ImageNet in 'data/imagenet'" in error
+    assert "there is no ImageNet in 'data/imagenet/'" in error
     assert len(error.strip().splitlines()) == 1
     assert not [*(tmp_path / 'out').iterdir()]
 
