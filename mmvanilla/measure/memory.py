@@ -67,6 +67,7 @@ def is_out_of_memory(error: Exception) -> bool:
         isinstance(error, (MemoryError, torch.OutOfMemoryError))
         or "can't allocate memory" in str(error)
         or 'could not create a memory' in str(error)
+        or 'could not create a primitive' in str(error)  # oneDNN found no room for its code
     )
 
 

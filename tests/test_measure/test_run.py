@@ -54,6 +54,7 @@ def test_a_row_that_fails_leaves_the_others_alone(error, reason, candidate, monk
     assert all(len(rows[i].times.values) == 4 for i in (0, 2))
 
 
+@pytest.mark.alone
 def test_too_little_memory(candidate, monkeypatch):
     large = candidate('large', **{'backbone.arch': '13'})
     monkeypatch.setattr(memory, 'available_memory', lambda: 2**27)  # the net has 390 MiB
