@@ -20,3 +20,10 @@ def sentence(error: Exception) -> str:
         # torch puts a worker's traceback before the line that says `module.Class: sentence`.
         text = text.rstrip().splitlines()[-1].partition(': ')[2]
     return ' '.join(text.split()) or type(error).__name__
+
+
+def root_import_error(error: ImportError) -> ImportError:
+    """Return the failed import that others were raised for; mmengine's own list all of sys.path."""
+    while isinstance(error.__context__, ImportError):
+        error = error.__context__
+    return error

@@ -9,8 +9,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
 from mmvanilla import ARCHS
-from mmvanilla.errors import UserError
+from mmvanilla.errors import UserError, root_import_error
 from mmvanilla.measure import Candidate, Measurement, Row, ablation, measure, transfer
 from mmvanilla.measure.machine import describe
 from mmvanilla.measure.published import TABLE3, TABLE4
@@ -40,6 +40,7 @@ from mmvanilla.measure.report import (
     speed_cells,
     to_json,
 )
+from mmvanilla.measure.run import explain
 from mmvanilla.measure.settings import add_arguments, read_settings
 from mmvanilla.utils.cli import one_sentence_errors
 from mmvanilla.utils.files import writing
@@ -112,7 +113,7 @@ def read_config(name: str, file: str) -> Candidate | Row:
     try:
         cfg = Config.fromfile(CONFIGS / file)
     except ImportError as error:
-        return Row(name, 'not built', reason=' '.join(str(error).split()))
+        return Row(name, 'not built', reason=explain(root_import_error(error)))
     if name.endswith('VanillaNet-9'):
         cfg.model.backbone.arch = '9'
     return Candidate(name, cfg)
@@ -330,14 +331,9 @@ def run_ablation(args: argparse.Namespace, text: Path, data: Path, picture: Path
     if not args.small:
         ablation.check_imagenet(CONFIGS / 'ablation')
     start = time.monotonic()
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task('training', total=None)
-
-        def on_run(run: ablation.Run, total: int) -> None:
-            progress.update(task, advance=1, total=total)
-            name = f'{run.variant.net}, {run.variant.name}, seed {run.seed}'
-            progress.console.print(f'{name}: {run.top1:.2f} %', highlight=False)
-
+    with training_progress(
+        lambda run: f'{run.variant.net}, {run.variant.name}, seed {run.seed}: {run.top1:.2f} %'
+    ) as on_run:
         runs = ablation.run_table(
             args.what, CONFIGS / 'ablation', Path(args.out), args.small, args.seeds, on_run
         )
@@ -355,17 +351,29 @@ def run_ablation(args: argparse.Namespace, text: Path, data: Path, picture: Path
 def run_transfer(args: argparse.Namespace, text: Path, data: Path) -> None:
     """Train detectors with and without pre-training, print the table and write it."""
     start = time.monotonic()
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task('training', total=None)
-
-        def on_result(result: transfer.Result, total: int) -> None:
-            progress.update(task, advance=1, total=total)
-            name = f'{result.way}, seed {result.seed}'
-            progress.console.print(f'{name}: box AP {result.box_ap:.3f}', highlight=False)
-
+    with training_progress(
+        lambda result: f'{result.way}, seed {result.seed}: box AP {result.box_ap:.3f}'
+    ) as on_result:
         results = transfer.run_transfer(CONFIGS, args.seeds, on_result)
     write_trained(text, transfer.cells(results), [transfer.verdict(results), minutes(start) + '.'])
     data.write_text(to_json_trained(results, small=args.small))
+
+
+@contextmanager
+def training_progress(describe_one: Callable[[Any], str]) -> Iterator[Callable[[Any, int], None]]:
+    """Show how many trainings are done; yield what to call after each, with it and their number.
+
+    Args:
+        describe_one: Says in a line what a training came to.
+    """
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task('training', total=None)
+
+        def on_done(result: Any, total: int) -> None:
+            progress.update(task, advance=1, total=total)
+            progress.console.print(describe_one(result), highlight=False)
+
+        yield on_done
 
 
 TRAINED = dict(

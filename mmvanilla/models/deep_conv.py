@@ -8,6 +8,8 @@ from .deep_training import DeepTraining, deep_training_act
 from .fusion import carry_over, chain, check_norm, fold_conv_norm, fuse, set_parameters
 from .layers import build_norm
 
+SPLITTABLE = (nn.Conv2d,)  # subclasses may compute something else
+
 
 class DeepConv(DeepTraining):
     """A convolution split into two, ``conv2(act(norm(conv1(x))))``, with a 1x1 one as the second.
@@ -122,9 +124,6 @@ def unfit(conv: nn.Module) -> str | None:
     if set(conv.dilation) != {1}:
         return f'has a dilation of {conv.dilation}'
     return None
-
-
-SPLITTABLE = (nn.Conv2d,)  # subclasses may compute something else
 
 
 def split_convs(model: nn.Module, norm_cfg: dict | None = dict(type='BN')) -> nn.Module:  # noqa: B006 - read, never written

@@ -32,11 +32,11 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
         UserError: If a net is not trained to the end or a batch norm cannot be folded; nothing has
             been changed then.
     """
+    from .layers import SeriesActivation  # which itself needs this module
+
     trained = {n: module for n, module in model.named_modules() if isinstance(module, DeepTraining)}
     for name, module in trained.items():
         module.check_fusable(name)
-    from .layers import SeriesActivation  # which itself needs this module
-
     for name, module in model.named_modules():
         if isinstance(module, SeriesActivation) and module.bias is None:
             check_norm(module.bn, f'{name}.bn' if name else 'bn')

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
-from ..errors import UserError
+from ..errors import UserError, root_import_error
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
@@ -76,11 +76,9 @@ def load_config(args: Namespace) -> Config:
         raise FileNotFoundError(f'there is no config file {args.config!r}; check the path')
     try:
         cfg = Config.fromfile(args.config)
-    except ImportError as error:
-        while error.__context__:  # mmengine wraps it twice and lists all of sys.path
-            error = error.__context__
-        raise ValueError(f'{args.config!r} cannot be read as a config file: {error}') from error
     except Exception as error:
+        if isinstance(error, ImportError):
+            error = root_import_error(error)
         raise ValueError(f'{args.config!r} cannot be read as a config file: {error}') from error
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)

@@ -86,7 +86,7 @@ def test_the_recipe(data, run_tool, tmp_path):
         assert all(torch.equal(value, parts[key][name]) for name, value in whole[key].items())
 
     # What was validated is the averaged net, fused; it has learnt.
-    assert scores[-1] >= 80  # by chance 33
+    assert scores[-1] >= 90  # by chance 33
     averaged = whole['state_dict']
     last_step = {n.removeprefix('module.'): v for n, v in whole['ema_state_dict'].items()}
     name = 'backbone.stages.0.conv1.0.weight'

@@ -1,13 +1,9 @@
 """ResNet-50 with both ideas."""
 
+_base_ = 'two_ideas.py'
+
 model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='TwoIdeas',
-        deep_training=True,
-        series_activation=True,
-        net=dict(type='ResNet', depth=50),
-    ),
+    backbone=dict(net=dict(type='ResNet', depth=50)),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',

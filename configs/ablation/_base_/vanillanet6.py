@@ -1,13 +1,9 @@
 """VanillaNet-6 with both ideas; PlainNet is the net without."""
 
+_base_ = 'two_ideas.py'
+
 model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='TwoIdeas',
-        deep_training=True,
-        series_activation=True,
-        net=dict(type='PlainNet', arch='6', shortcut=None),
-    ),
+    backbone=dict(net=dict(type='PlainNet', arch='6', shortcut=None)),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
