@@ -17,7 +17,10 @@ from ..ops.series_activation import channels_innermost, series_activation
 FUSED_WINDOWS = (3, 5, 7, 9)  # sides of the windows that the fused operator knows
 SMALL = 512  # pixels; inputs of as many or more want one layout of the weight
 TYPICAL = (1, 56, 56)  # batch, height and width that stand for these
-MAX_PIXEL_BYTES = 1024  # of a pixel's channels; with more, a depthwise convolution goes by groups
+# A depthwise convolution goes by groups where pixels have more bytes of channels than this and an
+# image at least so many pixels: elsewhere the copies cost more than they save.
+MAX_PIXEL_BYTES = 2048
+MIN_PIXELS = 800
 GROUP_BYTES = 512  # of a pixel's channels in a group; half and twice that measured about the same
 
 
@@ -73,7 +76,8 @@ class ChannelGroups(nn.Module):
 
     In channels-last the pixels of one channel are ``C * itemsize`` bytes apart. Where that is a
     large power of two, a window's pixels share a few places in the cache and evict each other;
-    copied out and back, a group of channels is convolved up to three times as fast.
+    copied out and back, a group of channels is convolved up to three times as fast. Images of less
+    than 800 pixels are convolved at once.
 
     Args:
         conv: The depthwise convolution.
@@ -84,6 +88,7 @@ class ChannelGroups(nn.Module):
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, size: int) -> None:
         super().__init__()
         self.size = size
+        self.whole = OneDNNConv(conv, dtype)
         self.convs = nn.ModuleList(
             OneDNNConv(depthwise(weight, bias), dtype)
             for weight, bias in zip(conv.weight.split(size), conv.bias.split(size), strict=True)
@@ -91,6 +96,8 @@ class ChannelGroups(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W), channels-last."""
+        if x.shape[2] * x.shape[3] < MIN_PIXELS:
+            return self.whole(x)
         out = torch.empty_like(x, memory_format=torch.channels_last)
         groups = zip(self.convs, x.split(self.size, 1), out.split(self.size, 1), strict=True)
         for conv, source, target in groups:

@@ -59,18 +59,22 @@ def test_float32_outputs_are_those_of_the_fused_net(kind, act_num):
 
 @torch.no_grad()
 @pytest.mark.parametrize('dtype', [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)])
-@pytest.mark.parametrize('channels', [257, 640])
-def test_wide_activations_go_by_groups_of_channels(channels, dtype):
+@pytest.mark.parametrize('channels', [257, 1100])
+@pytest.mark.parametrize('size', [(22, 35), (62, 60)])
+def test_wide_activations_of_large_images_go_by_groups_of_channels(size, channels, dtype):
     act = SeriesActivation(channels, 4, {}, deploy=True).requires_grad_(False)
     nn.init.normal_(act.weight)
     nn.init.normal_(act.bias)
     conv = nn.Conv2d(3, channels, 1).requires_grad_(False)
     layer = layers.cpu_layer(conv, nn.MaxPool2d(2), act, dtype)
-    groups = isinstance(layer[2], layers.ChannelGroups)
-    assert groups == (channels * dtype.itemsize > layers.MAX_PIXEL_BYTES)
-    x = torch.randn(2, 3, 22, 35)
+    called = set()
+    for module in layer[2].modules():
+        module.register_forward_hook(lambda module, args, out: called.add(module))
+    x = torch.randn(2, 3, *size)
     out = layer(x.to(dtype).contiguous(memory_format=torch.channels_last))
     assert out.is_contiguous(memory_format=torch.channels_last)
+    wide, large = channels * dtype.itemsize > layers.MAX_PIXEL_BYTES, size == (62, 60)
+    assert (len(called) > 2) == (wide and large)
     expected = act(nn.functional.max_pool2d(conv(x), 2))
     assert (out - expected).norm() / expected.norm() < (1e-5 if dtype == torch.float32 else 1e-2)
 
