@@ -27,10 +27,10 @@ from pathlib import Path
 
 import torch
 from rich.progress import Progress
-from timing import processor
 
 from mmvanilla.checkpoint import load_from_local
 from mmvanilla.datasets import make_shapes
+from mmvanilla.measure.machine import processor
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / 'tests/data/tiny_shapes.py'

@@ -26,10 +26,10 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.progress import Progress, track
-from timing import processor
 
 from mmvanilla.datasets import make_shapes
 from mmvanilla.inference import make_predictor
+from mmvanilla.measure.machine import processor
 from mmvanilla.utils.config import set_data_root
 
 CONFIG = Path(__file__).parents[1] / 'tests/data/tiny_shapes.py'

@@ -20,7 +20,7 @@ from mmvanilla.measure.timing import Clock
 from mmvanilla.utils.files import writing
 
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
-CALLS = dict(cpu=1, cuda=20)  # of a turn, whose median counts
+TURN = 300  # ms of calls in a turn, at least one; their median counts
 PIXELS, WIDTH = (50, 80), 2048  # of the product that tells the rate: VanillaNet-13 at stride 16
 Call = Callable[[], object]
 # From a route's name and the arguments: what to time, and what to keep of it besides.
@@ -108,7 +108,15 @@ def _serve(make: Make, route: str, args: argparse.Namespace, pipe: Connection) -
     pipe.send(kept)
     clock = Clock(args.device)
     while pipe.recv():
-        pipe.send(statistics.median(clock(call) for _ in range(CALLS[args.device])))
+        pipe.send(_turn(call, clock))
+
+
+def _turn(call: Call, clock: Clock) -> float:
+    times, total = [], 0.0
+    while total < TURN:
+        times.append(clock(call))
+        total += times[-1]
+    return statistics.median(times)
 
 
 @torch.no_grad()
@@ -124,8 +132,9 @@ def matrix_product_rate(dtype: str, args: argparse.Namespace) -> float:
     if args.device == 'cpu':
         ways.append(OneDNNConv(conv, DTYPES[dtype]))
     clock = Clock(args.device)
-    best = min(clock(lambda way=way: way(x)) for way in ways for _ in range(10))
-    return math.prod(PIXELS) * WIDTH**2 / best / 1e6
+    calls = 1 if args.device == 'cpu' else 100  # so many that launching them counts for nothing
+    best = min(clock(lambda way=way: [way(x) for _ in range(calls)]) for way in ways * 10)
+    return math.prod(PIXELS) * WIDTH**2 * calls / best / 1e6
 
 
 def show(

@@ -1,0 +1,105 @@
+"""Benchmarks: they load, the ways they compare compute the same, and one that fails is left out."""
+
+import argparse
+import runpy
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+FOLDER = Path(__file__).parents[1] / 'benchmarks'
+ARCH = dict(dims=[16, 16, 32, 64, 64], strides=[1, 2, 2, 2])
+
+
+@pytest.fixture(autouse=True)
+def on_path(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.fixture
+def args(tmp_path):
+    return argparse.Namespace(
+        arch=ARCH, act_num=4, batch_size=1, size=[64, 96], device='cpu', threads=1, repeat=2
+    )
+
+
+@pytest.mark.parametrize('file', sorted(FOLDER.glob('*.py')), ids=lambda file: file.name)
+def test_every_benchmark_loads_and_says_what_it_does(file, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', [str(file), '--help'])
+    if file.name == 'side_by_side.py':  # what the others share
+        runpy.run_path(str(file), run_name='__main__')
+        return
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(file), run_name='__main__')
+    assert stop.value.code == 0
+    assert f'usage: {file.name}' in capsys.readouterr().out
+
+
+@torch.no_grad()
+def test_all_ways_to_run_a_backbone_compute_the_same(args, tmp_path):
+    import backbone
+
+    args.weights = str(tmp_path / 'net.pth')
+    torch.save(backbone.make_net(args).state_dict(), args.weights)
+    outputs = {}
+    for route, dtype in backbone.CPU_ROUTES.items():
+        if dtype == 'bf16' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            continue
+        outputs[route] = backbone.make(route, args)[1]['outputs']
+    assert len(outputs) >= 5
+    reference = outputs['eager channels-first fp32']
+    for route, levels in outputs.items():
+        error = backbone.relative_error(levels, reference)
+        assert error < (1e-5 if backbone.CPU_ROUTES[route] == 'fp32' else 3e-2)
+    assert backbone.relative_error(outputs['accelerated fp32'], [2 * x for x in reference]) > 0.4
+
+
+def test_training_steps_differ_in_memory_not_in_loss(args, monkeypatch):
+    import training
+
+    args.size = [160, 160]  # activations outweigh the weights
+    monkeypatch.setattr(training.layers, 'depthwise_conv2d', training.layers.depthwise_conv2d)
+    ways = {route: training.make(route, args)[1] for route in reversed(training.ROUTES)}
+    plain = ways['plain fp32']
+    for route, way in ways.items():
+        assert way['loss'] == pytest.approx(plain['loss'], rel=1e-2 if 'bf16' in route else 1e-5)
+    assert ways['fp32, with_cp']['memory'] < 0.9 * ways['fp32']['memory']
+
+
+def make_or_fail(route, args):
+    """Return a call for a route in a process of its own, or none."""
+    if route == 'missing':
+        raise ImportError('No module\nnamed nothing')
+    return lambda: time.sleep(0.01), dict(kept=route)
+
+
+@pytest.mark.slow
+def test_a_way_that_cannot_be_built_is_left_out(args, capsys):
+    import side_by_side
+
+    rows = side_by_side.measure(make_or_fail, ['missing', 'first'], args, Console())
+    assert list(rows) == ['first']
+    assert rows['first']['kept'] == 'first'
+    assert len(rows['first']['times']) == args.repeat
+    assert all(10 <= ms < side_by_side.TURN for ms in rows['first']['times'])
+    assert 'missing is left out: ImportError: No module named nothing' in capsys.readouterr().out
+
+
+def test_a_turn_lasts_its_time_and_counts_the_median():
+    import side_by_side
+
+    times = iter([50, 100, 250, 999])
+    assert side_by_side._turn(None, lambda call: next(times)) == 100
+    assert side_by_side._turn(None, lambda call: 999) == 999
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_the_one_script_runs_benchmarks_that_exist(device):
+    import speed
+
+    parts = speed.commands(device)
+    assert all((FOLDER / command[0]).is_file() for command in parts.values())
+    assert ('series_activation' in parts) == (device == 'cuda')
