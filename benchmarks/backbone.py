@@ -3,12 +3,13 @@
     python benchmarks/backbone.py [--arch 13] [--size 800 1280] [--repeat 5] [--out result.json]
 
 On the CPU: stock eager float32 channels-first, and channels-last; eager bfloat16; accelerated in
-float32 and bfloat16; OpenVINO in both; ONNX Runtime. On CUDA: eager float16 channels-last,
-accelerated, and accelerated with a CUDA graph. Every route has a process of its own, since
-accelerate() changes how a process allocates; the routes take turns. Routes whose packages or
-instructions are missing are left out with a word. Times are medians in ms. The floor is the net's
-multiply-adds over the rate of a matrix product in that precision, measured in the same run. Errors
-are relative to the first route's outputs, by the L2 norm, of the worst level.
+float32 and bfloat16; OpenVINO in both; ONNX Runtime. On CUDA, channels-last: eager float32 without
+TF32 and eager float16; accelerated in both, compiled, and with a CUDA graph. Every route has a
+process of its own, since accelerate() changes how a process allocates; the routes take turns.
+Routes whose packages or instructions are missing are left out with a word. Times are medians in ms.
+The floor is the net's multiply-adds over the rate of a matrix product in that precision, measured
+in the same run. Errors are relative to the first route's outputs, by the L2 norm, of the worst
+level.
 """
 
 import argparse
@@ -38,8 +39,11 @@ CPU_ROUTES = {
     'ONNX Runtime fp32': 'fp32',
 }
 CUDA_ROUTES = {
+    'eager channels-last fp32': 'fp32',
     'eager channels-last fp16': 'fp16',
+    'accelerated fp32': 'fp32',
     'accelerated fp16': 'fp16',
+    'accelerated fp16, compiled': 'fp16',
     'accelerated fp16, CUDA graph': 'fp16',
 }
 ROUTES = dict(cpu=CPU_ROUTES, cuda=CUDA_ROUTES)
@@ -84,6 +88,7 @@ def multiply_adds(args: argparse.Namespace) -> int:
 @torch.no_grad()
 def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
     """Return what a route calls for one batch, and its outputs."""
+    torch.backends.cudnn.allow_tf32 = False
     call = torch.no_grad()(make_call(route, args))
     return call, dict(outputs=[out.float().cpu().numpy() for out in call()])
 
@@ -93,7 +98,8 @@ def make_call(route: str, args: argparse.Namespace) -> Call:
     net, x = load_net(args).to(args.device), make_image(args).to(args.device)
     dtype = ROUTES[args.device][route]
     if route.startswith('accelerated'):
-        accelerate(net, dtype=dtype, cuda_graph=route.endswith('CUDA graph'))
+        compile, graph = route.endswith('compiled'), route.endswith('CUDA graph')
+        accelerate(net, dtype=dtype, compile=compile, cuda_graph=graph)
         return lambda: net(x)
     if route.startswith('eager'):
         layout = torch.contiguous_format if 'first' in route else torch.channels_last
@@ -155,14 +161,10 @@ def main() -> None:
     with one_sentence_errors(UserError), tempfile.TemporaryDirectory() as folder:
         args.weights = str(Path(folder, 'net.pth'))
         torch.save(make_net(args).state_dict(), args.weights)
-        torch.set_num_threads(args.threads)
         giga = multiply_adds(args) / 1e9
-        rates = {
-            dtype: side_by_side.matrix_product_rate(dtype, args)
-            for dtype in sorted(set(ROUTES[args.device].values()))
-        }
         rows = side_by_side.measure(make, routes, args, Console(stderr=True))
         del args.weights
+        rates = side_by_side.rates((ROUTES[args.device][route] for route in rows), args)
     first = next(iter(rows.values()), None)
     for route, row in rows.items():
         row['floor'] = giga / rates[ROUTES[args.device][route]] * 1e3

@@ -6,7 +6,8 @@ From a uint8 image to boxes, and masks in the original's size. The heads' output
 fixed ones, the same for every backbone, that end with 100 boxes; each detector computes all. Stock
 means mmdet with this package's operators and the fused net; the peers' batch norms are folded. On
 CUDA stock is given float16 and channels-last, too. Every route has a process of its own; the routes
-take turns. Times are medians in ms.
+take turns. Times are medians in ms. The floor is the multiply-adds of the network over the rate of
+a matrix product in that precision, measured in the same run.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from side_by_side import Call
 from mmvanilla import accelerate
 from mmvanilla.errors import UserError
 from mmvanilla.measure import Candidate
+from mmvanilla.measure.counting import count
 from mmvanilla.measure.settings import Settings, precision
 from mmvanilla.measure.subject import Subject
 from mmvanilla.utils.cli import one_sentence_errors
@@ -62,6 +64,7 @@ def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
         channels_last=stock and args.device == 'cuda',
     )
     subject = Subject(Candidate(route, cfg, 'fused'), settings)
+    giga = count(subject.model, subject.forward).multiply_adds / 1e9
     if stock:
         subject.to_device()
     else:
@@ -72,7 +75,7 @@ def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
             subject.prepare(0)()
 
     call()
-    return call, dict(boxes=subject.detections)
+    return call, dict(boxes=subject.detections, dtype=dtype, giga=giga)
 
 
 def main() -> None:
@@ -83,12 +86,14 @@ def main() -> None:
     routes = side_by_side.pick(names(args.device), args, parser)
     with one_sentence_errors(UserError):
         rows = side_by_side.measure(make, routes, args, Console(stderr=True))
+    rates = side_by_side.rates((row['dtype'] for row in rows.values()), args)
     columns = {
         'FPS': lambda row: f'{1e3 / row["ms"]:.3g}',
         'boxes': lambda row: str(row['boxes']),
+        'floor, ms': lambda row: f'{row["giga"] / rates[row["dtype"]] * 1e3:.4g}',
     }
     side_by_side.show(rows, columns, args)
-    side_by_side.write(rows, args)
+    side_by_side.write(rows, args, rates=rates)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import json
 import math
 import multiprocessing
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mmvanilla.acceleration.layers import OneDNNConv, PointwiseConv
+from mmvanilla.errors import UserError
 from mmvanilla.measure.machine import describe
 from mmvanilla.measure.timing import Clock
 from mmvanilla.utils.files import writing
@@ -60,39 +61,57 @@ def measure(
 
     Args:
         make: Builds the call of a route, in the route's own process.
-        routes: Names; a route that cannot be built is left out with a word.
-        args: With ``device``, ``threads``, ``repeat``.
+        routes: Names; a route whose package or hardware is missing is left out.
+        args: With ``device``, ``threads``, ``repeat``. ``left_out`` and ``failed`` are added, the
+            reasons by the names of the routes.
         console: Where progress is shown.
 
     Returns:
-        By name, what ``make`` kept, and ``times`` in ms.
+        By name, what ``make`` kept, and ``times`` in ms of the routes that ran to the end.
     """
     context = multiprocessing.get_context('spawn')
+    args.left_out, args.failed = {}, {}
     rows, workers = {}, {}
     for route in track(routes, description='building', console=console, transient=True):
         pipe, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(make, route, args, theirs), daemon=True)
         process.start()
         theirs.close()
-        try:
-            kept = pipe.recv()
-        except EOFError:
-            kept = 'the process ended, perhaps for want of memory'
-        if isinstance(kept, str):
-            console.print(f'{route} is left out: {kept}', highlight=False)
-            continue
-        rows[route], workers[route] = dict(kept, times=[]), (pipe, process)
+        answer = _receive(pipe)
+        if isinstance(answer, ImportError | UserError):
+            args.left_out[route] = _words(answer)
+        elif isinstance(answer, Exception):
+            args.failed[route] = _words(answer)
+        else:
+            rows[route], workers[route] = dict(answer, times=[]), (pipe, process)
     names = list(rows)
     for _ in track(range(args.repeat), description='measuring', console=console, transient=True):
-        for name in names:
+        for name in list(names):
             pipe = workers[name][0]
             pipe.send(True)
-            rows[name]['times'].append(pipe.recv())
+            answer = _receive(pipe)
+            if isinstance(answer, Exception):
+                args.failed[name] = _words(answer)
+                names.remove(name)
+                del rows[name], workers[name]
+            else:
+                rows[name]['times'].append(answer)
         names = names[1:] + names[:1]
     for pipe, process in workers.values():
         pipe.send(False)
         process.join()
     return rows
+
+
+def _receive(pipe: Connection) -> object:
+    try:
+        return pipe.recv()
+    except EOFError:
+        return RuntimeError('the process ended, perhaps for want of memory')
+
+
+def _words(error: Exception) -> str:
+    return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
 
 
 def _serve(make: Make, route: str, args: argparse.Namespace, pipe: Connection) -> None:
@@ -102,13 +121,14 @@ def _serve(make: Make, route: str, args: argparse.Namespace, pipe: Connection) -
         call, kept = make(route, args)
         for _ in range(1 if args.device == 'cpu' else 5):
             call()
+        pipe.send(kept)
+        clock = Clock(args.device)
+        while pipe.recv():
+            pipe.send(_turn(call, clock))
+    except (ImportError, UserError) as error:
+        pipe.send(type(error)(*error.args))  # without what may not fit through the pipe
     except Exception as error:
-        pipe.send(f'{type(error).__name__}: {" ".join(str(error).split())[:200]}')
-        return
-    pipe.send(kept)
-    clock = Clock(args.device)
-    while pipe.recv():
-        pipe.send(_turn(call, clock))
+        pipe.send(RuntimeError(_words(error)))
 
 
 def _turn(call: Call, clock: Clock) -> float:
@@ -117,6 +137,12 @@ def _turn(call: Call, clock: Clock) -> float:
         times.append(clock(call))
         total += times[-1]
     return statistics.median(times)
+
+
+def rates(dtypes: Iterable[str], args: argparse.Namespace) -> dict[str, float]:
+    """Return the G multiply-adds a second of matrix products by type, for floors."""
+    torch.set_num_threads(args.threads)
+    return {dtype: matrix_product_rate(dtype, args) for dtype in sorted(set(dtypes))}
 
 
 @torch.no_grad()
@@ -129,7 +155,7 @@ def matrix_product_rate(dtype: str, args: argparse.Namespace) -> float:
     x = x.contiguous(memory_format=torch.channels_last)
     conv = torch.nn.Conv2d(WIDTH, WIDTH, 1).to(args.device, DTYPES[dtype])
     ways = [PointwiseConv(conv, DTYPES[dtype])]
-    if args.device == 'cpu':
+    if args.device == 'cpu' and (dtype == 'fp32' or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         ways.append(OneDNNConv(conv, DTYPES[dtype]))
     clock = Clock(args.device)
     calls = 1 if args.device == 'cpu' else 100  # so many that launching them counts for nothing
@@ -140,30 +166,44 @@ def matrix_product_rate(dtype: str, args: argparse.Namespace) -> float:
 def show(
     rows: dict[str, dict], columns: dict[str, Callable[[dict], str]], args: argparse.Namespace
 ) -> None:
-    """Print the medians with their range, the gain over the first route, and further columns."""
-    if not rows:
-        raise SystemExit('no route could be measured')
-    first = next(iter(rows))
+    """Print the medians with their range, the gain over the first route, and further columns.
+
+    Routes that are left out or failed follow with the reason.
+    """
+    first = next(iter(rows), None)
     table = Table('route', 'ms', 'range', 'gain over the first', *columns)
     for route, row in rows.items():
         row['ms'] = statistics.median(row['times'])
         row['gain'] = statistics.median(rows[first]['times']) / row['ms']
-        spread = f'{min(row["times"]):.4g}-{max(row["times"]):.4g}'
+        spread = f'{_ms(min(row["times"]))}-{_ms(max(row["times"]))}'
         cells = [column(row) for column in columns.values()]
-        table.add_row(route, f'{row["ms"]:.4g}', spread, f'{row["gain"]:.2f}', *cells)
+        table.add_row(route, _ms(row['ms']), spread, f'{row["gain"]:.2f}', *cells)
     Console(width=120).print(table)
     machine = describe(args.device)
     print(', '.join(f'{name} {value}' for name, value in machine.items()))
+    for route, reason in args.left_out.items():
+        print(f'{route} is left out: {reason}')
+    for route, reason in args.failed.items():
+        print(f'{route} failed: {reason}')
+
+
+def _ms(value: float) -> str:
+    return f'{value:.0f}' if value >= 1000 else f'{value:.4g}'
 
 
 def write(rows: dict[str, dict], args: argparse.Namespace, **others: object) -> None:
-    """Write all figures to ``args.out``, if that is asked for."""
-    if not args.out:
-        return
+    """Write all figures to ``args.out``, if that is asked for.
+
+    Raises:
+        SystemExit: If a route failed, or none could be measured.
+    """
     kept = {
         route: {name: value for name, value in row.items() if name != 'outputs'}
         for route, row in rows.items()
     }
-    result = dict(vars(args), machine=describe(args.device), routes=kept, **others)
-    with writing(args.out) as file:
-        Path(file).write_text(json.dumps(result, indent=1))
+    if args.out:
+        result = dict(vars(args), machine=describe(args.device), routes=kept, **others)
+        with writing(args.out) as file:
+            Path(file).write_text(json.dumps(result, indent=1))
+    if args.failed or not rows:
+        raise SystemExit(f'failed: {", ".join(args.failed) or "no route could be measured"}')

@@ -1,9 +1,10 @@
-"""Reproduce every figure of speed on this machine: backbone, detectors, activation, training step.
+"""Reproduce the tables of speed on this machine: backbone, detectors, activation, training step.
 
     python benchmarks/speed.py --out results
 
-Runs the benchmarks beside this file one after the other, each with its ways side by side and its
-floors, and writes what they print and measure to a folder. About 20 minutes on 2 CPU cores.
+Runs the benchmarks beside this file one after the other, each with its ways side by side, those of
+inference with their floors, and writes what they print and measure to a folder. About 25 minutes on
+2 CPU cores.
 """
 
 import argparse

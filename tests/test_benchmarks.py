@@ -1,6 +1,7 @@
 """Benchmarks: they load, the ways they compare compute the same, and one that fails is left out."""
 
 import argparse
+import json
 import runpy
 import sys
 import time
@@ -73,19 +74,38 @@ def make_or_fail(route, args):
     """Return a call for a route in a process of its own, or none."""
     if route == 'missing':
         raise ImportError('No module\nnamed nothing')
-    return lambda: time.sleep(0.01), dict(kept=route)
+    calls = iter(range(3 if route == 'fails later' else 10**6))
+
+    def call():
+        time.sleep(0.01)
+        if next(calls, None) is None:
+            raise ValueError('no more')
+
+    return call, dict(kept=route)
 
 
 @pytest.mark.slow
-def test_a_way_that_cannot_be_built_is_left_out(args, capsys):
+def test_a_way_that_cannot_run_is_left_out_with_the_reason(args, tmp_path, capsys):
     import side_by_side
 
-    rows = side_by_side.measure(make_or_fail, ['missing', 'first'], args, Console())
+    routes = ['missing', 'first', 'fails later']
+    rows = side_by_side.measure(make_or_fail, routes, args, Console())
     assert list(rows) == ['first']
     assert rows['first']['kept'] == 'first'
     assert len(rows['first']['times']) == args.repeat
     assert all(10 <= ms < side_by_side.TURN for ms in rows['first']['times'])
-    assert 'missing is left out: ImportError: No module named nothing' in capsys.readouterr().out
+    assert args.left_out == {'missing': 'ImportError: No module named nothing'}
+    assert args.failed == {'fails later': 'RuntimeError: ValueError: no more'}
+    side_by_side.show(rows, {}, args)
+    printed = capsys.readouterr().out
+    assert 'missing is left out: ImportError: No module named nothing' in printed
+    assert 'fails later failed' in printed
+    args.out = str(tmp_path / 'result.json')
+    with pytest.raises(SystemExit, match='failed: fails later'):
+        side_by_side.write(rows, args)
+    written = json.loads((tmp_path / 'result.json').read_text())
+    assert list(written['routes']) == ['first']
+    assert written['failed'] == args.failed
 
 
 def test_a_turn_lasts_its_time_and_counts_the_median():

@@ -11,7 +11,7 @@ from ..models.fusion import carry_over
 from .graphs import GraphCache
 from .layers import cpu_layer, cuda_layer
 from .memory import keep_freed_memory
-from .precision import LowPrecision, choose_dtype
+from .precision import LowPrecision, check_range, choose_dtype, without_tf32
 
 HEADS = ('neck', 'rpn_head', 'bbox_head', 'decode_head')
 ROI_HEADS = ('bbox_head', 'mask_head')
@@ -42,7 +42,9 @@ def accelerate(
             on a CPU with instructions for it, else float32.
         compile: True compiles the backbone by ``torch.compile``, once for all sizes of image; only
             on CUDA. 'auto' compiles nothing: nothing between the layers is left to be fused.
-        cuda_graph: Replay the backbone from a CUDA graph for each of the last 8 shapes of input.
+        cuda_graph: Replay the backbone from a CUDA graph for each of the last 8 shapes of input
+            that come more than once. Replays leave out the hooks of stages, and calls must follow
+            each other on one stream.
         report: Print what each step changed in speed and error of the (first) net, at 800 x 1280.
 
     Returns:
@@ -50,7 +52,7 @@ def accelerate(
 
     Raises:
         UserError: If there is no VanillaNet, it cannot be fused, or the device cannot do what is
-            asked for; nothing has been changed then.
+            asked for, and nothing has been changed; or if the fused weights do not fit the type.
     """
     nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
     if not nets:
@@ -66,6 +68,8 @@ def accelerate(
     dtype = choose_dtype(dtype, device)
     _check_device(device, compile is True, cuda_graph)
     fuse(model, neck_and_heads=True).eval()
+    for net in nets:
+        check_range(net, dtype)
 
     steps = None
     if report:
@@ -139,7 +143,7 @@ class FastForward:
                 'bring both to one device first'
             )
         self.net._check_input(x)
-        with torch.no_grad(), torch.autocast(self.device, enabled=False):
+        with torch.no_grad(), torch.autocast(self.device, enabled=False), without_tf32():
             outs = self.run(x.detach().to(self.dtype))
             return tuple(out.float() for out in outs)
 

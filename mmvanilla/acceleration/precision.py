@@ -1,5 +1,8 @@
 """The precision of an accelerated model: which type, and how its parts compute in it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
@@ -44,6 +47,30 @@ def has_fast_bfloat16() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported() and (
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     )
+
+
+def check_range(net: nn.Module, dtype: torch.dtype) -> None:
+    """Check that a type can hold a net's weights.
+
+    Raises:
+        UserError: If one of them would become infinite.
+    """
+    for name, parameter in net.named_parameters():
+        if not parameter.to(dtype).isfinite().all():
+            raise UserError(
+                f'{name} of the fused VanillaNet does not fit {dtype}; use dtype="bf16" or "fp32"'
+            )
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolve float32 in full precision, as PyTorch multiplies matrices; cuDNN takes TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def store_weights(model: nn.Module, dtype: torch.dtype) -> None:

@@ -363,7 +363,8 @@ def launch(
             _tuned[grid](**arguments)
             _fastest[key] = _tuned.best_config
         else:
-            _kernel[grid](**arguments, **config.kwargs, num_warps=config.num_warps)
+            # With all that the tuning passed: other options would be another kernel to load.
+            _kernel[grid](**arguments, **config.all_kwargs())
 
 
 def fastest() -> dict[tuple, triton.Config]:

@@ -9,6 +9,7 @@ from torch import nn
 from mmvanilla import VanillaNet, accelerate, fuse
 from mmvanilla.acceleration import layers
 from mmvanilla.acceleration.graphs import GraphCache
+from mmvanilla.acceleration.precision import check_range
 from mmvanilla.errors import UserError
 from mmvanilla.measure.subject import calibrate
 from mmvanilla.models.layers import SeriesActivation
@@ -165,26 +166,56 @@ def test_the_graph_cache_is_bounded_and_forgets_the_oldest(monkeypatch):
     monkeypatch.setattr(GraphCache, '_capture', capture)
     cache = GraphCache(lambda x: (x * 2,), limit=3)
     first = cache(torch.ones(1, 1, 1, 1))[0]
-    for side in (1, 2, 3, 1, 4, 1, 2):  # 2 is the one unused longest when 4 comes
+    # Captured when met again; 2 is the one unused longest when 4 comes.
+    for side in (1, 2, 2, 3, 1, 4, 4, 1, 2, 2):
         x = torch.full((1, 1, side, side), float(side))
         assert torch.equal(cache(x)[0], x * 2)
         assert len(cache.graphs) <= 3
-    assert [shape[-1] for shape in captured] == [1, 2, 3, 4, 2]
+    assert [shape[-1] for shape in captured] == [1, 2, 4, 2]
     assert first.item() == 2  # later replays leave results alone
+    copied = copy.deepcopy(cache)
+    assert not copied.graphs
+    assert copied(torch.ones(1, 1, 2, 2))[0].sum() == 8
+    assert len(cache.graphs) == 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @torch.no_grad()
 @pytest.mark.parametrize('options', [{}, dict(cuda_graph=True), dict(compile=True)])
+@pytest.mark.parametrize(('dtype', 'bound'), [('fp32', 1e-5), ('fp16', 1e-2)])
 @pytest.mark.parametrize('kind', ARCHS)
-def test_cuda_in_16_bit(kind, options):
+def test_cuda(kind, dtype, bound, options):
     net = make_net(kind)
     reference = fuse(copy.deepcopy(net))
-    accelerate(net.cuda(), **options)
-    for i in range(10):
-        x = torch.randn(1, 3, 64 + 32 * i, 96)
+    accelerate(net.cuda(), dtype=dtype, **options)
+    for i in range(20):  # each size twice in a row
+        x = torch.randn(1, 3, 64 + 32 * (i // 2), 96)
         outs = tuple(out.cpu() for out in net(x.cuda()))
-        assert error(outs, reference(x)) < 1e-2
+        assert error(outs, reference(x)) < bound
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@torch.no_grad()
+def test_graphs_of_ten_sizes_leak_nothing():
+    net = accelerate(make_net().cuda(), cuda_graph=True)
+    reserved = []
+    for _ in range(4):
+        for i in range(10):
+            for _ in range(2):
+                net(torch.randn(1, 3, 64 + 32 * i, 96, device='cuda'))
+        torch.cuda.synchronize()
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] <= 1.1 * reserved[1]
+
+
+@torch.no_grad()
+def test_weights_that_a_type_cannot_hold_are_refused():
+    net = make_net()
+    check_range(net, torch.float16)
+    net.stem1[0].weight.fill_(1e5)
+    with pytest.raises(UserError, match=r'stem1.0.weight of the fused VanillaNet does not fit'):
+        check_range(net, torch.float16)
+    check_range(net, torch.bfloat16)
 
 
 @torch.no_grad()
