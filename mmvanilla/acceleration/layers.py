@@ -15,8 +15,7 @@ from ..models.layers import SeriesActivation
 from ..ops.series_activation import channels_innermost, series_activation
 
 FUSED_WINDOWS = (3, 5, 7, 9)  # sides of the windows that the fused operator knows
-SMALL = 512  # pixels; inputs of as many or more want one layout of the weight
-TYPICAL = (1, 56, 56)  # batch, height and width that stand for these
+SIZES = 256  # of inputs, for which a convolution remembers the layout of its weight
 # A depthwise convolution goes by groups where pixels have more bytes of channels than this and an
 # image at least so many pixels: elsewhere the copies cost more than they save.
 MAX_PIXEL_BYTES = 2048
@@ -27,9 +26,9 @@ GROUP_BYTES = 512  # of a pixel's channels in a group; half and twice that measu
 class OneDNNConv(nn.Module):
     """A convolution and, if asked for, the ReLU after it: one oneDNN primitive on the CPU.
 
-    The weight is kept packed in the layout that the primitive wants, for small inputs that of the
-    last size met: unpacked it would be packed in every call, and in a wrong layout a call takes up
-    to 60 times as long.
+    The weight is kept packed in the layout that the primitive wants: unpacked it would be packed in
+    every call, and in a wrong layout a call takes up to 60 times as long. Which one that is depends
+    on the size of the input; every layout met, of which oneDNN has a few, is kept once.
 
     Args:
         conv: Where weight, bias, stride, padding and groups come from.
@@ -43,30 +42,31 @@ class OneDNNConv(nn.Module):
         self.attr = 'relu' if relu else 'none'
         self.bias = conv.bias.detach().to(dtype)
         self.weight = conv.weight.detach().to(dtype).contiguous()
-        self.packed = self._pack(TYPICAL)
+        self.layouts: dict[torch.Size, bytes] = {}  # by shape of the input
+        self.packed: dict[bytes, Tensor] = {}  # by layout
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H', W'), in the layout of the input."""
-        batch, _, height, width = x.shape
-        size = (batch, height, width) if batch * height * width < SMALL else TYPICAL
-        packed = self.packed  # one read and one write, so that threads do not mix them up
-        if packed[0] != size:
-            packed = self.packed = self._pack(size)
+        layout = self.layouts.get(x.shape) or self._pack(x.shape)
         return torch.ops.mkldnn._convolution_pointwise(
-            x, packed[1], self.bias, *self.where, self.attr, [], ''
+            x, self.packed[layout], self.bias, *self.where, self.attr, [], ''
         )
 
-    def _pack(self, size: tuple[int, int, int]) -> tuple[tuple[int, int, int], Tensor]:
-        """Return the size (N, H, W) of an input with the weight in the layout for it."""
-        batch, height, width = size
-        shape = [batch, self.weight.shape[1] * self.where[-1], height, width]
+    def _pack(self, shape: torch.Size) -> bytes:
+        """Keep the weight in the layout for inputs (N, C_in, H, W), which is returned."""
         reorder = torch._C._nn.mkldnn_reorder_conv2d_weight
-        return size, reorder(self.weight.to_mkldnn(), *self.where, shape)
+        packed = reorder(self.weight.to_mkldnn(), *self.where, shape)
+        layout = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).tolist())
+        self.packed.setdefault(layout, packed)
+        if len(self.layouts) >= SIZES:
+            self.layouts.clear()
+        self.layouts[shape] = layout
+        return layout
 
     def __deepcopy__(self, memo: dict) -> 'OneDNNConv':
-        """Share the packed weight, which is never written and cannot be copied."""
+        """Share the packed weights, which are never written and cannot be copied."""
         copied = memo[id(self)] = self.__class__.__new__(self.__class__)
-        memo[id(self.packed[1])] = self.packed[1]
+        memo.update({id(packed): packed for packed in self.packed.values()})
         vars(copied).update(copy.deepcopy(vars(self), memo))
         return copied
 

@@ -121,7 +121,7 @@ def test_a_pool_goes_into_the_activation_on_cuda():
 
 
 @torch.no_grad()
-def test_ten_sizes_add_nothing_that_is_kept():
+def test_ten_sizes_add_nothing_that_is_kept(monkeypatch):
     net = make_net()
     fused = fuse(copy.deepcopy(net))
     accelerate(net, dtype='fp32')
@@ -132,18 +132,27 @@ def test_ten_sizes_add_nothing_that_is_kept():
         for module in net.modules():
             for owner in (module, module.__dict__.get('forward')):
                 for name, value in vars(owner).items() if owner is not None else ():
-                    for i, each in enumerate(value if isinstance(value, tuple) else [value]):
+                    for key, each in (value if isinstance(value, dict) else {0: value}).items():
                         if torch.is_tensor(each):
-                            found[id(owner), name, i] = tuple(each.shape)
+                            found[id(owner), name, key] = tuple(each.shape)
         return found
 
-    before = tensors()
-    assert len(before) == 6 * (1 + len(net.stages))  # two convolutions a layer, weight twice, bias
+    # Two convolutions a layer, each with its weight and its bias.
+    assert len(tensors()) == 4 * (1 + len(net.stages))
+    for height, width in sizes:
+        net(torch.randn(1, 3, height, width))
+    before = tensors()  # with packed weights in the few layouts there are
+    assert len(before) <= 10 * (1 + len(net.stages))
     compiled = dict(torch._dynamo.utils.counters['stats'])
     for height, width in sizes:
         x = torch.randn(1, 3, height, width)
         assert error(net(x), fused(x)) < 1e-5
     assert tensors() == before
+    monkeypatch.setattr(layers, 'SIZES', 3)
+    for side in (33, 65, 97, 129, 161):
+        net(torch.randn(1, 3, side, side))
+    assert len(net.stages[0][0].layouts) in (2, 3)
+    assert len(tensors()) <= 10 * (1 + len(net.stages))
     assert dict(torch._dynamo.utils.counters['stats']) == compiled
 
 
