@@ -142,7 +142,7 @@ def test_ten_sizes_add_nothing_that_is_kept(monkeypatch):
     for height, width in sizes:
         net(torch.randn(1, 3, height, width))
     before = tensors()  # with packed weights in the few layouts there are
-    assert len(before) <= 10 * (1 + len(net.stages))
+    assert len(before) <= 12 * (1 + len(net.stages))
     compiled = dict(torch._dynamo.utils.counters['stats'])
     for height, width in sizes:
         x = torch.randn(1, 3, height, width)
@@ -152,7 +152,7 @@ def test_ten_sizes_add_nothing_that_is_kept(monkeypatch):
     for side in (33, 65, 97, 129, 161):
         net(torch.randn(1, 3, side, side))
     assert len(net.stages[0][0].layouts) in (2, 3)
-    assert len(tensors()) <= 10 * (1 + len(net.stages))
+    assert len(tensors()) <= 12 * (1 + len(net.stages))
     assert dict(torch._dynamo.utils.counters['stats']) == compiled
 
 
