@@ -21,7 +21,7 @@ def on_path(monkeypatch):
 
 
 @pytest.fixture
-def args(tmp_path):
+def args():
     return argparse.Namespace(
         arch=ARCH, act_num=4, batch_size=1, size=[64, 96], device='cpu', threads=1, repeat=2
     )

@@ -11,7 +11,7 @@ from ..models.fusion import carry_over
 from .graphs import GraphCache
 from .layers import cpu_layer, cuda_layer
 from .memory import keep_freed_memory
-from .precision import LowPrecision, check_range, choose_dtype, without_tf32
+from .precision import LowPrecision, check_range, choose_dtype, tf32_as_in_products
 
 HEADS = ('neck', 'rpn_head', 'bbox_head', 'decode_head')
 ROI_HEADS = ('bbox_head', 'mask_head')
@@ -143,7 +143,7 @@ class FastForward:
                 'bring both to one device first'
             )
         self.net._check_input(x)
-        with torch.no_grad(), torch.autocast(self.device, enabled=False), without_tf32():
+        with torch.no_grad(), torch.autocast(self.device, enabled=False), tf32_as_in_products():
             outs = self.run(x.detach().to(self.dtype))
             return tuple(out.float() for out in outs)
 

@@ -63,10 +63,13 @@ def check_range(net: nn.Module, dtype: torch.dtype) -> None:
 
 
 @contextmanager
-def without_tf32() -> Iterator[None]:
-    """Convolve float32 in full precision, as PyTorch multiplies matrices; cuDNN takes TF32."""
+def tf32_as_in_products() -> Iterator[None]:
+    """Convolve in TF32 only where matrices are multiplied in it; PyTorch's defaults differ.
+
+    The net's 1x1 convolutions are products on CUDA, and its stem should be as exact as they are.
+    """
     before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ..measure.timing import Clock
-from .precision import without_tf32
+from .precision import tf32_as_in_products
 
 SHAPE = (800, 1280)
 CALLS = 3
@@ -32,7 +32,7 @@ class Report:
         self.first = float('nan')
 
     @torch.no_grad()
-    @without_tf32()
+    @tf32_as_in_products()
     def add(self, step: str, call: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
         """Measure: the median of 3 calls after one, and the largest error of a level."""
         outputs = [output.double() for output in call(self.x)]

@@ -4,7 +4,7 @@ import importlib.metadata
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 from ..errors import UserError
 
@@ -82,7 +82,7 @@ def _plain(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
     return F.conv2d(F.relu(x), weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
 
 
-@torch.library.custom_op('mmvanilla::series_activation', mutates_args=())
+@library.custom_op('mmvanilla::series_activation', mutates_args=())
 def _fused(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
     # For devices without a kernel of their own, so that what was traced on a GPU runs there too.
     return _plain(x, weight, bias, pool).contiguous(memory_format=torch.channels_last)

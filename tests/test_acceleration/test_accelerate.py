@@ -203,6 +203,21 @@ def test_cuda(kind, dtype, bound, options):
         assert error(outs, reference(x)) < bound
 
 
+@pytest.mark.parametrize('allowed', [False, True])
+def test_convolutions_take_tf32_only_where_products_do(allowed):
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    net, seen = accelerate(make_net(), dtype='fp32'), []
+    net.stem.register_forward_hook(lambda *_: seen.append(convolutions.allow_tf32))
+    try:
+        products.allow_tf32 = allowed
+        net(torch.randn(1, 3, 64, 64))
+        assert seen == [allowed]
+        assert convolutions.allow_tf32 == before[1]
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @torch.no_grad()
 def test_graphs_of_ten_sizes_leak_nothing():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import library
 
 from mmvanilla.errors import UserError
 from mmvanilla.models.layers import SeriesActivation
@@ -171,9 +172,9 @@ def test_the_operator_keeps_the_rules_of_torch(shape, pool, device):
     if min(shape[2:]) < pool:
         pytest.skip('nothing to pool')
     args = (*arguments(shape, 1, device=device), pool)
-    torch.library.opcheck(OPERATOR, args)
+    library.opcheck(OPERATOR, args)
     plain = (args[0].contiguous(), *args[1:])
-    torch.library.opcheck(OPERATOR, plain)
+    library.opcheck(OPERATOR, plain)
     assert OPERATOR(*plain).is_contiguous(memory_format=torch.channels_last)
 
 
