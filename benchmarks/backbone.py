@@ -23,10 +23,10 @@ from side_by_side import DTYPES, Call
 from torch import Tensor, nn
 
 from mmvanilla import VanillaNet, accelerate
+from mmvanilla.benchmark.counting import count
+from mmvanilla.benchmark.subject import calibrate
+from mmvanilla.cli.one_sentence import one_sentence_errors
 from mmvanilla.errors import UserError
-from mmvanilla.measure.counting import count
-from mmvanilla.measure.subject import calibrate
-from mmvanilla.utils.cli import one_sentence_errors
 
 CPU_ROUTES = {
     'eager channels-first fp32': 'fp32',

@@ -22,8 +22,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmvanilla  # noqa: F401 - registers the backbone and the hooks
+from mmvanilla.cli.config import set_data_root
 from mmvanilla.datasets import make_shapes
-from mmvanilla.utils.config import set_data_root
 
 ROOT = Path(__file__).parents[1]
 WAYS = {'act_learn = 1': False, 'deep training': True}

@@ -20,12 +20,12 @@ from rich.console import Console
 from side_by_side import Call
 
 from mmvanilla import accelerate
+from mmvanilla.benchmark import Candidate
+from mmvanilla.benchmark.counting import count
+from mmvanilla.benchmark.settings import Settings, precision
+from mmvanilla.benchmark.subject import Subject
+from mmvanilla.cli.one_sentence import one_sentence_errors
 from mmvanilla.errors import UserError
-from mmvanilla.measure import Candidate
-from mmvanilla.measure.counting import count
-from mmvanilla.measure.settings import Settings, precision
-from mmvanilla.measure.subject import Subject
-from mmvanilla.utils.cli import one_sentence_errors
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 SWIN, VANILLA = 'Swin-T', 'VanillaNet-13'

@@ -28,9 +28,9 @@ from pathlib import Path
 import torch
 from rich.progress import Progress
 
-from mmvanilla.checkpoint import load_from_local
+from mmvanilla.benchmark.machine import processor
 from mmvanilla.datasets import make_shapes
-from mmvanilla.measure.machine import processor
+from mmvanilla.safe_load import load_from_local
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / 'tests/data/tiny_shapes.py'

@@ -27,10 +27,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.progress import Progress, track
 
+from mmvanilla.benchmark.machine import processor
+from mmvanilla.cli.config import set_data_root
 from mmvanilla.datasets import make_shapes
-from mmvanilla.inference import make_predictor
-from mmvanilla.measure.machine import processor
-from mmvanilla.utils.config import set_data_root
+from mmvanilla.deploy.predict import make_predictor
 
 CONFIG = Path(__file__).parents[1] / 'tests/data/tiny_shapes.py'
 EPOCH = 100  # iterations

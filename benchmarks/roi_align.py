@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmvanilla.measure.machine import describe as describe_machine
-from mmvanilla.measure.timing import interleaved
-from mmvanilla.ops import ext
+from mmvanilla.benchmark.machine import describe as describe_machine
+from mmvanilla.benchmark.timing import interleaved
+from mmvanilla.mmcv_ops import ext
 
 # Side of the boxes on each level in pixels. FPN assigns by the root of the area: level
 # 4 + log2(side / 224), at most P5 here.

@@ -26,11 +26,11 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from mmvanilla import VanillaNet
+from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.deploy.files import writing
 from mmvanilla.errors import UserError
 from mmvanilla.models.layers import DeployStage, SeriesActivation
 from mmvanilla.ops.series_activation import channels_innermost, series_activation
-from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.files import writing
 
 TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}
 COLUMNS = dict(

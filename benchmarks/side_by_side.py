@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmvanilla.acceleration.layers import OneDNNConv, PointwiseConv
+from mmvanilla.benchmark.machine import describe
+from mmvanilla.benchmark.timing import Clock
+from mmvanilla.deploy.accelerate.fast_layers import OneDNNConv, PointwiseConv
+from mmvanilla.deploy.files import writing
 from mmvanilla.errors import UserError
-from mmvanilla.measure.machine import describe
-from mmvanilla.measure.timing import Clock
-from mmvanilla.utils.files import writing
 
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 TURN = 300  # ms of calls in a turn, at least one; their median counts

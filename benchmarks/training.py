@@ -18,10 +18,10 @@ from side_by_side import Call
 from torch import Tensor
 
 from mmvanilla import VanillaNet
+from mmvanilla.benchmark.peak_memory import peak_memory
+from mmvanilla.cli.one_sentence import one_sentence_errors
 from mmvanilla.errors import UserError
-from mmvanilla.measure.memory import peak_memory
 from mmvanilla.models import layers
-from mmvanilla.utils.cli import one_sentence_errors
 
 ROUTES = ['plain fp32', 'fp32', 'fp32, with_cp', 'plain bf16', 'bf16', 'bf16, with_cp']
 

@@ -10,13 +10,13 @@ except ModuleNotFoundError as error:
         'or a compiled mmcv'
     ) from None
 
-from . import ops
+from . import mmcv_ops
 
-ops.install()  # before anything imports mmcv.ops
+mmcv_ops.install()  # before anything imports mmcv.ops
 
-from . import checkpoint, datasets, engine  # noqa: E402
-from .acceleration import accelerate  # noqa: E402
-from .models import ARCHS, VanillaNet, fuse  # noqa: E402
+from . import data_checks, datasets, engine  # noqa: E402, F401 - registered by import
+from .deploy import accelerate  # noqa: E402
+from .models import ARCHS, VanillaNet, fuse, safe_loading  # noqa: E402
 from .version import __version__  # noqa: E402
 
 __all__ = [
@@ -24,9 +24,8 @@ __all__ = [
     'VanillaNet',
     '__version__',
     'accelerate',
-    'checkpoint',
     'datasets',
     'engine',
     'fuse',
-    'ops',
+    'safe_loading',
 ]

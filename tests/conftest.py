@@ -79,3 +79,23 @@ def build(trained, small_config):
         return model
 
     return build_model
+
+
+@pytest.fixture(
+    params=[
+        'cpu',
+        pytest.param(
+            'cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
+        ),
+    ]
+)
+def device(request):
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from modelindex.load_model_index import load
 
-from mmvanilla.measure.published import TABLE3
+from mmvanilla.benchmark.published import TABLE3
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = {

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import mmvanilla  # noqa: F401 - lets mmdet and mmseg be imported without a compiled mmcv
-from mmvanilla.datasets.checks import check_datasets
-from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_cfg_options, add_data_root, check_data, load_config
-from mmvanilla.utils.files import writing
+from mmvanilla.cli.config import add_cfg_options, add_data_root, check_data, load_config
+from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.data_checks import check_datasets
+from mmvanilla.deploy.files import writing
 
 
 def parse_args() -> argparse.Namespace:

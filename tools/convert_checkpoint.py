@@ -10,11 +10,11 @@ import os
 import torch
 from mmengine.runner import CheckpointLoader
 
-from mmvanilla import ARCHS, VanillaNet, __version__
-from mmvanilla.checkpoint.published import PARTS, to_published
+from mmvanilla import ARCHS, VanillaNet, __version__, safe_loading
+from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.deploy.files import writing
 from mmvanilla.errors import CheckpointError, UserError
-from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.files import writing
+from mmvanilla.models.weights import PARTS, to_published
 
 
 def parse_args() -> argparse.Namespace:
@@ -103,6 +103,7 @@ def largest_difference(net: VanillaNet, other: VanillaNet) -> float:
 def main() -> None:
     """Convert, then check that both files give the same outputs."""
     args = parse_args()
+    safe_loading()
     with one_sentence_errors(Exception):
         if not args.target.endswith(('.pth', '.safetensors')):
             raise UserError(f'target is {args.target!r}, expected a name in .pth or .safetensors')

@@ -19,9 +19,9 @@ from mmengine.registry import MODELS
 from rich.console import Console
 
 import mmvanilla
-from mmvanilla.checkpoint import load_from_local
-from mmvanilla.errors import UserError
-from mmvanilla.export import (
+from mmvanilla.cli.config import add_cfg_options, add_config, add_data_root, load_config
+from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.deploy.export import (
     compare,
     exportable,
     open_model,
@@ -30,11 +30,11 @@ from mmvanilla.export import (
     sample_images,
     write_model,
 )
-from mmvanilla.export.agreement import relative_error
-from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_cfg_options, add_config, add_data_root, load_config
-from mmvanilla.utils.files import writing
-from mmvanilla.utils.model import build_model, set_form
+from mmvanilla.deploy.export.agreement import relative_error
+from mmvanilla.deploy.files import writing
+from mmvanilla.deploy.load import build_model, set_form
+from mmvanilla.errors import UserError
+from mmvanilla.safe_load import load_from_local
 
 NUM_IMAGES = 3
 SUFFIXES = dict(out='.pth', onnx='.onnx', openvino='.xml', export='.pt2')
@@ -154,6 +154,7 @@ def size(file: str) -> str:
 def main() -> None:
     """Fuse, export, compare."""
     args = parse_args()
+    mmvanilla.safe_loading()
     console = Console(soft_wrap=True, highlight=False)
     with one_sentence_errors(UserError, FileNotFoundError, ValueError):
         cfg = load_config(args)

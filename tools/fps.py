@@ -18,9 +18,10 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
-from mmvanilla.errors import UserError
-from mmvanilla.measure import FORMS, Candidate, Measurement, Row, measure
-from mmvanilla.measure.report import (
+from mmvanilla.benchmark import FORMS, Candidate, Measurement, Row, measure
+from mmvanilla.benchmark.run import explain
+from mmvanilla.benchmark.settings import add_arguments, read_settings
+from mmvanilla.benchmark.tables import (
     footer,
     make_console,
     plot_speed,
@@ -29,11 +30,10 @@ from mmvanilla.measure.report import (
     speed_cells,
     to_json,
 )
-from mmvanilla.measure.run import explain
-from mmvanilla.measure.settings import add_arguments, read_settings
-from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_cfg_options, load_config
-from mmvanilla.utils.files import writing
+from mmvanilla.cli.config import add_cfg_options, load_config
+from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.deploy.files import writing
+from mmvanilla.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:

@@ -9,7 +9,7 @@ import matplotlib as mpl
 mpl.use('agg')
 import matplotlib.pyplot as plt
 
-from mmvanilla.utils.cli import one_sentence_errors
+from mmvanilla.cli.one_sentence import one_sentence_errors
 
 METRICS = ('mAP', 'mIoU', 'top1')
 

@@ -12,8 +12,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmvanilla.errors import InputError, UserError
-from mmvanilla.inference import (
+from mmvanilla import safe_loading
+from mmvanilla.cli.config import add_cfg_options, add_config, load_config
+from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.deploy.predict import (
     Input,
     Results,
     find_inputs,
@@ -22,9 +24,8 @@ from mmvanilla.inference import (
     open_video,
     read_image,
 )
-from mmvanilla.inference.predictor import Predictor
-from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import add_cfg_options, add_config, load_config
+from mmvanilla.deploy.predict.predictor import Predictor
+from mmvanilla.errors import InputError, UserError
 
 DEFAULT_FPS = 25  # of videos that do not say
 
@@ -113,6 +114,7 @@ def predict_video(predict: Predictor, item: Input, results: Results, progress: P
 def main() -> None:
     """Predict."""
     args = parse_args()
+    safe_loading()
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     failures = 0

@@ -22,11 +22,12 @@ from rich.progress import Progress
 
 import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
 from mmvanilla import ARCHS
-from mmvanilla.errors import UserError, root_import_error
-from mmvanilla.measure import Candidate, Measurement, Row, ablation, measure, transfer
-from mmvanilla.measure.machine import describe
-from mmvanilla.measure.published import TABLE3, TABLE4
-from mmvanilla.measure.report import (
+from mmvanilla.benchmark import Candidate, Measurement, Row, ablation, measure, transfer
+from mmvanilla.benchmark.machine import describe
+from mmvanilla.benchmark.published import TABLE3, TABLE4
+from mmvanilla.benchmark.run import explain
+from mmvanilla.benchmark.settings import add_arguments, read_settings
+from mmvanilla.benchmark.tables import (
     Cells,
     count_cells,
     footer,
@@ -40,10 +41,9 @@ from mmvanilla.measure.report import (
     speed_cells,
     to_json,
 )
-from mmvanilla.measure.run import explain
-from mmvanilla.measure.settings import add_arguments, read_settings
-from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.files import writing
+from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.deploy.files import writing
+from mmvanilla.errors import UserError, root_import_error
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTORS = {

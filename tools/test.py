@@ -8,20 +8,21 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
-from mmvanilla.datasets import use_checked_loading
-from mmvanilla.engine import AccelerateHook, CheckWeightsHook
-from mmvanilla.errors import UserError
-from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import (
+from mmvanilla import safe_loading
+from mmvanilla.cli.config import (
     add_config,
     add_config_arguments,
     check_data,
     load_config,
     tested_dataset,
 )
-from mmvanilla.utils.distributed import init_processes
-from mmvanilla.utils.model import check_model, match_form
+from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.data_checks import use_checked_loading
+from mmvanilla.deploy import AccelerateHook
+from mmvanilla.deploy.load import check_model, match_form
+from mmvanilla.engine import CheckWeightsHook
+from mmvanilla.engine.distributed import init_processes
+from mmvanilla.errors import UserError
 
 DETECTOR_TTA = dict(
     type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
@@ -130,6 +131,7 @@ def dump_results(cfg: Config, runner: Runner, file: str) -> None:
 def main() -> None:
     """Test."""
     args = parse_args()
+    safe_loading()
     with one_sentence_errors(Exception):
         cfg = test_config(args)
         init_processes(cfg)

@@ -7,23 +7,22 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
-from mmvanilla.acceleration.precision import has_fast_bfloat16
-from mmvanilla.checkpoint import latest_checkpoint, naming_last_checkpoint
-from mmvanilla.datasets import use_checked_loading
-from mmvanilla.datasets.checks import check_annotations
-from mmvanilla.engine import CheckResumeHook
-from mmvanilla.errors import UserError
-from mmvanilla.utils.cli import one_sentence_errors
-from mmvanilla.utils.config import (
+from mmvanilla import safe_loading
+from mmvanilla.cli.config import (
     add_config,
     add_config_arguments,
     check_data,
     check_norms,
     load_config,
 )
-from mmvanilla.utils.distributed import check_strategy, init_processes, log_norms
-from mmvanilla.utils.model import check_model
+from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.data_checks import check_annotations, use_checked_loading
+from mmvanilla.deploy.accelerate.low_precision import has_fast_bfloat16
+from mmvanilla.deploy.load import check_model
+from mmvanilla.engine import CheckResumeHook
+from mmvanilla.engine.distributed import check_strategy, init_processes, log_norms
+from mmvanilla.engine.latest import latest_checkpoint, naming_last_checkpoint
+from mmvanilla.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -95,6 +94,7 @@ def use_mixed_precision(cfg: Config) -> None:
 def main() -> None:
     """Train."""
     args = parse_args()
+    safe_loading()
     with one_sentence_errors(Exception):
         cfg = train_config(args)
         init_processes(cfg)

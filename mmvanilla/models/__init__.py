@@ -3,32 +3,31 @@
 from mmengine.registry import MODELS
 from torch import nn
 
-from .ablation import PlainNet, TwoIdeas
 from .deep_conv import DeepConv, join_convs, split_convs
 from .deep_training import DeepTraining
-from .fusion import fuse
 from .layers import SeriesActivation
+from .reparam import fuse
 from .series import replace_relus
 from .vanillanet import ARCHS, VanillaNet
+from .weights import safe_loading
 
 __all__ = [
     'ARCHS',
     'DeepConv',
     'DeepTraining',
-    'PlainNet',
     'SeriesActivation',
-    'TwoIdeas',
     'VanillaNet',
     'fuse',
     'join_convs',
     'replace_relus',
+    'safe_loading',
     'split_convs',
 ]
 
 
 @MODELS.register_module('VanillaNetClsHead')
 def build_cls_head(**kwargs: object) -> nn.Module:
-    """Build a :class:`.head.VanillaNetClsHead`; only that imports mmpretrain."""
-    from .head import VanillaNetClsHead
+    """Build a :class:`.cls_head.VanillaNetClsHead`; only that imports mmpretrain."""
+    from .cls_head import VanillaNetClsHead
 
     return VanillaNetClsHead(**kwargs)

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from .deep_training import DeepTraining, deep_training_act
-from .fusion import carry_over, chain, check_norm, fold_conv_norm, fuse, set_parameters
 from .layers import build_norm
+from .reparam import carry_over, chain, check_norm, fold_conv_norm, fuse, set_parameters
 
 SPLITTABLE = (nn.Conv2d,)  # subclasses may compute something else
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..ops.depthwise_conv import depthwise_conv2d
 from .deep_training import deep_training_act
-from .fusion import carry_over, chain, fold_conv_norm, fold_norm, set_parameters
+from .reparam import carry_over, chain, fold_conv_norm, fold_norm, set_parameters
 
 
 def conv_norm(in_channels: int, out_channels: int, norm_cfg: dict, **conv: int) -> nn.Sequential:

@@ -10,12 +10,12 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checkpoint.published import fit
 from ..errors import UserError
 from .deep_training import DeepTraining, deep_training_act
-from .fusion import carry_over, chain, check_norm, fold_conv_norm, set_parameters
 from .layers import DeployStage, SeriesActivation, Stage, build_conv, conv_norm
 from .recompute import recompute
+from .reparam import carry_over, chain, check_norm, fold_conv_norm, set_parameters
+from .weights import fit, safe_loading
 
 # Paper, table 3. From depth 7 on a net differs from the next by one more 2048-channel layer.
 ARCHS: dict[str, dict] = {
@@ -232,7 +232,8 @@ class VanillaNet(DeepTraining, BaseModule):
             UserError: If it cannot be followed, or its checkpoint does not fit.
         """
         try:
-            super().init_weights()
+            with safe_loading():
+                super().init_weights()
         except (UserError, FileNotFoundError):
             raise
         except Exception as error:  # mmengine's registry and initialisers have errors of their own

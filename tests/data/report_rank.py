@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmvanilla.engine.deploy import unwrap
+from mmvanilla.engine.hooks.switch_to_deploy import unwrap
 
 
 @HOOKS.register_module()

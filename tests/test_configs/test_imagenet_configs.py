@@ -8,9 +8,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.models import ImageClassifier
 
-from mmvanilla.measure.counting import count
-from mmvanilla.measure.published import TABLE3
-from mmvanilla.utils.model import set_form
+from mmvanilla.benchmark.counting import count
+from mmvanilla.benchmark.published import TABLE3
+from mmvanilla.deploy.load import set_form
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # Learning rate, weight decay, mixup, layer decay. None was published from 11 on: as 10.

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmvanilla.errors import UserError
-from mmvanilla.models import PlainNet, SeriesActivation, VanillaNet, fuse, join_convs, replace_relus
+from mmvanilla.models import SeriesActivation, VanillaNet, fuse, join_convs, replace_relus
 
 ARCH = dict(dims=(8, 16, 16, 32), strides=(2, 1, 2))
 

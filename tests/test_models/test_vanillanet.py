@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmvanilla import ARCHS, VanillaNet
-from mmvanilla.measure.memory import peak_memory
+from mmvanilla.benchmark.peak_memory import peak_memory
 
 DATA = Path(__file__).parents[1] / 'data'
 NARROW = dict(dims=(8, 8, 12, 16, 16, 24), strides=(1, 2, 2, 1, 2))

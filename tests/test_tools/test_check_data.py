@@ -11,10 +11,10 @@ from mmengine.config import Config
 from PIL import Image
 from pycocotools import mask as masks
 
+from mmvanilla.data_checks import check_annotations, check_datasets
+from mmvanilla.data_checks.coco import check_coco, run_lengths
+from mmvanilla.data_checks.images import check_image
 from mmvanilla.datasets import make_shapes
-from mmvanilla.datasets.checks import check_annotations, check_datasets
-from mmvanilla.datasets.checks.coco import check_coco, run_lengths
-from mmvanilla.datasets.checks.images import check_image
 from mmvanilla.errors import UserError
 
 SIZE = 64

@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmvanilla.deploy.load import check_model
 from mmvanilla.errors import UserError
-from mmvanilla.utils.model import check_model
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 
-from mmvanilla.checkpoint import load_from_local
+from mmvanilla.safe_load import load_from_local
 
 CONFIG = 'tests/data/tiny_imagenet.py'
 CLASSES = ('noise', 'plain', 'stripes')

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmvanilla.utils.config import add_config_arguments, check_data, load_config, set_data_root
+from mmvanilla.cli.config import add_config_arguments, check_data, load_config, set_data_root
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob('configs/*.py'))

@@ -19,9 +19,9 @@ from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 
 from mmvanilla import VanillaNet
-from mmvanilla.checkpoint import load_from_local
 from mmvanilla.datasets import make_shapes
-from mmvanilla.utils.distributed import check_strategy, init_processes
+from mmvanilla.engine.distributed import check_strategy, init_processes
+from mmvanilla.safe_load import load_from_local
 
 CONFIG = 'tests/data/tiny_shapes.py'
 REPORTING = """

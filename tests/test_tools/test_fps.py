@@ -78,7 +78,7 @@ def test_mistakes(arguments, sentence, config, run_tool, monkeypatch):
     def measure(*args):
         raise AssertionError('measured all the same')
 
-    monkeypatch.setattr('mmvanilla.measure.measure', measure)
+    monkeypatch.setattr('mmvanilla.benchmark.measure', measure)
     arguments = [config() if argument == 'CONFIG' else argument for argument in arguments]
     if sentence is None:
         arguments, sentence = ['configs/_base_/runtime_det.py'], 'has no model.backbone, expected'

@@ -8,8 +8,8 @@ import signal
 import pytest
 import torch
 
-from mmvanilla.checkpoint import load_from_local
 from mmvanilla.datasets import make_shapes
+from mmvanilla.safe_load import load_from_local
 
 CONFIG = 'tests/data/tiny_shapes.py'
 

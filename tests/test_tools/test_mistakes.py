@@ -99,7 +99,9 @@ def test_help_says_that_a_config_is_run(tool, capsys, monkeypatch):
 
 
 def test_mixed_precision_needs_instructions(capsys, monkeypatch, tmp_path, data):
-    monkeypatch.setattr('mmvanilla.acceleration.precision.has_fast_bfloat16', lambda: False)
+    monkeypatch.setattr(
+        'mmvanilla.deploy.accelerate.low_precision.has_fast_bfloat16', lambda: False
+    )
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     line = run(capsys, monkeypatch, tmp_path, 'train.py', SHAPES, '--data-root', data, '--amp')
     assert '--amp is bfloat16 on the CPU, for which this processor has no instructions' in line

@@ -9,7 +9,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from mmvanilla.datasets.shapes import draw_scene
-from mmvanilla.export import exportable, write_model
+from mmvanilla.deploy.export import exportable, write_model
 
 
 def scene(seed, size=96):

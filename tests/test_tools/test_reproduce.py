@@ -10,10 +10,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmvanilla.measure import Candidate, Measurement, Row, Settings
-from mmvanilla.measure.counting import Counts
-from mmvanilla.measure.published import TABLE3, TABLE4
-from mmvanilla.measure.timing import Times
+from mmvanilla.benchmark import Candidate, Measurement, Row, Settings
+from mmvanilla.benchmark.counting import Counts
+from mmvanilla.benchmark.published import TABLE3, TABLE4
+from mmvanilla.benchmark.timing import Times
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 from mmengine.config import Config
 
-from mmvanilla.measure import ablation, transfer
+from projects.paper_tables import trainings, transfer
 
 
 class Inline:

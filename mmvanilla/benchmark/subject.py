@@ -1,0 +1,277 @@
+"""A model that is measured: built from a config with random weights, in a form, with its inputs."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmcv.cnn import fuse_conv_bn
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..deploy.accelerate import accelerate
+from ..deploy.accelerate.low_precision import store_weights
+from ..deploy.load import set_form
+from ..deploy.predict import find_inputs, read_image
+from ..deploy.predict.predictor import test_pipeline
+from ..errors import UserError
+from ..models import DeepTraining, fuse
+from .fixed_outputs import fix_outputs
+from .settings import Settings
+
+# The form of a model, and what it is called.
+FORMS = dict(
+    train='training form',
+    fused='fused',
+    deploy='built in deploy form',
+    accelerated='fused and accelerated',
+)
+ORIGINAL = 480  # the shorter side of the image that a model's input was scaled from, as COCO's are
+
+
+@dataclass
+class Candidate:
+    """A model to be built and measured.
+
+    Attributes:
+        name: What tables call it.
+        cfg: Its config.
+        form: A key of :data:`FORMS`; of a model without VanillaNet, ``fused`` folds batch norms.
+    """
+
+    name: str
+    cfg: Config
+    form: str = 'fused'
+
+
+class Subject:
+    """A built model with what to call.
+
+    Args:
+        candidate: What to build.
+        settings: How it is measured.
+
+    Raises:
+        UserError: If the model lacks what is to be measured.
+        ImportError: If a package that the config needs is missing.
+    """
+
+    def __init__(self, candidate: Candidate, settings: Settings) -> None:
+        self.settings = settings
+        self.form = candidate.form
+        scope = candidate.cfg.get('default_scope', 'mmdet')
+        self.sample_type = sample_type(scope)  # first, since it tells a missing package best
+        init_default_scope(scope)
+        self.model = build(candidate.cfg, candidate.form)
+        self._check_part(candidate.name)
+        self.fixed = settings.part == 'model' and fix_outputs(self.model)
+        self.data = self._load(candidate.cfg)
+        self.detections: int | None = None
+
+    def to_device(self) -> None:
+        """Bring the model to the settings' device, layout and type, and compile it."""
+        settings = self.settings
+        self.model.to(settings.device)
+        if self.form == 'accelerated':
+            accelerate(self.model, settings.torch_dtype)
+            return
+        if settings.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        if settings.torch_dtype != torch.float32:
+            store_weights(self.model, settings.torch_dtype)
+        if settings.compile:
+            for name in ('backbone', 'neck'):
+                part = getattr(self.model, name, None)
+                if part is not None:
+                    part.compile()
+
+    def prepare(self, turn: int) -> Callable[[], Any]:
+        """Return the call of a round; images take turns."""
+        batch = self._batch(turn)
+        if self.settings.part == 'model':
+            return lambda: self._record(self.model.test_step(batch))
+        x = self._preprocessed(batch)
+        return lambda: self._run(x, batch)
+
+    def forward(self) -> Any:
+        """Run what is measured, without pre- and post-processing; its operations are counted."""
+        batch = self._batch(0)
+        part = 'network' if self.settings.part == 'model' else self.settings.part
+        return self._run(self._preprocessed(batch), batch, part)
+
+    def input_shape(self, turn: int) -> tuple[int, ...]:
+        """Return the shape of the image of a round."""
+        return tuple(self.data[turn % len(self.data)]['inputs'].shape)
+
+    def _run(self, x: Tensor, batch: dict, part: str | None = None) -> Any:
+        part = part or self.settings.part
+        if part == 'backbone':
+            return self.model.backbone(x)
+        if part == 'neck':
+            return self.model.extract_feat(x)
+        return self.model(x, batch['data_samples'], mode='tensor')
+
+    def _preprocessed(self, batch: dict) -> Tensor:
+        processed = self.model.data_preprocessor(batch, False)
+        batch['data_samples'] = processed['data_samples']
+        x = processed['inputs']
+        layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+        return x.contiguous(memory_format=layout)
+
+    def _batch(self, turn: int) -> dict:
+        """Return a batch as a data loader gives it; a call may change the samples."""
+        size, data = self.settings.batch_size, self.data
+        picked = [data[(turn * size + i) % len(data)] for i in range(size)]
+        return dict(
+            inputs=[item['inputs'] for item in picked],
+            data_samples=[item['data_samples'].new() for item in picked],
+        )
+
+    def _record(self, results: list) -> list:
+        """Remember how many boxes were found."""
+        if results and 'pred_instances' in results[0]:
+            self.detections = sum(len(result.pred_instances) for result in results)
+        return results
+
+    def _check_part(self, name: str) -> None:
+        part = self.settings.part
+        if part in ('backbone', 'neck') and getattr(self.model, part, None) is None:
+            raise UserError(f'{name} has no {part}; measure another --part')
+
+    def _load(self, cfg: Config) -> list[dict]:
+        """Return the images with their samples, as a data set gives them."""
+        if not self.settings.images:
+            return [self._random_image()]
+        files = find_inputs([self.settings.images])
+        pipeline = test_pipeline(cfg)
+        return [pipeline(dict(img=read_image(file.path), img_id=0)) for file in files]
+
+    def _random_image(self) -> dict:
+        height, width = self.settings.padded
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8)
+        scale = min(height, width) / ORIGINAL
+        meta = dict(
+            img_shape=(height, width),
+            ori_shape=(round(height / scale), round(width / scale)),
+            scale_factor=(scale, scale),
+            batch_input_shape=(height, width),
+        )
+        return dict(inputs=image, data_samples=self.sample_type(metainfo=meta))
+
+
+def sample_type(scope: str) -> type:
+    """Return the class of a library's data samples.
+
+    Raises:
+        ModuleNotFoundError: If the library is missing.
+    """
+    if scope == 'mmseg':
+        from mmseg.structures import SegDataSample
+
+        return SegDataSample
+    if scope == 'mmpretrain':
+        from mmpretrain.structures import DataSample
+
+        return DataSample
+    from mmdet.structures import DetDataSample
+
+    return DetDataSample
+
+
+def build(cfg: Config, form: str) -> nn.Module:
+    """Build a config's model with random weights and natural batch norms, in eval mode.
+
+    Args:
+        cfg: The config.
+        form: A key of :data:`FORMS`.
+
+    Raises:
+        UserError: If the config has no model with a backbone, or the model no deploy form.
+    """
+    model_cfg = without_pretrained(copy.deepcopy(cfg.get('model') or {}))
+    if 'backbone' not in model_cfg:
+        raise UserError(
+            f'the config {cfg.filename or ""} has no model.backbone, expected that of a detector, '
+            'segmentor or classifier'
+        )
+    deployed = model_cfg.backbone.get('deploy', False)
+    if form in ('deploy', 'accelerated') and not is_vanillanet(model_cfg.backbone):
+        lacks = 'deploy form' if form == 'deploy' else 'accelerated form'
+        raise UserError(f'{model_cfg.backbone.type} has no {lacks}; measure it --fuse')
+    if form == 'train' and deployed:
+        raise UserError(
+            'the config sets deploy=True, so it has no training form; measure it --fuse'
+        )
+    if form == 'deploy':
+        set_form(model_cfg, deploy=False)
+    torch.manual_seed(0)
+    model = revert_sync_batchnorm(MODELS.build(model_cfg)).eval().requires_grad_(False)
+    if form == 'train':
+        calibrate(model)
+        return model
+    if not model_cfg.backbone.get('deploy', False):
+        calibrate(model)
+    fuse(model)
+    if form == 'deploy':
+        # With the same weights, so that both compute the same.
+        set_form(model_cfg, deploy=True)
+        built = revert_sync_batchnorm(MODELS.build(model_cfg)).eval().requires_grad_(False)
+        built.load_state_dict(model.state_dict())
+        model = built
+    return fuse_conv_bn(model)
+
+
+def without_pretrained(node: Any) -> Any:
+    """Drop pretrained weights from a config, in place: speed does not depend on them."""
+    if isinstance(node, dict):
+        if node.get('init_cfg'):
+            node['init_cfg'] = None
+        if isinstance(node.get('pretrained'), str):
+            node['pretrained'] = None
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, (dict, list, tuple)):
+            without_pretrained(child)
+    return node
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, side: int = 64) -> None:
+    """Let the batch norms see one batch of noise, so that activations keep a natural scale.
+
+    Args:
+        model: A backbone, or a model with one and perhaps a head that is trained deep.
+        side: Height and width of the noise.
+    """
+    backbone, head = getattr(model, 'backbone', model), getattr(model, 'head', None)
+    parts = nn.Sequential(backbone)
+    if isinstance(head, DeepTraining):
+        parts.append(head)
+    norms = [module for module in parts.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the average over all batches, here one
+        norm.train()
+    parts(torch.randn(2, 3, side, side))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def describe_form(cfg: Config, form: str) -> str:
+    """Return the form of a config's model in words; one without VanillaNet has no such forms."""
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    if not is_vanillanet(backbone):
+        return 'as built' if form == 'train' else 'batch norms folded'
+    return FORMS['deploy' if backbone.get('deploy') and form != 'accelerated' else form]
+
+
+def is_vanillanet(backbone: dict) -> bool:
+    """Tell whether the config of a backbone is that of a VanillaNet."""
+    return str(backbone.get('type')).rsplit('.')[-1] == 'VanillaNet'

@@ -1,0 +1,57 @@
+"""Checks of the label maps of semantic segmentation."""
+
+import numpy as np
+from PIL import Image
+
+from .findings import Finding, Kind
+from .images import image_size
+
+IGNORED = 255
+
+MISSING = Kind('missing label map', 'stops')
+UNREADABLE = Kind('unreadable or truncated label map', 'stops')
+CHANNELS = Kind('label map of several channels', 'stops')
+SIZE = Kind("label map of another size than its image's", 'stops')
+RANGE = Kind('label out of range', 'stops')
+UNLABELLED = Kind('label map without a label', 'learns nothing from it', False)
+
+
+def check_label_map(
+    path: str, image_path: str, num_labels: int, shift: bool, turn: bool = True
+) -> list[Finding]:
+    """Decode a label map and check it.
+
+    Args:
+        path: The label map.
+        image_path: Its image, of which only the header is read.
+        num_labels: Number of classes that the label map may have.
+        shift: Whether classes count from 1 and 0 is unlabelled (``reduce_zero_label``).
+        turn: Whether training turns images as their EXIF data say.
+    """
+    try:
+        with Image.open(path) as image:
+            labels = np.asarray(image)
+    except FileNotFoundError:
+        return [Finding(MISSING, path)]
+    except Exception as error:  # decoders raise errors of many kinds
+        return [Finding(UNREADABLE, f'{path} ({error})')]
+    if labels.ndim != 2:
+        return [Finding(CHANNELS, f'{path} (mode {image.mode})')]
+    findings = []
+    try:
+        with Image.open(image_path) as picture:
+            size = image_size(picture, turn)
+    except Exception:  # told by the check of the image
+        size = image.size
+    if image.size != size:
+        found, expected = ('{} x {}'.format(*pair) for pair in (image.size, size))
+        findings.append(Finding(SIZE, f'{path} ({found}, not {expected})'))
+    values = labels.astype(np.int64).ravel()
+    values = values[values != IGNORED]
+    last = num_labels - 1 + shift
+    if values.size and (values.max() > last or values.min() < 0):
+        wrong = values.max() if values.max() > last else values.min()
+        findings.append(Finding(RANGE, f'{path} (label {wrong}, not 0 to {last})'))
+    if not (values >= shift).any():
+        findings.append(Finding(UNLABELLED, path))
+    return findings

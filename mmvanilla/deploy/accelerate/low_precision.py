@@ -1,0 +1,115 @@
+"""The precision of an accelerated model: which type, and how its parts compute in it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from ...errors import UserError
+from ...models.layers import SeriesActivation
+
+DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
+
+
+def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """Return the type to compute in.
+
+    Args:
+        dtype: ``fp32``, ``fp16``, ``bf16`` or torch's names; None takes float16 on CUDA, bfloat16
+            on a CPU with instructions for it (AVX512-bf16 or AMX), else float32.
+        device: Where the model runs.
+
+    Raises:
+        UserError: If the type is unknown or this device does not compute in it.
+    """
+    if dtype is None:
+        if device.type == 'cuda':
+            return torch.float16
+        return torch.bfloat16 if has_fast_bfloat16() else torch.float32
+    chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if chosen not in DTYPES.values():
+        raise UserError(f'dtype is {dtype!r}, expected None or one of {", ".join(DTYPES)}')
+    supported = {
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+    }
+    if device.type == 'cpu' and chosen in supported and not supported[chosen]():
+        raise UserError(
+            f'dtype is {dtype!r}, which this processor has no instructions for; use fp32 or None'
+        )
+    return chosen
+
+
+def has_fast_bfloat16() -> bool:
+    """Tell whether bfloat16 is faster than float32 on this CPU; support alone may be emulation."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+
+
+def check_range(net: nn.Module, dtype: torch.dtype) -> None:
+    """Check that a type can hold a net's weights.
+
+    Raises:
+        UserError: If one of them would become infinite.
+    """
+    for name, parameter in net.named_parameters():
+        if not parameter.to(dtype).isfinite().all():
+            raise UserError(
+                f'{name} of the fused VanillaNet does not fit {dtype}; use dtype="bf16" or "fp32"'
+            )
+
+
+@contextmanager
+def tf32_as_in_products() -> Iterator[None]:
+    """Convolve in TF32 only where matrices are multiplied in it; PyTorch's defaults differ.
+
+    The net's 1x1 convolutions are products on CUDA, and its stem should be as exact as they are.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def store_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Store what autocast would otherwise convert at every call in that type."""
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, SeriesActivation)
+    for module in model.modules():
+        if isinstance(module, kinds):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+
+
+class LowPrecision:
+    """Takes the place of a module's ``forward``: computes in 16 bit, gives float32.
+
+    Args:
+        module: A neck or a head; its weights are stored in that type.
+        dtype: The type.
+        device: Kind of device.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, device: str) -> None:
+        store_weights(module, dtype)
+        self.forward, self.dtype, self.device = module.forward, dtype, device
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Call the module's own ``forward``."""
+        args, kwargs = convert((args, kwargs), self.dtype)
+        with torch.autocast(self.device, self.dtype):
+            return convert(self.forward(*args, **kwargs), torch.float32)
+
+
+def convert(values: object, dtype: torch.dtype) -> object:
+    """Convert the floating-point tensors in tuples, lists and dicts."""
+    return tree_map(
+        lambda value: (
+            value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+        ),
+        values,
+    )

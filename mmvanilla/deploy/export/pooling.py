@@ -1,0 +1,71 @@
+"""Adaptive pooling in operations that every format has, for images of any size.
+
+The formats know pools of fixed windows only; those of an adaptive pool depend on the input.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ...models.layers import AdaptivePool
+
+
+def windows(size: int, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the starts and ends of the windows by which PyTorch pools ``size`` to ``number``."""
+    i = torch.arange(number, device=device)
+    return i * size // number, ((i + 1) * size + number - 1) // number
+
+
+class AdaptiveMean(nn.Module):
+    """Average (N, C, H, W) to (N, C, *output_size), as ``nn.AdaptiveAvgPool2d`` does."""
+
+    def __init__(self, output_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply by the averaging matrices of the rows and of the columns."""
+        rows, columns = (
+            self.matrix(size, number, x)
+            for size, number in zip(x.shape[-2:], self.output_size, strict=True)
+        )
+        return rows @ x @ columns.T
+
+    @staticmethod
+    def matrix(size: int, number: int, like: Tensor) -> Tensor:
+        """Return the (number, size) matrix that averages the windows."""
+        start, end = (side[:, None] for side in windows(size, number, like.device))
+        i = torch.arange(size, device=like.device)
+        return ((i >= start) & (i < end)).to(like) / (end - start).to(like)
+
+
+class AdaptiveMax(nn.Module):
+    """Max-pool (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)), as AdaptivePool does."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Take the largest of each window, of up to stride + 1 rows, then columns."""
+        for axis in (2, 3):
+            size = x.shape[axis]
+            start, end = windows(size, (size + self.stride - 1) // self.stride, x.device)
+            members = [
+                x.index_select(axis, torch.minimum(start + j, end - 1))
+                for j in range(self.stride + 1)
+            ]
+            x = torch.stack(members).amax(0)
+        return x
+
+
+def make_exportable(model: nn.Module) -> nn.Module:
+    """Put these in the place of a model's adaptive pools, in place; return the model."""
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d):
+                size = child.output_size
+                size = (size, size) if isinstance(size, int) else tuple(size)
+                setattr(parent, name, AdaptiveMean(size))
+            elif isinstance(child, AdaptivePool):
+                setattr(parent, name, AdaptiveMax(child.stride))
+    return model

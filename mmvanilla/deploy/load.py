@@ -1,0 +1,71 @@
+"""Building a model in the form of its checkpoint."""
+
+import re
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader, load_state_dict
+
+from ..models.weights import check_weights
+
+
+def set_form(model: ConfigDict, deploy: bool) -> None:
+    """Set the form of all that has one in the config of a model: the backbone, a classifier's head.
+
+    Args:
+        model: The model's config, changed in place.
+        deploy: Whether it is to be the deploy form.
+    """
+    model.backbone.deploy = deploy
+    if (model.get('head') or {}).get('type') == 'VanillaNetClsHead':
+        model.head.deploy = deploy
+
+
+def match_form(cfg: Config, file: str) -> None:
+    """Set the form of a config's model to that in which a checkpoint is, and say so.
+
+    Args:
+        cfg: The config, changed in place.
+        file: The checkpoint.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
+    names = checkpoint.get('state_dict', checkpoint)
+    deployed = any(re.search(r'(^|\.)backbone\.stem\.', str(name)) for name in names)
+    training = any(re.search(r'(^|\.)backbone\.stem1\.', str(name)) for name in names)
+    backbone = cfg.model.get('backbone', {})
+    if deployed != training and deployed != backbone.get('deploy', False):
+        set_form(cfg.model, deployed)
+        print_log(
+            f'{file} is in {"deploy" if deployed else "training"} form; '
+            f'the model is built with deploy={deployed}',
+            logger='current',
+        )
+
+
+def build_model(cfg: Config, file: str) -> tuple[BaseModel, dict]:
+    """Build the model of a config in the form of a checkpoint, and load that, all of it.
+
+    Args:
+        cfg: The config; its scope becomes the default one.
+        file: The checkpoint.
+
+    Returns:
+        The model in eval mode on the CPU, and the checkpoint's ``meta``.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read or is not one of this config.
+        FileNotFoundError: If there is no such file.
+    """
+    match_form(cfg, file)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    cfg.model.backbone.init_cfg = None  # the checkpoint has all
+    model = MODELS.build(cfg.model)
+    checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
+    check_weights(model, checkpoint, whole=True)
+    load_state_dict(model, checkpoint.get('state_dict', checkpoint), strict=False, logger='silent')
+    return model.eval(), checkpoint.get('meta', {})

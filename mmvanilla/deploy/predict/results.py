@@ -1,0 +1,195 @@
+"""Predictions as pictures, as JSON (a detector's in COCO's result format) and as label maps."""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import cv2
+import numpy as np
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.structures import BaseDataElement
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+
+from ...cli.config import tested_dataset
+from ...data_checks import class_folders
+from ...errors import UserError
+from ..files import writing
+
+TOP = 5  # classes of an image that are told
+
+
+class Results:
+    """Writes predictions into a folder.
+
+    Of every image ``pictures/NAME.png``; of a segmentor also ``labels/NAME.png``, whose pixels are
+    the classes as the model numbers them; of a detector or classifier, at the end,
+    ``predictions.json``.
+
+    Args:
+        folder: Where to write.
+        cfg: The config, which knows the classes and their colours.
+        score_thr: Boxes of a lower score are not drawn; ``predictions.json`` has all.
+
+    Raises:
+        UserError: If the folder cannot be written, or nothing says what the classes are.
+    """
+
+    def __init__(self, folder: str, cfg: Config, score_thr: float = 0.3) -> None:
+        self.folder = folder
+        self.score_thr = score_thr
+        self.predictions = None
+        with writing(os.path.join(folder, 'predictions.json')):  # fails now, not after the work
+            pass
+        init_default_scope(cfg.get('default_scope', 'mmdet'))
+        dataset = tested_dataset(cfg)
+        meta = dict(DATASETS.build(dict(dataset, lazy_init=True)).metainfo)
+        if 'classes' not in meta:
+            meta['classes'] = folder_classes(cfg, dataset)
+        self.classes = meta['classes']
+        self.categories = category_ids(self.classes)
+        visualizer = dict(cfg.visualizer, vis_backends=None, save_dir=None)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # it has no backend, since pictures are written here
+            self.visualizer = VISUALIZERS.build(visualizer)
+        self.visualizer.dataset_meta = meta
+
+    def add(self, name: str, image: np.ndarray, sample: BaseDataElement) -> None:
+        """Write the picture of an image (H, W, 3), BGR, and keep or write its prediction."""
+        self.add_prediction(name, sample)
+        self.write_png('pictures', name, self.draw(image, sample))
+
+    def add_prediction(self, name: str, sample: BaseDataElement) -> None:
+        """Keep or write the prediction of an image, without a picture.
+
+        Raises:
+            UserError: If it has a class that the config does not know.
+        """
+        if 'pred_sem_seg' in sample:
+            labels = sample.pred_sem_seg.data[0].numpy()
+            self.check_classes(labels)
+            dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
+            self.write_png('labels', name, labels.astype(dtype))
+            return
+        self.predictions = self.predictions or []
+        if 'pred_score' in sample:
+            self.predictions.append(dict(image=name, top=self.top(sample)))
+        else:
+            self.check_classes(sample.pred_instances.labels.numpy())
+            self.predictions.extend(coco_results(name, sample.pred_instances, self.categories))
+
+    def top(self, sample: BaseDataElement) -> list[dict]:
+        """Return the classes that a classifier holds for the likeliest, at most 5, best first."""
+        self.check_classes(np.arange(len(sample.pred_score)))
+        scores, labels = sample.pred_score.topk(min(TOP, len(sample.pred_score)))
+        return [
+            {'label': label, 'class': self.classes[label], 'score': score}
+            for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def check_classes(self, labels: np.ndarray) -> None:
+        """Refuse labels beyond the config's classes."""
+        if labels.size and labels.max() >= len(self.classes):
+            raise UserError(
+                f'the model predicts class {labels.max()}, but the config has '
+                f'{len(self.classes)} classes; use the config that it was trained with'
+            )
+
+    def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        """Draw a prediction over an image (H, W, 3), BGR; return such an image."""
+        picture = np.ascontiguousarray(image[..., ::-1])
+        if 'pred_score' in sample:
+            best = sample.new()
+            best.set_pred_label([entry['label'] for entry in self.top(sample)])
+            drawn = self.visualizer.visualize_cls(picture, best, draw_gt=False)
+            return np.ascontiguousarray(drawn[..., ::-1])
+        options = {} if 'pred_sem_seg' in sample else dict(pred_score_thr=self.score_thr)
+        self.visualizer.add_datasample('prediction', picture, sample, draw_gt=False, **options)
+        return np.ascontiguousarray(self.visualizer.get_image()[..., ::-1])
+
+    @contextmanager
+    def video(
+        self, name: str, fps: float, size: tuple[int, int]
+    ) -> Iterator[Callable[[np.ndarray, BaseDataElement], None]]:
+        """Open ``NAME.mp4`` and yield a function that draws and appends a frame.
+
+        Args:
+            name: Its name.
+            fps: Frames a second.
+            size: Width and height in pixels.
+
+        Raises:
+            UserError: If OpenCV cannot write it.
+        """
+        with writing(os.path.join(self.folder, f'{name}.mp4')) as path:
+            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'mp4v'), fps, size)
+            if not writer.isOpened():
+                raise UserError(
+                    f'OpenCV cannot write a video of {size[0]} x {size[1]} pixels at {fps:g} '
+                    'frames a second; install an OpenCV with FFmpeg'
+                )
+            try:
+                yield lambda image, sample: writer.write(self.draw(image, sample))
+            finally:
+                writer.release()
+
+    def write_png(self, kind: str, name: str, image: np.ndarray) -> None:
+        """Write an image below the folder."""
+        with writing(os.path.join(self.folder, kind, f'{name}.png')) as path:
+            cv2.imwrite(path, image)
+
+    def save(self) -> None:
+        """Write the predictions of a detector or classifier."""
+        if self.predictions is not None:
+            with (
+                writing(os.path.join(self.folder, 'predictions.json')) as path,
+                open(path, 'w', encoding='utf-8') as file,
+            ):
+                json.dump(self.predictions, file)
+
+
+def folder_classes(cfg: Config, dataset: ConfigDict) -> list[str]:
+    """Return the classes of a data set that has one folder for each.
+
+    Raises:
+        UserError: If there are no such folders.
+    """
+    with suppress(FileNotFoundError):
+        if classes := class_folders(cfg, dataset):
+            return classes
+    raise UserError(
+        'the test data of the config name no classes and have no folder for each; set '
+        'test_dataloader.dataset.metainfo.classes, or data_root to where the folders are'
+    )
+
+
+def category_ids(classes: tuple[str, ...]) -> list[int]:
+    """Return the number of each class in result files: COCO's own, which has gaps, else 1, 2, 3."""
+    coco = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta['categories']
+    coco_names = {name: i for i, name in enumerate(coco) if name not in ('__background__', 'N/A')}
+    if set(classes) == set(coco_names):
+        return [coco_names[name] for name in classes]
+    return list(range(1, len(classes) + 1))
+
+
+def coco_results(name: str, instances: BaseDataElement, categories: list[int]) -> list[dict]:
+    """Return detections in COCO's result format; an image named by digits has that number as id."""
+    # Only here, so that segmentors can do without mmdet.
+    from pycocotools import mask as coco_mask
+
+    boxes = instances.bboxes.numpy().astype(float)
+    boxes[:, 2:] -= boxes[:, :2]
+    image_id = int(name) if name.isdecimal() else name
+    results = [
+        dict(image_id=image_id, category_id=categories[label], bbox=box, score=score)
+        for label, box, score in zip(
+            instances.labels.tolist(), boxes.tolist(), instances.scores.tolist(), strict=True
+        )
+    ]
+    if 'masks' in instances:
+        for result, mask in zip(results, np.asarray(instances.masks), strict=True):
+            encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            result['segmentation'] = dict(encoded, counts=encoded['counts'].decode())
+    return results

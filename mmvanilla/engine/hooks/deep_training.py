@@ -1,0 +1,76 @@
+"""Deep training: a net is trained deeper than it is deployed."""
+
+from collections.abc import Iterator
+
+from mmengine.hooks import EMAHook, Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ...errors import UserError
+from ...models.deep_training import DeepTraining
+
+
+@HOOKS.register_module()
+class DeepTrainingHook(Hook):
+    """Raise ``act_learn`` linearly from 0 to 1 over the first part of training (section 3.1).
+
+    At 0 a ReLU stands between the two convolutions of every layer; at 1 nothing does, and they can
+    be fused. The value follows from the epoch or iteration alone, so a resumed run goes on exactly.
+    It is set on backbone, head and whatever else is trained deep, and on their averaged copies, and
+    logged with the other scalars.
+
+    Args:
+        end: The first epoch or iteration at which it is 1; epoch 100 of 300 in the paper.
+        begin: The last epoch or iteration at which it is 0.
+        by_epoch: Count epochs, as the paper does, or iterations.
+
+    Raises:
+        UserError: Before training, if the window is empty or does not end within the training, or
+            if nothing of the model is in training form.
+    """
+
+    priority = 'HIGH'
+
+    def __init__(self, end: int, begin: int = 0, by_epoch: bool = True) -> None:
+        if not 0 <= begin < end:
+            raise UserError(
+                f'DeepTrainingHook has begin={begin} and end={end}, expected 0 <= begin < end'
+            )
+        self.begin = begin
+        self.end = end
+        self.by_epoch = by_epoch
+
+    def before_train(self, runner: Runner) -> None:
+        """Check that the window fits the training and that there is a net to train deep."""
+        total, unit = (
+            (runner.max_epochs, 'epochs') if self.by_epoch else (runner.max_iters, 'iterations')
+        )
+        if self.by_epoch and 'max_epochs' not in runner.cfg.train_cfg:
+            raise UserError(
+                'DeepTrainingHook counts epochs, but training counts iterations; set '
+                'by_epoch=False and its end in iterations'
+            )
+        if self.end >= total:
+            raise UserError(
+                f'DeepTrainingHook ends at {self.end} of {total} {unit}, so act_learn would never '
+                f'be 1; set its end to at most {total - 1}'
+            )
+        if not any(not net.deploy for net in self._nets(runner)):
+            raise UserError(
+                'DeepTrainingHook finds no net in training form; remove it from '
+                'custom_hooks or set deploy=False on the backbone'
+            )
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+        """Set the value of this iteration."""
+        now = runner.epoch if self.by_epoch else runner.iter
+        act_learn = min(max((now - self.begin) / (self.end - self.begin), 0.0), 1.0)
+        for net in self._nets(runner):
+            net.act_learn = act_learn
+        runner.message_hub.update_scalar('train/act_learn', act_learn)
+
+    @staticmethod
+    def _nets(runner: Runner) -> Iterator[DeepTraining]:
+        averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
+        for model in [runner.model, *averaged]:
+            yield from (module for module in model.modules() if isinstance(module, DeepTraining))

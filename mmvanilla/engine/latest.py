@@ -1,0 +1,83 @@
+"""Finding the checkpoint from which an interrupted training goes on."""
+
+import logging
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from ..errors import CheckpointError, UserError, sentence
+from ..safe_load.loading import load_from_local
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """Return the checkpoint that ``last_checkpoint`` names, or else the newest one that is whole.
+
+    Args:
+        work_dir: Folder of a training.
+
+    Returns:
+        The path, or None where nothing was saved yet; the log tells where it is not the named one.
+
+    Raises:
+        CheckpointError: If there are checkpoints, but none is whole.
+    """
+    pointer = Path(work_dir, 'last_checkpoint')
+    named = pointer.read_text(errors='replace').strip() if pointer.is_file() else None
+    if named and is_resumable(named):
+        return named
+    files = sorted(Path(work_dir).glob('*.pth'), key=os.path.getmtime, reverse=True)
+    for file in files:
+        if is_resumable(str(file)):
+            reason = f'names {named!r}, which is missing or broken' if named else 'is missing'
+            print_log(
+                f'{str(pointer)!r} {reason}; going on from {str(file)!r}, the newest that is whole',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return str(file)
+    if named or files:
+        raise CheckpointError(
+            f'no checkpoint in {work_dir!r} is whole and holds what resuming needs; name one with '
+            '--resume CHECKPOINT, or begin anew without --resume'
+        )
+    return None
+
+
+def is_resumable(file: str) -> bool:
+    """Tell whether a checkpoint is whole, to the last bit, and holds an optimizer's state."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip() is not None:  # compares checksums, which torch.load does not
+                return False
+        checkpoint = load_from_local(file, map_location='meta')
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return 'optimizer' in checkpoint and 'iter' in checkpoint.get('meta', {})
+
+
+@contextmanager
+def naming_last_checkpoint(work_dir: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions of the given kinds into ones that name what training can go on from.
+
+    Args:
+        work_dir: Folder of the training.
+        kinds: Such as an OSError: a full disk, a folder that is read-only, data that vanished.
+
+    Raises:
+        UserError: Instead of any of them.
+    """
+    try:
+        yield
+    except kinds as error:
+        try:
+            last = latest_checkpoint(work_dir)
+        except (UserError, OSError):
+            last = None
+        rest = (
+            f'; the last good checkpoint is {last!r}, go on from it with --resume' if last else ''
+        )
+        raise UserError(f'{sentence(error)}{rest}') from error

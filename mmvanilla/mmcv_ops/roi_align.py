@@ -1,0 +1,123 @@
+"""RoIAlign (He et al., 2017, https://arxiv.org/abs/1703.06870), average and maximum.
+
+The average is computed either by torchvision's kernel or, on the CPU, as matrix products.
+``benchmarks/roi_align.py`` compares the two.
+"""
+
+import torch
+import torchvision  # noqa: F401  (registers torch.ops.torchvision)
+from torch import Tensor
+
+from .float32 import at_least_float32
+from .max_roi_align import max_backward, max_forward
+from .roi_grid import RoIGrid, roi_grids
+from .separable_roi_align import separable_backward, separable_forward
+
+MAX = 0  # mmcv's pool_mode; 1 is the average
+
+# Samples, over all channels, from which a box pays the fixed cost of its matrix products.
+_LEAST_SAMPLES = 2**12
+
+
+def roi_align_forward(
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Fill ``output`` with the features below each bin of each box.
+
+    Args:
+        input: Feature map (N, C, H, W).
+        rois: Boxes (R, 5) as image index, x1, y1, x2, y2, in pixels of the image.
+        output: (R, C, aligned_height, aligned_width).
+        argmax_y: For the maximum, of the shape of ``output``, filled with where it was
+            taken, in cells; else unused.
+        argmax_x: Likewise along W.
+        aligned_height: Bins down.
+        aligned_width: Bins across.
+        spatial_scale: Cells of the feature map per pixel of the image.
+        sampling_ratio: Samples per bin along each axis, 0 for one per cell begun.
+        pool_mode: 0 for the maximum, 1 for the average.
+        aligned: Whether a cell's centre is at + 0.5.
+
+    Raises:
+        ValueError: If an aligned box on the CPU has a negative or undefined size.
+    """
+    if output.numel() == 0:
+        return
+    features, boxes = at_least_float32(input), at_least_float32(rois)
+    images = boxes[:, 0].long()
+    geometry = (boxes, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
+    if pool_mode == MAX:
+        results = max_forward(features, images, *roi_grids(*geometry))
+        for target, result in zip((output, argmax_y, argmax_x), results, strict=True):
+            target.copy_(result)
+    elif grids := _grids_if_faster(geometry, features.size(1)):
+        separable_forward(features, images, *grids, output)
+    else:
+        size = (aligned_height, aligned_width)
+        output.copy_(
+            torch.ops.torchvision.roi_align(
+                features, boxes, spatial_scale, *size, sampling_ratio, aligned
+            )
+        )
+
+
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """Fill ``grad_input`` (N, C, H, W), zero so far, from ``grad_output``.
+
+    The other arguments are those of :func:`roi_align_forward`.
+    """
+    if grad_output.numel() == 0:
+        return
+    grad, boxes = at_least_float32(grad_output), at_least_float32(rois)
+    images = boxes[:, 0].long()
+    geometry = (boxes, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
+    total = at_least_float32(grad_input)
+    if pool_mode == MAX:
+        argmax = at_least_float32(argmax_y), at_least_float32(argmax_x)
+        max_backward(grad, images, *argmax, total)
+    elif grids := _grids_if_faster(geometry, grad.size(1)):
+        separable_backward(grad, images, *grids, total)
+    else:
+        size = (aligned_height, aligned_width)
+        total = torch.ops.torchvision._roi_align_backward(
+            grad, boxes, spatial_scale, *size, *grad_input.shape, sampling_ratio, aligned
+        )
+    if total is not grad_input:
+        grad_input.copy_(total)
+
+
+def _grids_if_faster(geometry: tuple, channels: int) -> tuple[RoIGrid, RoIGrid] | None:
+    """Return the grids for matrix products where these beat torchvision's kernel, else None.
+
+    They do on the CPU for all but boxes with little to read. The products read every cell below
+    a box, so neither must a box be large for the samples that a fixed number per bin takes.
+    """
+    if geometry[0].is_cuda:
+        return None
+    y, x = roi_grids(*geometry)
+    samples = y.bins * x.bins * float((y.samples * x.samples).mean())
+    cells = y.bins * x.bins * float((y.bin_size * x.bin_size).mean())
+    pays = samples * channels >= _LEAST_SAMPLES and cells <= 4 * samples
+    return (y, x) if pays else None

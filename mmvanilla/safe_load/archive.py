@@ -1,0 +1,68 @@
+"""Checks of a checkpoint's container, before anything in it is unpickled."""
+
+import io
+import os
+import zipfile
+from typing import BinaryIO
+
+import torch
+
+from ..errors import CheckpointError
+from .pickle_code import check_program
+
+ZIP = b'PK\3\4'
+# The number with which torch.save began its files before it wrote zip archives, pickled.
+LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+LEGACY_PICKLES = 5  # that number, a version, a description of the machine, the contents, their keys
+
+
+def check_archive(filename: str) -> None:
+    """Check a file in one of torch's formats.
+
+    torch.save compresses nothing, so the limit on the uncompressed size is the file's own, and the
+    largest ratio 1: what declares more is a bomb and is not inflated.
+
+    Raises:
+        CheckpointError: If it is refused; the message is what the checkpoint does or is, in the
+            third person.
+        Exception: Others, if it is corrupt.
+    """
+    size = os.path.getsize(filename)
+    with open(filename, 'rb') as file:
+        start = file.read(len(LEGACY))
+        file.seek(0)
+        if start.startswith(ZIP):
+            program = _read_program(file, size)
+            # What torch takes for the program, should the two read the archive differently.
+            if torch._C.PyTorchFileReader(filename).get_record('data.pkl') != program:
+                raise CheckpointError('is an archive that can be read in two ways')
+            check_program(io.BytesIO(program), size)
+        elif start == LEGACY:
+            for _ in range(LEGACY_PICKLES):
+                check_program(file, size)
+        else:
+            raise ValueError('neither of the formats that torch.save writes')
+
+
+def _read_program(file: BinaryIO, size: int) -> bytes:
+    """Check the members of a zip archive and return the one with the program."""
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        names = [member.orig_filename for member in members]
+        folder = names[0].split('/')[0]
+        if any(name.startswith((f'{folder}/code/', f'{folder}/constants.pkl')) for name in names):
+            raise CheckpointError('is a TorchScript program, expected weights')
+        for member, name in zip(members, names, strict=True):
+            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                raise CheckpointError('holds compressed data, which torch.save never writes')
+            parts = name.split('/')
+            if parts[0] != folder or not {'', '.', '..'}.isdisjoint(parts) or '\\' in name:
+                raise CheckpointError(f'holds a file of the name {name!r}')
+        if sum(member.file_size for member in members) > size:
+            raise CheckpointError(f'declares more data than the {size} bytes it has')
+        # torch does not tell upper from lower case.
+        if len({name.lower() for name in names}) < len(names):
+            raise CheckpointError('holds several files of one name')
+        if f'{folder}/data.pkl' not in names:
+            raise CheckpointError('is an archive without data.pkl, which torch.save writes')
+        return archive.read(f'{folder}/data.pkl')

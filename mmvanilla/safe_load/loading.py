@@ -1,0 +1,93 @@
+"""Reading checkpoint files without ever running code from them.
+
+First the container is checked, then the instructions of the pickle in it are read and compared with
+a list; only then torch loads it, with ``weights_only=True`` and records in the place of all objects
+but tensors. What comes out is rebuilt from tensors, numbers and texts, and checked in turn.
+"""
+
+import os
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError
+from .archive import ZIP, check_archive
+from .contents import check_contents
+from .digest import verified
+from .download import fetch
+from .records import RECORDS, plain
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict:
+    """Load a checkpoint in torch's format or as safetensors, running nothing of what it holds.
+
+    Args:
+        filename: Path of the file, with ``#sha256=HASH`` behind it if its hash is to be checked.
+        map_location: As in :func:`torch.load`; None is the CPU.
+
+    Returns:
+        What was saved, without the configs in it, which are Python and which resuming or an
+        inferencer would run.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If its hash is another, or it is truncated, corrupt, not a checkpoint or
+            holds anything but weights and the state of a training.
+    """
+    filename = verified(filename)
+    if not os.path.isfile(filename):
+        raise FileNotFoundError(f'there is no checkpoint file {filename!r}; check the path')
+    try:
+        checkpoint = _read(filename, 'cpu' if map_location is None else map_location)
+        check_contents(checkpoint)
+    except ImportError as error:
+        raise CheckpointError(
+            f'{filename!r} needs the package safetensors: pip install safetensors'
+        ) from error
+    except CheckpointError as error:
+        raise CheckpointError(
+            f'checkpoint {filename!r} is refused, since it {error}; nothing of it was run'
+        ) from error
+    except Exception as error:
+        raise CheckpointError(f'{_diagnose(filename)}; nothing of it was run') from error
+    return checkpoint
+
+
+def _read(filename: str, map_location: Any) -> Any:
+    """Return what is in a file, made of nothing but tensors, numbers, texts and containers."""
+    if filename.endswith('.safetensors'):
+        from safetensors.torch import load_file
+
+        return load_file(filename, device=str(map_location))
+    check_archive(filename)
+    records = [(record, name) for name, record in RECORDS.items()]
+    with torch.serialization.safe_globals(records):
+        return plain(torch.load(filename, map_location=map_location, weights_only=True))
+
+
+def load_url(
+    url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
+) -> dict:
+    """Download a checkpoint unless it is there, and load it as :func:`load_from_local` does.
+
+    Args:
+        url: Where it is, with ``#sha256=HASH`` behind it if it is to be checked.
+        model_dir: Folder to keep it in, by default torch.hub's.
+        map_location: As in :func:`torch.load`; None is the CPU.
+        progress: Show a progress bar.
+
+    Raises:
+        CheckpointError: If it cannot be downloaded or loaded.
+    """
+    return load_from_local(fetch(url, model_dir, progress), map_location)
+
+
+def _diagnose(filename: str) -> str:
+    """Say in half a sentence why a file that is not refused could not be read."""
+    if not os.path.getsize(filename):
+        return f'checkpoint {filename!r} is an empty file'
+    with open(filename, 'rb') as file:
+        is_torch = file.read(len(ZIP)) == ZIP
+    if is_torch or filename.endswith('.safetensors'):
+        return f'checkpoint {filename!r} is truncated or corrupt, fetch or write it anew'
+    return f'{filename!r} is not a checkpoint that torch.save wrote, or is corrupt'

@@ -1,0 +1,147 @@
+"""Does a detector of the shapes gain from a backbone that was pre-trained as a classifier?"""
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmvanilla.cli.config import set_data_root
+from mmvanilla.datasets import crop_objects, make_shapes
+from projects.paper_tables.trainings import SHAPES, describe, start_workers
+
+EPOCHS = 4  # of the 16 of the demo, 50 iterations each
+WAYS = ('from scratch', 'pre-trained')
+METRICS = ('box AP', 'mask AP')
+
+
+@dataclass
+class Result:
+    """One detector.
+
+    Attributes:
+        way: One of :data:`WAYS`.
+        seed: Its seed, and that of its pre-training.
+        box_ap: On unseen images, 0 to 1.
+        mask_ap: Likewise.
+        top1: Accuracy of its backbone as a classifier in percent, None from scratch.
+    """
+
+    way: str
+    seed: int
+    box_ap: float
+    mask_ap: float
+    top1: float | None = None
+
+
+def pretrain(configs: Path, crops: Path, work_dir: Path, seed: int) -> tuple[str, float]:
+    """Train the detector's backbone as a classifier; return its checkpoint and its Top-1 in %."""
+    cfg = Config.fromfile(configs / 'ablation/vanillanet13_small.py')
+    set_data_root(cfg, str(crops))
+    runner = start(cfg, work_dir, seed)
+    runner.train()
+    top1 = runner.message_hub.get_scalar('val/accuracy/top1').current()
+    return runner.message_hub.get_info('last_ckpt'), float(top1)
+
+
+def detect(configs: Path, data: Path, way: str, seed: int) -> Result:
+    """Train one detector.
+
+    Args:
+        configs: The folder of the configs.
+        data: Folder with the shapes of the detector, ``shapes/coco``, and the others', ``crops``.
+        way: One of :data:`WAYS`.
+        seed: The seed.
+    """
+    cfg = Config.fromfile(configs / 'mask_rcnn_vanillanet13_shapes.py')
+    set_data_root(cfg, str(data / 'shapes/coco'))
+    cfg.train_cfg.update(max_epochs=EPOCHS, val_interval=EPOCHS)
+    cfg.param_scheduler[-1].end = EPOCHS
+    cfg.default_hooks.checkpoint = None
+    work_dir, top1 = data / f'{way} {seed}'.replace(' ', '_'), None
+    if way == 'pre-trained':
+        file, top1 = pretrain(configs, data / 'crops', Path(f'{work_dir}_classifier'), seed)
+        cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=file)
+    runner = start(cfg, work_dir, seed)
+    runner.train()
+    scores = [
+        float(runner.message_hub.get_scalar(f'val/coco/{kind}_mAP').current())
+        for kind in ('bbox', 'segm')
+    ]
+    return Result(way, seed, *scores, top1)
+
+
+def start(cfg: Config, work_dir: Path, seed: int) -> Runner:
+    """Build a runner that logs next to nothing."""
+    cfg.randomness = dict(seed=seed)
+    cfg.sync_bn = None
+    cfg.log_level = 'ERROR'
+    cfg.work_dir, cfg.experiment_name = str(work_dir), work_dir.name
+    if 'visualizer' in cfg:
+        cfg.visualizer.name = work_dir.name  # they are found by name
+    return Runner.from_cfg(cfg)
+
+
+def run_transfer(
+    configs: Path, seeds: list[int], on_result: Callable[[Result, int], None]
+) -> list[Result]:
+    """Train detectors from scratch and from pre-trained backbones, one on each core.
+
+    The classifiers see other images than the detectors, of the same kinds of shapes.
+
+    Args:
+        configs: The folder of the configs.
+        seeds: The seeds.
+        on_result: Called after each detector, with it and with how many there are.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch)
+        make_shapes(data / 'shapes')
+        make_shapes(data / 'others', **SHAPES, seed=1)
+        crop_objects(data / 'others/coco', data / 'crops')
+        results = []
+        with start_workers(small=True) as workers:
+            pending = [
+                workers.submit(detect, configs, data, way, seed)
+                for seed in seeds
+                for way in reversed(WAYS)  # the longer one first
+            ]
+            try:
+                for done in as_completed(pending):
+                    results.append(done.result())
+                    on_result(results[-1], len(pending))
+            except BaseException:
+                workers.shutdown(wait=False, cancel_futures=True)
+                raise
+    return sorted(results, key=lambda result: (WAYS.index(result.way), result.seed))
+
+
+def cells(results: list[Result]) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table: every seed, mean and standard deviation."""
+    seeds = sorted({result.seed for result in results})
+    header = [f'after {EPOCHS} epochs', *(f'seed {seed}' for seed in seeds), 'mean ± std']
+    rows = []
+    for metric in METRICS:
+        for way in WAYS:
+            members = [result for result in results if result.way == way]
+            values = [r.box_ap if metric == 'box AP' else r.mask_ap for r in members]
+            rows.append(
+                [f'{metric}, {way}', *(f'{value:.3f}' for value in values), describe(values, 3)]
+            )
+    return header, rows
+
+
+def verdict(results: list[Result]) -> str:
+    """Say by how much pre-training changes box AP, and whether the seeds agree."""
+    scores = {(r.way, r.seed): r.box_ap for r in results}
+    seeds = sorted({result.seed for result in results})
+    gains = [scores[WAYS[1], seed] - scores[WAYS[0], seed] for seed in seeds]
+    better = sum(gain > 0 for gain in gains)
+    return (
+        f'Pre-training changes box AP by {statistics.mean(gains):+.3f} on average; '
+        f'it is better with {better} of {len(gains)} seeds.'
+    )

@@ -1,0 +1,198 @@
+"""Rows: what cannot be measured says why, and what makes figures doubtful is said."""
+
+import copy
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmvanilla.benchmark import Candidate, Row, Settings, measure, run
+from mmvanilla.benchmark import peak_memory as memory
+from mmvanilla.benchmark.tables import markdown, plot_speed, speed_cells, to_json
+
+SETTINGS = dict(shape=(64, 64), warmup=0, repeat=4, part='backbone')
+
+
+@pytest.fixture
+def candidate(small_config):
+    def make(name='net', form='fused', kind='mask_rcnn', **options):
+        return Candidate(name, small_config(kind, **options), form)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch):
+    """Take the machine for idle, whatever runs beside the tests."""
+    monkeypatch.setattr(run.Watch, 'disturbances', lambda self: [])
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        (ModuleNotFoundError("No module named 'mmpretrain'", name='mmpretrain'), 'needs the pac'),
+        (torch.OutOfMemoryError('CUDA out of memory'), 'too little memory'),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 'too little memory'),
+        (RuntimeError('sizes must match\nwhere?'), 'RuntimeError: sizes must match where?'),
+    ],
+)
+def test_a_row_that_fails_leaves_the_others_alone(error, reason, candidate, monkeypatch):
+    build = run._build
+
+    def fail(made, settings, row):
+        if made.name == 'broken':
+            raise error
+        return build(made, settings, row)
+
+    monkeypatch.setattr(run, '_build', fail)
+    names = ('first', 'broken', 'last')
+    rows = measure(map(candidate, names), Settings(**SETTINGS)).rows
+    assert [row.name for row in rows] == ['first', 'broken', 'last']
+    assert reason in rows[1].reason
+    assert rows[1].times is rows[1].counts is rows[1].memory is None
+    assert all(len(rows[i].times.values) == 4 for i in (0, 2))
+
+
+@pytest.mark.alone
+def test_too_little_memory(candidate, monkeypatch):
+    large = candidate('large', **{'backbone.arch': '13'})
+    monkeypatch.setattr(memory, 'available_memory', lambda: 2**27)  # the net has 390 MiB
+    rows = measure([large, candidate('small')], Settings(**SETTINGS)).rows
+    assert rows[0].reason == 'too little memory'
+    assert rows[1].times
+
+
+def test_forms_side_by_side(candidate):
+    forms = ('train', 'fused', 'deploy')
+    result = measure([candidate(form=form) for form in forms], Settings(**SETTINGS))
+    train, fused, deploy = result.rows
+    assert [row.form for row in result.rows] == ['training form', 'fused', 'built in deploy form']
+    assert fused.counts == deploy.counts
+    assert train.counts.params > fused.counts.params
+    assert train.counts.dense > fused.counts.dense
+    assert train.counts.depthwise == fused.counts.depthwise > 0
+    assert train.memory > fused.memory
+    header, cells = speed_cells(result)
+    assert all(len(line) == len(header) for line in cells)
+    assert cells[0][header.index('time / first')] == '1.00 (1.00-1.00)'
+
+
+def test_ctrl_c(candidate, monkeypatch):
+    candidates = [candidate('first'), candidate('second')]
+    calls = []
+
+    def stop(self, turn):
+        calls.append(turn)
+        if len(calls) == 8:  # two while building each, then two rounds
+            raise KeyboardInterrupt
+        return lambda: None
+
+    monkeypatch.setattr(run.Subject, 'prepare', stop)
+    result = measure(candidates, Settings(**SETTINGS))
+    assert not result.complete
+    assert [len(row.times.values) for row in result.rows] == [1, 2]
+    assert 'interrupted after 1 of 4 rounds' in result.warnings
+    assert json.loads(to_json(result))['complete'] is False
+
+
+def test_ctrl_c_while_building(candidate, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, '_build', stop)
+    result = measure([candidate()], Settings(**SETTINGS))
+    assert not result.complete
+    assert result.rows[0].times is None
+    assert 'interrupted' in speed_cells(result)[1][0]
+
+
+def test_ctrl_c_before_the_first_round_counts_no_boxes(candidate, monkeypatch):
+    monkeypatch.setattr(run, 'interleaved', lambda *args: ({}, False))
+    result = measure([candidate()], Settings(**dict(SETTINGS, part='model')))
+    assert result.rows[0].counts
+    assert not any('boxes' in note for note in result.notes)
+
+
+def test_differing_detections_are_doubtful(candidate, monkeypatch):
+    monkeypatch.setattr(run.Subject, 'fixed', False, raising=False)
+    settings = Settings(**dict(SETTINGS, part='model', repeat=1))
+    few = candidate('few', **{'test_cfg.rcnn.max_per_img': 7})
+    result = measure([candidate('many'), few], settings)
+    assert [row.detections for row in result.rows] == [100, 7]
+    assert any('found 7, 100 boxes' in warning for warning in result.warnings)
+    same = measure([candidate('many')], settings)
+    assert any('ends with 100 boxes' in note for note in same.notes)
+    assert not any('boxes' in warning for warning in same.warnings)
+
+
+@pytest.mark.parametrize(
+    ('halves', 'sentence'), [((10.0, 12.0), 'differ by 18% in median'), ((10.0, 10.0), None)]
+)
+def test_unsteady(halves, sentence, candidate, monkeypatch):
+    ticks = iter([halves[0]] * 2 + [halves[1]] * 2)
+    monkeypatch.setattr(run, 'Clock', lambda device: lambda call: next(ticks))
+    result = measure([candidate()], Settings(**SETTINGS))
+    assert bool(result.warnings) == bool(sentence)
+    assert sentence is None or sentence in result.warnings[0]
+    assert result.fps(result.rows[0]) == pytest.approx(1e3 / (sum(halves) / 2))
+
+
+@pytest.mark.parametrize(('repeat', 'told'), [(3, False), (4, True)])
+def test_halves_with_other_images_are_not_compared(repeat, told, candidate, tmp_path, monkeypatch):
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), np.zeros((40, 40 + 40 * i, 3), dtype=np.uint8))
+    ticks = iter([1.0, 2.0, 4.0, 8.0])
+    monkeypatch.setattr(run, 'Clock', lambda device: lambda call: next(ticks))
+    settings = Settings(**dict(SETTINGS, images=str(tmp_path), repeat=repeat))
+    result = measure([candidate()], settings)
+    assert any('differ by' in warning for warning in result.warnings) == told
+    assert any('--repeat 4 would' in note for note in result.notes) == (not told)
+
+
+def test_sizes_that_come_late(candidate, monkeypatch):
+    sizes = [(3, 64, 64), (3, 64, 96), (3, 96, 64)]
+    monkeypatch.setattr(run.Subject, 'input_shape', lambda self, turn: sizes[turn % 3])
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
+    for warmup, number in ((0, 2), (1, 1), (2, 0)):
+        result = measure([candidate()], Settings(**dict(SETTINGS, warmup=warmup)))
+        found = [text for text in result.warnings if 'cudnn picks algorithms' in text]
+        assert found == ([] if not number else found)
+        assert not number or found[0].startswith(f'{number} image sizes')
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+    result = measure([candidate()], Settings(**SETTINGS))
+    assert not any('cudnn' in text for text in result.warnings)
+
+
+def test_files(candidate, tmp_path):
+    missing = Row('lost', 'fused', reason='needs the package mmdet')
+    result = measure([candidate('net'), missing], Settings(**SETTINGS))
+    facts = json.loads(to_json(result, command=['fps.py']))
+    net, lost = facts['rows']
+    assert len(net['times_ms']) == 4
+    assert sorted(net['times_ms'])[1] <= net['median_ms'] <= sorted(net['times_ms'])[2]
+    assert net['fps'] == pytest.approx(1e3 / net['median_ms'])
+    assert lost['reason'] == 'needs the package mmdet'
+    assert lost['times_ms'] is None
+    assert 'fps' not in lost
+    assert facts['command'] == ['fps.py']
+    table = markdown(*speed_cells(result)).splitlines()
+    assert len({line.count('|') for line in table}) == 1
+    assert 'needs the package mmdet' in table[3]
+    plot_speed(result, tmp_path / 'speed.png')
+    assert (tmp_path / 'speed.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_padding_is_noted(candidate):
+    result = measure([candidate()], Settings(**dict(SETTINGS, shape=(64, 65), repeat=1)))
+    assert any('64 x 65 are padded to 64 x 96' in note for note in result.notes)
+
+
+@pytest.mark.slow
+def test_compiled(candidate):
+    settings = Settings(**dict(SETTINGS, compile=True, warmup=1, repeat=1))
+    made = candidate()
+    row = measure([copy.deepcopy(made)], settings).rows[0]
+    assert row.reason is None
+    assert row.times

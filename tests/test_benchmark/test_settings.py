@@ -1,0 +1,61 @@
+"""Settings that cannot be measured are refused beforehand, in one sentence."""
+
+import pytest
+import torch
+
+from mmvanilla.benchmark import settings as module
+from mmvanilla.benchmark.settings import Settings, precision
+from mmvanilla.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ('options', 'sentence'),
+    [
+        (dict(shape=(16, 64)), '--shape is 16 x 64, expected a height and width of at least 32'),
+        (dict(batch_size=0), '--batch-size is 0, expected a number of at least 1'),
+        (dict(repeat=0), '--repeat is 0, expected'),
+        (dict(warmup=-1), '--warmup is -1, expected'),
+        (dict(images='nowhere'), "--images is 'nowhere', expected a folder"),
+        (dict(device='fridge'), "--device 'fridge' cannot be used"),
+        (dict(dtype='tf32'), '--dtype tf32 needs an NVIDIA GPU'),
+    ],
+)
+def test_refused(options, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Settings(**options)
+
+
+def test_fp16_where_the_processor_has_none(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_fp16_supported', lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: True)
+    with pytest.raises(UserError, match='fp16 needs a CPU with instructions .* use --dtype bf16'):
+        Settings(dtype='fp16')
+    assert Settings(dtype='bf16').torch_dtype == torch.bfloat16
+
+
+def test_compile_without_a_compiler(monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    with pytest.raises(UserError, match="--compile needs a C\\+\\+ compiler.*'no-such-compiler'"):
+        Settings(compile=True)
+    monkeypatch.setenv('CXX', 'true')
+    assert Settings(compile=True).compile
+
+
+@pytest.mark.parametrize(
+    ('shape', 'padded'),
+    [((800, 1280), (800, 1280)), ((801, 1280), (832, 1280)), ((32, 33), (32, 64))],
+)
+def test_padding_is_said(shape, padded):
+    settings = Settings(shape=shape)
+    assert settings.padded == padded
+    said = 'padded from' in settings.describe()
+    assert said == (shape != padded)
+
+
+def test_fp32_is_fp32(monkeypatch):
+    monkeypatch.setattr(module.torch.backends.cudnn, 'allow_tf32', True)
+    with precision(Settings()):
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.is_autocast_enabled('cpu')
+    assert torch.backends.cudnn.allow_tf32

@@ -1,0 +1,154 @@
+"""Models as plain functions of an image, against what mmdet and mmseg compute."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from mmvanilla.deploy.export import compare, exportable, open_model, pasted, reference, write_model
+from mmvanilla.deploy.export.pooling import AdaptiveMax, AdaptiveMean
+from mmvanilla.errors import UserError
+from mmvanilla.models.layers import AdaptivePool
+
+# The least that RetinaNet's coarsest level takes, a common one, and none that 32 divides.
+SIZES = [(64, 64), (160, 192), (161, 99)]
+
+
+def image_of(size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(1, 3, *size, generator=generator) * 255).round()
+
+
+def run(module, image):
+    with torch.no_grad():
+        outputs = module(image)
+    return {n: v.numpy() for n, v in zip(module.output_names, outputs, strict=True)}
+
+
+def check(function, model, image, **options):
+    expected = reference(model, image, **options)
+    found = pasted(function(image), tuple(image.shape[-2:]))
+    result = compare(found, expected)
+    assert result.agrees, result.text
+    return expected
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('kind', ['retinanet', 'mask_rcnn'])
+def test_detections_are_those_of_mmdet(kind, size, build):
+    model = build(kind)
+    module = exportable(model)
+    expected = check(lambda image: run(module, image), model, image_of(size))
+    assert len(expected['boxes']) > 20
+
+
+@pytest.mark.parametrize('kind', ['retinanet', 'mask_rcnn'])
+def test_an_image_without_detections(kind, build):
+    threshold = {'retinanet': 'test_cfg.score_thr', 'mask_rcnn': 'test_cfg.rcnn.score_thr'}[kind]
+    model = build(kind, **{threshold: 1.0})
+    found = run(exportable(model), image_of((96, 96)))
+    assert {name: len(value) for name, value in found.items()} == dict.fromkeys(found, 0)
+    check(lambda image: run(exportable(model), image), model, image_of((96, 96)))
+
+
+@pytest.mark.parametrize('label_map', [False, True])
+@pytest.mark.parametrize('size', SIZES)
+def test_segmentations_are_those_of_mmseg(size, label_map, build):
+    model = build('upernet')
+    module = exportable(model, label_map=label_map)
+    check(lambda image: run(module, image), model, image_of(size), label_map=label_map)
+
+
+@pytest.mark.parametrize('ada_pool', [False, True])
+@pytest.mark.parametrize('kind', ['retinanet', 'mask_rcnn', 'upernet'])
+def test_features_are_those_of_the_model(kind, ada_pool, build):
+    model = build(kind, ada_pool)
+    module = exportable(model, features=True)
+    expected = check(lambda image: run(module, image), model, image_of((161, 99)), features=True)
+    assert len(expected) == {'retinanet': 5, 'mask_rcnn': 5, 'upernet': 4}[kind]
+
+
+def test_the_model_itself_is_left_alone(build):
+    model = build('upernet')
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    exportable(model)
+    assert not model.backbone.deploy
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2'])
+def test_a_written_mask_rcnn_takes_any_size(suffix, build, tmp_path):
+    model = build('mask_rcnn')
+    file = str(tmp_path / f'model{suffix}')
+    write_model(exportable(model), image_of((160, 192)), file)
+    written = open_model(file, trust=True)
+    # torch.export takes a level of a single column for one that always is.
+    for size in SIZES[1:] if suffix == '.pt2' else SIZES:
+        check(lambda image: written(image.numpy()), model, image_of(size))
+    if suffix == '.onnx':
+        nodes = list(onnx.load(file).graph.node)
+        assert {node.domain for node in nodes} == {''}  # standard operators alone
+        assert {'NonMaxSuppression', 'RoiAlign'} <= {node.op_type for node in nodes}
+
+
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+@pytest.mark.parametrize(
+    ('kind', 'options'),
+    [
+        ('upernet', dict(label_map=True)),
+        ('upernet', dict()),
+        ('retinanet', dict()),
+        ('retinanet', dict(features=True)),
+    ],
+)
+@pytest.mark.slow
+def test_every_kind_in_every_runtime(kind, options, suffix, build, tmp_path):
+    model = build(kind)
+    file = str(tmp_path / f'model{suffix}')
+    write_model(exportable(model, **options), image_of((160, 192)), file)
+    written = open_model(file, trust=True)
+    for size in SIZES:
+        check(lambda image: written(image.numpy()), model, image_of(size), **options)
+
+
+def test_a_written_ada_backbone_takes_any_size(build, tmp_path):
+    model = build('upernet', ada_pool=True)
+    file = str(tmp_path / 'model.onnx')
+    write_model(exportable(model, label_map=True), image_of((128, 160)), file)
+    written = open_model(file, trust=True)
+    for size in SIZES:
+        check(lambda image: written(image.numpy()), model, image_of(size), label_map=True)
+
+
+@pytest.mark.parametrize('size', [(7, 7), (3, 10), (1, 5), (12, 6)])
+def test_adaptive_pools_are_those_of_pytorch(size):
+    x = torch.randn(2, 3, *size)
+    for bins in ((1, 1), (2, 2), (3, 3), (6, 6)):
+        torch.testing.assert_close(AdaptiveMean(bins)(x), nn.AdaptiveAvgPool2d(bins)(x))
+    for stride in (2, 3):
+        assert torch.equal(AdaptiveMax(stride)(x), AdaptivePool(stride)(x))
+
+
+def test_what_cannot_be_exported_is_refused(build):
+    with pytest.raises(UserError, match='only whole images'):
+        exportable(build('upernet', **{'test_cfg.mode': 'slide'}))
+    model = build('retinanet')
+    model.backbone.act_learn = 0.5
+    with pytest.raises(UserError, match=r'act_learn of backbone is 0\.5'):
+        exportable(model)
+    model.backbone.act_learn = 1
+    model.bbox_head = nn.Conv2d(1, 1, 1)
+    with pytest.raises(UserError, match='cannot be exported whole.*export its features'):
+        exportable(model)
+
+
+def test_masks_are_pasted_as_by_mmdet():
+    masks = np.zeros((1, 28, 28), dtype=np.float32)
+    masks[:, :14] = 1
+    outputs = dict(boxes=np.float32([[10, 20, 30, 60]]), masks=masks)
+    whole = pasted(outputs, (100, 50))['masks'][0]
+    rows, columns = np.nonzero(whole)
+    assert (rows.min(), rows.max()) == (20, 39)
+    assert (columns.min(), columns.max()) == (10, 29)

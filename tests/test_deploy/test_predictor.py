@@ -1,0 +1,90 @@
+"""Exported models on images of another size than the model's, against mmdet and mmseg."""
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmvanilla.datasets.shapes import draw_scene
+from mmvanilla.deploy.export import compare, exportable
+from mmvanilla.deploy.predict import Results, make_predictor, predictor
+from mmvanilla.deploy.predict.results import category_ids
+from mmvanilla.errors import UserError
+
+
+@pytest.fixture
+def image():
+    return np.ascontiguousarray(draw_scene(np.random.default_rng(3), 140).image[:90])
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Let a model stand for the file that it would be exported to."""
+
+    def stand_in(model, **options):
+        module = exportable(model, **options)
+
+        def run(array):
+            with torch.no_grad():
+                values = module(torch.from_numpy(array))
+            return {n: v.numpy() for n, v in zip(module.output_names, values, strict=True)}
+
+        monkeypatch.setattr(predictor, 'open_model', lambda file, trust: run)
+
+    return stand_in
+
+
+@pytest.mark.parametrize('kind', ['retinanet', 'mask_rcnn'])
+def test_detections_are_those_of_mmdet(kind, build, small_config, opened, image):
+    from mmdet.apis import inference_detector
+
+    model = build(kind)
+    model.cfg = small_config(kind)
+    opened(model)
+    found = make_predictor(model.cfg, 'model.onnx')(image).pred_instances
+    expected = inference_detector(model, image).pred_instances
+    result = compare(arrays(found), arrays(expected))
+    assert result.agrees, result.text
+    assert len(expected) > 20
+
+
+@pytest.mark.parametrize('label_map', [False, True])
+def test_labels_are_those_of_mmseg(label_map, build, small_config, opened, image):
+    from mmseg.apis import inference_model
+
+    model = build('upernet')
+    model.cfg = small_config('upernet')
+    opened(model, label_map=label_map)
+    found = make_predictor(model.cfg, 'model.xml')(image).pred_sem_seg.data
+    model.cfg.test_pipeline = [
+        step for step in model.cfg.test_dataloader.dataset.pipeline if 'Annot' not in step.type
+    ]
+    expected = inference_model(model, image).pred_sem_seg.data
+    assert found.shape == expected.shape == (1, 90, 140)
+    # Labels are scaled to the nearest pixel, logits linearly.
+    assert (found == expected).double().mean() > (0.9 if label_map else 0.999)
+
+
+def test_a_model_of_other_classes_is_refused(small_config, tmp_path):
+    results = Results(str(tmp_path), small_config('retinanet'))
+    instances = InstanceData(
+        bboxes=torch.zeros(1, 4), scores=torch.ones(1), labels=torch.tensor([79])
+    )
+    sample = DetDataSample(pred_instances=instances)
+    with pytest.raises(UserError, match='class 79, but the config has'):
+        results.add_prediction('image', sample)
+
+
+def test_coco_has_gaps_in_its_numbers():
+    from mmdet.datasets import CocoDataset
+
+    classes = CocoDataset.METAINFO['classes']
+    ids = dict(zip(classes, category_ids(classes), strict=True))
+    assert (ids['person'], ids['stop sign'], ids['toothbrush']) == (1, 13, 90)
+    assert category_ids(('person', 'helmet')) == [1, 2]
+
+
+def arrays(instances):
+    names = dict(boxes='bboxes', scores='scores', labels='labels', masks='masks')
+    return {k: instances[v].numpy() for k, v in names.items() if v in instances}

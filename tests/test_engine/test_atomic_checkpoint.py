@@ -1,0 +1,238 @@
+"""A kill, a full disk or a broken file never costs the last good checkpoint."""
+
+import errno
+import os
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseModel
+from mmengine.registry import METRICS, MODELS
+from mmengine.runner import Runner
+
+from mmvanilla.errors import CheckpointError, UserError
+from mmvanilla.engine.latest import latest_checkpoint, naming_last_checkpoint
+from mmvanilla.safe_load import load_from_local
+
+
+@MODELS.register_module()
+class Counter(BaseModel):
+    """A model whose only weight counts the iterations, with a score of one's choice."""
+
+    scores = []
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, mode):
+        return dict(loss=-self.weight.sum()) if mode == 'loss' else inputs
+
+    def train_step(self, data, optim_wrapper):
+        optim_wrapper.update_params(self(data, 'loss')['loss'])
+        return dict(loss=torch.zeros(()))
+
+    def val_step(self, data):
+        return data
+
+
+@METRICS.register_module()
+class Scores(BaseMetric):
+    """A metric that gives the wanted scores in turn."""
+
+    def process(self, data_batch, data_samples):
+        self.results.append(1)
+
+    def compute_metrics(self, results):
+        return dict(first=Counter.scores.pop(0), second=1.0)
+
+
+def train(work_dir, epochs, hook=(), resume=False):
+    data = dict(
+        batch_size=1,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=[torch.zeros(1)],
+        collate_fn=dict(type='default_collate'),
+    )
+    scored = bool(Counter.scores)
+    runner = Runner.from_cfg(
+        Config(
+            dict(
+                model=dict(type='Counter'),
+                work_dir=str(work_dir),
+                train_dataloader=data,
+                train_cfg=dict(type='ResumableEpochLoop', max_epochs=epochs),
+                val_dataloader=data if scored else None,
+                val_cfg=dict(type='ValLoop') if scored else None,
+                val_evaluator=dict(type='Scores') if scored else None,
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
+                default_hooks=dict(
+                    checkpoint=dict(type='AtomicCheckpointHook', interval=1, **dict(hook))
+                ),
+                resume=resume,
+                load_from=latest_checkpoint(str(work_dir)) if resume else None,
+                default_scope='mmengine',
+                experiment_name=f'{work_dir}{epochs}{resume}'.replace('/', '_'),
+                log_level='ERROR',
+            )
+        )
+    )
+    runner.train()
+    return runner
+
+
+@pytest.fixture(autouse=True)
+def _no_scores():
+    Counter.scores = []
+
+
+def kept(work_dir):
+    return sorted(file.name for file in work_dir.iterdir() if 'pth' in file.name)
+
+
+def weight(file):
+    return load_from_local(str(file))['state_dict']['weight'].item()
+
+
+class Killed(BaseException):
+    """Nothing may catch it, nor clean up after it."""
+
+
+def stop_at(monkeypatch, function, file, error):
+    """Let a function of os fail when it is called about a file."""
+    original = getattr(os, function)
+
+    def failing(target, *args):
+        name = os.readlink(f'/proc/self/fd/{target}') if isinstance(target, int) else target
+        if os.path.basename(name) == file:
+            raise error
+        return original(target, *args)
+
+    monkeypatch.setattr(os, function, failing)
+
+
+@pytest.mark.parametrize('function', ['fsync', 'replace'])
+@pytest.mark.parametrize('file', ['.epoch_3.pth.partial', '.last_checkpoint.partial'])
+def test_killed_while_writing(tmp_path, monkeypatch, function, file):
+    train(tmp_path, 2, dict(max_keep_ckpts=1))
+    stop_at(monkeypatch, function, file, Killed())
+    with pytest.raises(Killed):
+        train(tmp_path, 4, dict(max_keep_ckpts=1), resume=True)
+    monkeypatch.undo()
+    found = latest_checkpoint(str(tmp_path))
+    assert found == str(tmp_path / 'epoch_2.pth')
+    assert weight(found) == 2
+    runner = train(tmp_path, 4, dict(max_keep_ckpts=1), resume=True)
+    assert runner.model.weight.item() == 4
+    assert weight(tmp_path / 'epoch_4.pth') == 4
+    assert 'epoch_4.pth' in kept(tmp_path)
+    assert 'epoch_2.pth' not in kept(tmp_path)
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS])
+def test_no_room_or_no_right_to_write(tmp_path, monkeypatch, code):
+    stop_at(monkeypatch, 'fsync', '.epoch_3.pth.partial', OSError(code, os.strerror(code)))
+    with pytest.raises(UserError) as error, naming_last_checkpoint(str(tmp_path), OSError):
+        train(tmp_path, 4, dict(max_keep_ckpts=1))
+    assert f"{os.strerror(code)}: '{tmp_path}/epoch_3.pth'" in str(error.value)
+    assert f"the last good checkpoint is '{tmp_path}/epoch_2.pth'" in str(error.value)
+    assert '\n' not in str(error.value)
+    assert kept(tmp_path) == ['epoch_2.pth']
+    assert weight(tmp_path / 'epoch_2.pth') == 2
+
+
+def test_a_disk_that_is_full_indeed(tmp_path):
+    if not os.path.exists('/dev/full'):
+        pytest.skip('there is no /dev/full')
+    train(tmp_path, 2)
+    (tmp_path / '.epoch_3.pth.partial').symlink_to('/dev/full')
+    with pytest.raises(UserError) as error, naming_last_checkpoint(str(tmp_path), OSError):
+        train(tmp_path, 4, resume=True)
+    assert 'No space left on device' in str(error.value)
+    assert 'epoch_2.pth' in str(error.value)
+    assert kept(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
+
+
+def test_older_ones_are_removed_after_newer_ones_are_written(tmp_path):
+    train(tmp_path, 5, dict(max_keep_ckpts=2))
+    assert kept(tmp_path) == ['epoch_4.pth', 'epoch_5.pth']
+    train(tmp_path, 6, dict(max_keep_ckpts=2), resume=True)
+    assert kept(tmp_path) == ['epoch_5.pth', 'epoch_6.pth']
+
+
+@pytest.mark.parametrize('metrics', ['first', ['first', 'second']])
+def test_the_best_one_stays_until_a_better_one_is_written(tmp_path, monkeypatch, metrics):
+    Counter.scores = [1.0, 3.0, 2.0, 4.0]
+    hook = dict(max_keep_ckpts=1, save_best=metrics, rule='greater')
+    stop_at(monkeypatch, 'fsync', '.best_first_epoch_4.pth.partial', Killed())
+    with pytest.raises(Killed):
+        train(tmp_path, 4, hook)
+    assert 'best_first_epoch_2.pth' in kept(tmp_path)
+    assert 'best_first_epoch_1.pth' not in kept(tmp_path)
+    assert weight(tmp_path / 'best_first_epoch_2.pth') == 2
+    monkeypatch.undo()
+    Counter.scores = [4.0]
+    runner = train(tmp_path, 5, hook, resume=True)
+    assert [name for name in kept(tmp_path) if 'first' in name] == ['best_first_epoch_5.pth']
+    info = runner.message_hub.runtime_info
+    path = info['best_ckpt' if isinstance(metrics, str) else 'best_ckpt_first']
+    assert path == str(tmp_path / 'best_first_epoch_5.pth')
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def without_optimizer(file):
+    torch.save(dict(state_dict={}, meta=dict(iter=1)), file)
+
+
+@pytest.mark.parametrize('damage', [truncate, without_optimizer, os.remove])
+def test_falls_back_to_the_newest_that_is_whole(tmp_path, damage):
+    train(tmp_path, 3)
+    for number in (1, 2, 3):
+        os.utime(tmp_path / f'epoch_{number}.pth', (number, number))
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
+    damage(tmp_path / 'epoch_3.pth')
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+    assert train(tmp_path, 4, resume=True).model.weight.item() == 4
+    for number in (1, 2, 4):
+        (tmp_path / f'epoch_{number}.pth').write_bytes(b'')
+    (tmp_path / 'epoch_3.pth').unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match='no checkpoint in .* is whole'):
+        latest_checkpoint(str(tmp_path))
+
+
+def test_sees_a_flipped_bit(tmp_path):
+    train(tmp_path, 2)
+    file = tmp_path / 'epoch_2.pth'
+    content = file.read_bytes()
+    stored = content.index(torch.tensor([2.0]).numpy().tobytes())
+    file.write_bytes(content[:stored] + b'\1' + content[stored + 1 :])
+    assert weight(file) != 2  # torch.load does not see it
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_1.pth')
+
+
+@pytest.mark.parametrize('content', [None, '', 'elsewhere/epoch_2.pth', '\0'])
+def test_a_missing_or_broken_last_checkpoint(tmp_path, content):
+    train(tmp_path, 2)
+    (tmp_path / 'last_checkpoint').unlink()
+    if content is not None:
+        (tmp_path / 'last_checkpoint').write_text(content)
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+
+
+def test_nothing_to_resume(tmp_path):
+    assert latest_checkpoint(str(tmp_path)) is None
+    assert latest_checkpoint(str(tmp_path / 'new')) is None
+    with (
+        pytest.raises(UserError, match='^disk gone$'),
+        naming_last_checkpoint(str(tmp_path), OSError),
+    ):
+        # As torch puts the error of a data loader's worker.
+        raise OSError(
+            'Caught OSError in DataLoader worker process 0.\n'
+            'Original Traceback (most recent call last):\n  File ...\nOSError: disk gone\n'
+        )

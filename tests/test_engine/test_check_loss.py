@@ -1,0 +1,109 @@
+"""A loss or a weight that is not finite stops training before it is saved."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS
+from mmengine.runner import Runner
+
+from mmvanilla.engine.hooks.check_loss import CheckLossHook
+from mmvanilla.errors import UserError
+
+
+@MODELS.register_module()
+class Fragile(BaseModel):
+    """A model whose loss is its input, and whose weight becomes what the input says."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, mode):
+        raise NotImplementedError
+
+    def train_step(self, data, optim_wrapper):
+        with torch.no_grad():
+            self.weight.fill_(data['weight'])
+        return dict(loss=data['loss'], loss_cls=torch.zeros(()), loss_box=data['loss'])
+
+
+@DATASETS.register_module()
+def numbers(losses, weights):
+    return [
+        dict(loss=float(loss), weight=float(weight), name=f'{i}.jpg')
+        for i, (loss, weight) in enumerate(zip(losses, weights, strict=True))
+    ]
+
+
+@FUNCTIONS.register_module()
+def one_sample(items):
+    (item,) = items
+    samples = [SimpleNamespace(img_path=item['name']), SimpleNamespace(img_path='other.jpg')]
+    return dict(loss=torch.tensor(item['loss']), weight=item['weight'], data_samples=samples)
+
+
+def train(work_dir, losses, weights):
+    runner = Runner.from_cfg(
+        Config(
+            dict(
+                model=dict(type='Fragile'),
+                work_dir=str(work_dir),
+                train_dataloader=dict(
+                    batch_size=1,
+                    num_workers=0,
+                    sampler=dict(type='DefaultSampler', shuffle=False),
+                    dataset=dict(type='numbers', losses=losses, weights=weights),
+                    collate_fn=dict(type='one_sample'),
+                ),
+                train_cfg=dict(by_epoch=True, max_epochs=1),
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
+                default_hooks=dict(
+                    checkpoint=dict(type='AtomicCheckpointHook', interval=1, by_epoch=False),
+                    losses=dict(type='CheckLossHook'),
+                ),
+                custom_hooks=[dict(type='EMAHook', momentum=0.5)],
+                default_scope='mmengine',
+                experiment_name=str(work_dir).replace('/', '_'),
+                log_level='ERROR',
+            )
+        )
+    )
+    try:
+        runner.train()
+    finally:
+        (hook,) = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+        runner.averaged = hook.ema_model.module.weight.item()
+        train.last = runner
+
+
+@pytest.mark.parametrize('bad', ['nan', 'inf', '-inf'])
+def test_a_loss_that_is_not_finite(tmp_path, bad):
+    with pytest.raises(UserError) as error:
+        train(tmp_path, ['1', '2', bad, '3'], ['0', '1', 'nan', '0'])
+    assert str(error.value).startswith(
+        'loss, loss_box are not finite in iteration 3, on 2.jpg, other.jpg;'
+    )
+    assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_1.pth', 'iter_2.pth']
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_2.pth')
+    assert train.last.averaged == 0.5  # what the loss has done to the weights is not averaged
+
+
+def test_weights_that_are_not_finite_under_a_loss_that_is(tmp_path):
+    with pytest.raises(UserError, match=r"'weight' is no longer finite after iteration 2, so no"):
+        train(tmp_path, ['1', '2', '3'], ['0', 'inf', '0'])
+    assert [file.name for file in tmp_path.glob('*.pth')] == ['iter_1.pth']
+
+
+def test_finite_losses_pass(tmp_path):
+    train(tmp_path, ['1', '1e30', '-3'], ['0', '1', '2'])
+    assert len(list(tmp_path.glob('*.pth'))) == 3
+
+
+def test_a_batch_without_names():
+    runner = SimpleNamespace(iter=0)
+    with pytest.raises(UserError, match='loss is not finite in iteration 1, on images whose names'):
+        CheckLossHook().after_train_iter(runner, 0, [1, 2], dict(loss=torch.tensor(torch.nan)))

@@ -1,0 +1,156 @@
+"""A resumed run draws the random numbers of an uninterrupted one."""
+
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+from mmvanilla.engine.latest import latest_checkpoint
+
+
+@DATASETS.register_module()
+class Noise(Dataset):
+    """Items that an augmentation drew from all three generators."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        draws = [random.random(), np.random.rand(), torch.rand(()).item()]
+        return torch.tensor([index, *draws])
+
+
+@MODELS.register_module()
+class Recorder(BaseModel):
+    """A model that notes its input and what it draws itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen = []
+
+    def forward(self, inputs, mode):
+        self.seen.append([*inputs.flatten().tolist(), torch.rand(()).item()])
+        return dict(loss=self.weight.sum())
+
+
+@HOOKS.register_module()
+class Signal(Hook):
+    """Send a signal to the own process in the midst of an iteration."""
+
+    def __init__(self, number, iteration):
+        self.number, self.iteration = number, iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+def train(work_dir, max_epochs, num_workers, resume=False, by_epoch=True, hooks=()):
+    loop = dict(type='ResumableEpochLoop', max_epochs=max_epochs)
+    if not by_epoch:
+        loop = dict(by_epoch=False, max_iters=3 * max_epochs)
+    runner = Runner.from_cfg(
+        Config(
+            dict(
+                model=dict(type='Recorder'),
+                work_dir=str(work_dir),
+                train_dataloader=dict(
+                    batch_size=2,
+                    num_workers=num_workers,
+                    worker_init_fn=dict(type='seed_worker'),
+                    sampler=dict(
+                        type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True
+                    ),
+                    dataset=dict(type='Noise'),
+                    collate_fn=dict(type='default_collate'),
+                ),
+                train_cfg=loop,
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+                custom_hooks=[dict(type='ReseedHook'), *hooks],
+                default_hooks=dict(
+                    checkpoint=dict(
+                        type='AtomicCheckpointHook',
+                        interval=1 if by_epoch else 3,
+                        by_epoch=by_epoch,
+                    )
+                ),
+                randomness=dict(seed=7),
+                load_from=latest_checkpoint(str(work_dir)) if resume else None,
+                resume=resume,
+                experiment_name=f'{work_dir}{max_epochs}{resume}{num_workers}{by_epoch}'.replace(
+                    '/', '_'
+                ),
+                default_scope='mmengine',
+                log_level='ERROR',
+            )
+        )
+    )
+    runner.model.train_step = lambda data, optim_wrapper: runner.model(data, 'loss')
+    try:
+        runner.train()
+    except SystemExit as stop:
+        return runner.model.seen, stop.code
+    return runner.model.seen
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_resumed_run_repeats_every_draw(tmp_path, num_workers, by_epoch):
+    whole = train(tmp_path / 'whole', 3, num_workers, by_epoch=by_epoch)
+    first = train(tmp_path / 'parts', 1, num_workers, by_epoch=by_epoch)
+    rest = train(tmp_path / 'parts', 3, num_workers, resume=True, by_epoch=by_epoch)
+    assert len(whole) == 9
+    assert len(first) == 3
+    assert first + rest == whole
+
+
+@pytest.mark.parametrize(
+    ('num_workers', 'by_epoch', 'iteration', 'number'),
+    [
+        (0, True, 4, signal.SIGTERM),
+        (0, False, 4, signal.SIGTERM),
+        (2, True, 4, signal.SIGINT),
+        (2, False, 4, signal.SIGTERM),
+        (0, True, 5, signal.SIGTERM),  # the last of an epoch
+    ],
+)
+def test_stopped_by_a_signal(tmp_path, num_workers, by_epoch, iteration, number):
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    whole = train(tmp_path / 'whole', 3, num_workers, by_epoch=by_epoch)
+    stop = [
+        dict(type='StopOnSignalHook'),
+        dict(type='Signal', number=int(number), iteration=iteration),
+    ]
+    first, code = train(tmp_path / 'parts', 3, num_workers, by_epoch=by_epoch, hooks=stop)
+    assert code == 128 + number
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    assert first == whole[: iteration + 1]
+    assert latest_checkpoint(str(tmp_path / 'parts')).endswith('parts/interrupted.pth')
+    rest = train(tmp_path / 'parts', 3, num_workers, resume=True, by_epoch=by_epoch)
+    assert first + rest == whole
+    assert not (tmp_path / 'parts/interrupted.pth').exists()  # a regular one took its place
+
+
+def test_a_signal_in_the_last_iteration_changes_nothing(tmp_path):
+    hooks = [
+        dict(type='StopOnSignalHook'),
+        dict(type='Signal', number=int(signal.SIGTERM), iteration=8),
+    ]
+    assert len(train(tmp_path, 3, 0, hooks=hooks)) == 9
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_3.pth')
+
+
+def test_epochs_differ(tmp_path):
+    seen = train(tmp_path / 'whole', 3, num_workers=1)
+    draws = {value for row in seen for value in row if value % 1}
+    assert len(draws) == 9 * (2 * 3 + 1)  # nothing is drawn twice

@@ -1,0 +1,65 @@
+import subprocess
+import sys
+from importlib import util
+from pathlib import Path
+
+import mmcv.ops
+import pytest
+import torch
+from mmcv.utils import ext_loader
+from mmengine.utils.dl_utils.misc import mmcv_full_available
+
+from mmvanilla import mmcv_ops
+from mmvanilla.mmcv_ops import ext
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(code):
+    """Run Python code in an interpreter of its own and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_mmcv_believes_its_operators_exist():
+    assert ext_loader.check_ops_exist()
+    assert mmcv_full_available()
+    assert util.find_spec('mmcv._ext') is not None
+
+
+def test_installing_again_changes_nothing():
+    before = sys.modules['mmcv._ext']
+    mmcv_ops.install()
+    assert sys.modules['mmcv._ext'] is mmcv._ext is before
+
+
+@pytest.mark.skipif(sys.modules['mmcv._ext'] is not ext, reason='mmcv is compiled')
+def test_another_operator_says_what_to_install():
+    with pytest.raises(NotImplementedError, match=r"'nms_rotated'.*mmcv==2\.1\.0"):
+        mmcv.ops.nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
+
+
+def test_private_names_are_missing():
+    assert not hasattr(ext, '_anything')
+
+
+def test_environment_report():
+    assert isinstance(mmcv.ops.get_compiler_version(), str)
+    assert isinstance(mmcv.ops.get_compiling_cuda_version(), str)
+
+
+def test_mmdet_and_mmseg_import():
+    assert run('import mmvanilla, mmdet.models, mmseg.models; print("imported")') == 'imported'
+
+
+def test_a_compiled_module_is_left_alone(tmp_path):
+    (tmp_path / '_ext.py').write_text('def __getattr__(name):\n    return "compiled"\n')
+    code = (
+        f'import mmcv; mmcv.__path__.insert(0, {str(tmp_path)!r})\n'
+        'import mmvanilla, mmcv._ext\n'
+        'print(mmcv._ext.__file__, mmcv._ext.nms)'
+    )
+    assert run(code) == f'{tmp_path / "_ext.py"} compiled'

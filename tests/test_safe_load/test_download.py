@@ -1,0 +1,200 @@
+"""Downloads over https only, checked by hash, and never half of a file; against a local server."""
+
+import hashlib
+import os
+import shutil
+import ssl
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from mmengine.runner import CheckpointLoader
+
+from mmvanilla.errors import CheckpointError
+from mmvanilla.safe_load import load_url
+from mmvanilla.safe_load.download import ALLOW_HTTP, fetch
+
+WRONG = '0' * 64
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serve one file under the names of what goes wrong."""
+
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        if self.path == '/missing.pth':
+            self.send_error(404)
+            return
+        if self.path.startswith('/moved'):
+            self.send_response(302)
+            self.send_header('Location', self.server.target)
+            self.end_headers()
+            return
+        data = self.server.data
+        self.send_response(200)
+        if self.path != '/chunked.pth':
+            self.send_header('Content-Length', str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if self.path == '/half.pth' else data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.save(dict(state_dict=dict(w=torch.arange(50_000.0))), tmp_path / 'weights.pth')
+    return (tmp_path / 'weights.pth').read_bytes()
+
+
+@pytest.fixture
+def serve(weights):
+    """Start a server, and return it and its address."""
+    servers = []
+
+    def start(context=None):
+        server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        server.data, server.requests = weights, []
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return server, f'{"https" if context else "http"}://127.0.0.1:{server.server_port}'
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def plain(serve, monkeypatch):
+    monkeypatch.setenv(ALLOW_HTTP, '1')
+    return serve()
+
+
+def test_http_is_refused_unless_asked_for(serve, tmp_path, monkeypatch):
+    monkeypatch.delenv(ALLOW_HTTP, raising=False)
+    server, address = serve()
+    cache = tmp_path / 'cache'
+    with pytest.raises(CheckpointError, match=f'over http, expected https.*{ALLOW_HTTP}=1'):
+        load_url(f'{address}/a.pth', str(cache))
+    assert server.requests == []
+    assert not cache.exists()
+    monkeypatch.setenv(ALLOW_HTTP, '1')
+    checkpoint = load_url(f'{address}/a.pth', str(cache))
+    assert torch.equal(checkpoint['state_dict']['w'], torch.arange(50_000.0))
+    assert os.listdir(cache) == ['a.pth']
+    load_url(f'{address}/a.pth', str(cache))
+    assert server.requests == ['/a.pth']  # once
+
+
+@pytest.mark.parametrize('scheme', ['ftp', 'file', 'data'])
+def test_other_schemes_are_refused(scheme, tmp_path):
+    with pytest.raises(CheckpointError, match=f'would come over {scheme}, expected https'):
+        load_url(f'{scheme}://127.0.0.1/a.pth', str(tmp_path / 'cache'))
+
+
+def test_the_hash_is_checked(plain, weights, tmp_path):
+    server, address = plain
+    digest = hashlib.sha256(weights).hexdigest()
+    cache = tmp_path / 'cache'
+    with pytest.raises(CheckpointError, match=f'{digest}, expected {WRONG}') as error:
+        fetch(f'{address}/a.pth#sha256={WRONG}', str(cache))
+    assert '\n' not in str(error.value)
+    assert os.listdir(cache) == []
+    for _ in range(2):
+        assert fetch(f'{address}/a.pth#sha256={digest.upper()}', str(cache)) == str(cache / 'a.pth')
+    assert server.requests == ['/a.pth'] * 2
+    # What is there is checked as well, and stays: it may have been of another URL.
+    (cache / 'a.pth').write_bytes(weights + b'!')
+    with pytest.raises(CheckpointError, match=f"a.pth' has the SHA-256 hash .*, expected {digest}"):
+        fetch(f'{address}/a.pth#sha256={digest}', str(cache))
+    assert (cache / 'a.pth').exists()
+
+
+@pytest.mark.parametrize('digest', ['', '12', 'g' * 64, '0' * 65])
+def test_what_is_no_hash(digest, plain, tmp_path):
+    for file in (f'{plain[1]}/a.pth', str(tmp_path / 'weights.pth')):
+        with pytest.raises(CheckpointError, match='expected 64 hexadecimal digits of SHA-256'):
+            CheckpointLoader.load_checkpoint(f'{file}#sha256={digest}')
+    assert plain[0].requests == []
+
+
+def test_the_hash_of_a_local_file(weights, tmp_path):
+    file = tmp_path / 'weights.pth'
+    digest = hashlib.sha256(weights).hexdigest()
+    checkpoint = CheckpointLoader.load_checkpoint(f'{file}#sha256={digest}')
+    assert len(checkpoint['state_dict']['w']) == 50_000
+    with pytest.raises(CheckpointError, match=f'hash {digest}, expected {WRONG}'):
+        CheckpointLoader.load_checkpoint(f'{file}#sha256={WRONG}')
+    assert file.exists()
+    with pytest.raises(FileNotFoundError, match="no checkpoint file '.*none.pth'"):
+        CheckpointLoader.load_checkpoint(f'{tmp_path}/none.pth#sha256={digest}')
+
+
+@pytest.mark.parametrize(
+    ('path', 'sentence'),
+    [
+        ('half.pth', r'the connection ended after \d+ of \d+ bytes'),
+        ('missing.pth', '404'),
+        ('', 'names no file'),
+        ('..', 'names no file'),
+        ('a.pth#md5=12', 'names no file, expected'),
+    ],
+)
+def test_failed_downloads_leave_nothing(path, sentence, plain, tmp_path):
+    cache = tmp_path / 'cache'
+    cache.mkdir()
+    with pytest.raises(CheckpointError, match=sentence) as error:
+        load_url(f'{plain[1]}/{path}', str(cache))
+    assert '\n' not in str(error.value)
+    assert os.listdir(cache) == []
+
+
+def test_a_download_without_a_length(plain, weights, tmp_path):
+    file = fetch(f'{plain[1]}/chunked.pth', str(tmp_path / 'cache'), progress=False)
+    with open(file, 'rb') as opened:
+        assert opened.read() == weights
+
+
+def test_nobody_answers(monkeypatch, tmp_path):
+    monkeypatch.setenv(ALLOW_HTTP, '1')
+    with pytest.raises(CheckpointError, match='cannot be downloaded .* or name a local file'):
+        load_url('http://127.0.0.1:9/a.pth', str(tmp_path / 'cache'))
+    assert os.listdir(tmp_path / 'cache') == []
+
+
+def test_https_and_its_redirections(serve, weights, tmp_path, monkeypatch):
+    if not shutil.which('openssl'):
+        pytest.skip('makes its certificate with openssl')
+    monkeypatch.delenv(ALLOW_HTTP, raising=False)
+    key, certificate = tmp_path / 'key.pem', tmp_path / 'certificate.pem'
+    subprocess.run(
+        [
+            *('openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '1'),
+            *('-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1'),
+            *('-keyout', key, '-out', certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server, address = serve(context)
+    cache = tmp_path / 'cache'
+    with pytest.raises(CheckpointError, match='certificate'):
+        fetch(f'{address}/a.pth', str(cache))
+    monkeypatch.setenv('SSL_CERT_FILE', str(certificate))  # now it is trusted
+    with open(fetch(f'{address}/a.pth', str(cache)), 'rb') as opened:
+        assert opened.read() == weights
+    server.target = f'{address}/a.pth'
+    fetch(f'{address}/moved.pth', str(cache))
+    other, plain_address = serve()
+    server.target = f'{plain_address}/a.pth'
+    with pytest.raises(CheckpointError, match='would come over http, expected https'):
+        fetch(f'{address}/moved2.pth', str(cache))
+    assert other.requests == []
+    assert sorted(os.listdir(cache)) == ['a.pth', 'moved.pth']

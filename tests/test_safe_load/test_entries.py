@@ -1,0 +1,224 @@
+"""Every way in which a checkpoint enters comes to the safe loader."""
+
+import json
+import os
+import re
+import sys
+import types
+
+import mmengine.runner.checkpoint as mmengine_checkpoint
+import pytest
+import torch
+from hostile_files import HOSTILE
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from torch import nn
+
+from mmvanilla import VanillaNet
+from mmvanilla.deploy.predict import make_predictor
+from mmvanilla.engine.hooks.switch_to_deploy import SwitchToDeployHook
+from mmvanilla.errors import CheckpointError
+from mmvanilla.safe_load import schemes
+
+ARCH = dict(dims=[4, 4], strides=[2])
+GADGET, SENTENCE = HOSTILE['os.system']
+
+
+class Classifier(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.backbone = VanillaNet(ARCH, [0])
+
+    def forward(self, inputs, mode):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    GADGET(tmp_path / 'hostile.pth', tmp_path / 'canary')
+    return str(tmp_path / 'hostile.pth')
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, hostile):
+    """Put the hostile file where a download of any name is looked for; nothing is fetched."""
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path / 'home'))
+    folder = tmp_path / 'hub' / 'checkpoints'
+    folder.mkdir(parents=True)
+    (tmp_path / 'home').mkdir()
+    return folder
+
+
+def refused(call, tmp_path):
+    with pytest.raises(CheckpointError, match=SENTENCE):
+        call()
+    assert not (tmp_path / 'canary').exists()
+
+
+def run(file, tmp_path, **options):
+    return Runner(
+        Classifier(), str(tmp_path / 'w'), load_from=file, experiment_name=str(tmp_path), **options
+    )
+
+
+def init(net, file, **options):
+    net.init_cfg = ConfigDict(type='Pretrained', checkpoint=file, **options)
+    net.init_weights()
+
+
+def of_mmdet(file):
+    from mmdet.models import ResNet
+
+    init(ResNet(18), file)
+
+
+def of_mmdet_swin(file):
+    from mmdet.models import SwinTransformer
+
+    init(SwinTransformer(depths=(1, 1, 1, 1)), file)
+
+
+def of_mmseg(file):
+    from mmseg.models import ResNetV1c
+
+    ResNetV1c(depth=18, pretrained=file).init_weights()
+
+
+def of_mmseg_vit(file):
+    from mmseg.models import VisionTransformer
+
+    VisionTransformer(num_layers=1, pretrained=file).init_weights()
+
+
+def of_mmpretrain(file):
+    from mmpretrain.models import ResNet
+
+    init(ResNet(18), file, prefix='backbone.')
+
+
+def of_mmpretrain_model(file):
+    from mmpretrain import get_model
+
+    get_model('resnet18_8xb32_in1k', pretrained=file)
+
+
+@pytest.mark.parametrize(
+    'entry',
+    [
+        CheckpointLoader.load_checkpoint,
+        lambda file: load_checkpoint(nn.Conv2d(1, 1, 1), file),
+        lambda file: init(VanillaNet(ARCH, [0]), file),
+        lambda file: init(VanillaNet(ARCH, [0]), file, prefix='backbone.'),
+        of_mmdet,
+        of_mmdet_swin,
+        of_mmseg,
+        of_mmseg_vit,
+        of_mmpretrain,
+        of_mmpretrain_model,
+    ],
+)
+def test_functions(entry, hostile, tmp_path):
+    refused(lambda: entry(hostile), tmp_path)
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_runner(resume, hostile, tmp_path):
+    refused(run(hostile, tmp_path, resume=resume).load_or_resume, tmp_path)
+
+
+def test_deploy_hook(hostile, tmp_path):
+    runner = run(None, tmp_path)
+    runner.message_hub.update_info('last_ckpt', hostile)
+    refused(lambda: SwitchToDeployHook(save=True).after_train(runner), tmp_path)
+
+
+def test_the_environment_cannot_turn_it_off(hostile, tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    refused(lambda: CheckpointLoader.load_checkpoint(hostile), tmp_path)
+
+
+NAMES = {
+    'https://example.invalid/release/a.pth': 'a.pth',
+    'torchvision://resnet18': 'resnet18-f37072fd.pth',
+    'modelzoo://resnet18': 'resnet18-f37072fd.pth',
+    'open-mmlab://vgg16_caffe': 'vgg16_caffe-292e1171.pth',
+    'openmmlab://vgg16_caffe': 'vgg16_caffe-292e1171.pth',
+    'mmcls://vgg11': 'vgg11_batch256_imagenet_20210208-4271cd6c.pth',
+}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_schemes(name, cache, hostile, tmp_path):
+    os.replace(hostile, cache / NAMES[name])
+    refused(lambda: CheckpointLoader.load_checkpoint(name), tmp_path)
+
+
+def test_a_file_in_mmengines_folder(cache, hostile, tmp_path):
+    (tmp_path / 'home/open_mmlab.json').write_text(json.dumps(dict(mine=hostile)))
+    refused(lambda: CheckpointLoader.load_checkpoint('openmmlab://mine'), tmp_path)
+    digest = '0' * 64
+    with pytest.raises(CheckpointError, match=f'expected {digest}'):
+        CheckpointLoader.load_checkpoint(f'openmmlab://mine#sha256={digest}')
+
+
+@pytest.mark.parametrize('name', ['torchvision://none', 'openmmlab://none', 'mmcls://none'])
+def test_unknown_names(name, cache):
+    with pytest.raises(CheckpointError, match=f'{name}.* is unknown'):
+        CheckpointLoader.load_checkpoint(name)
+
+
+@pytest.mark.parametrize('name', ['pavi://a.pth', 's3://a.pth', 'petrel://a', 'x:s3://a.pth'])
+def test_storages_are_refused(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pavi', types.ModuleType('pavi'))
+    with pytest.raises(CheckpointError, match='in a storage that is not read here'):
+        CheckpointLoader.load_checkpoint(name)
+
+
+def test_no_scheme_of_mmengine_is_left():
+    left = {
+        loader.__name__
+        for loader in CheckpointLoader._schemes.values()
+        if loader.__module__ == mmengine_checkpoint.__name__
+    }
+    assert left == {'load_from_http'}  # which asks our load_url, as test_schemes shows
+    assert mmengine_checkpoint.load_url is schemes.load_url
+
+
+def test_good_weights_by_a_name(cache, tmp_path):
+    weights = {'backbone.w': torch.rand(3), 'head.w': torch.rand(2)}
+    torch.save(dict(state_dict=weights), cache / NAMES['mmcls://vgg11'])
+    loaded = CheckpointLoader.load_checkpoint('mmcls://vgg11')['state_dict']
+    assert loaded.keys() == {'w'}
+    assert torch.equal(loaded['w'], weights['backbone.w'])
+
+
+def test_an_inferencer_runs_no_config_from_a_checkpoint(tmp_path):
+    from mmdet.apis import DetInferencer
+
+    init_default_scope('mmdet')
+    code = f'import os\nos.mkdir({str(tmp_path / "canary")!r})\nmodel = dict()'
+    for entries in (
+        dict(meta=dict(cfg=code)),
+        dict(meta=dict(config=code), message_hub=dict(runtime_info=dict(cfg=code))),
+    ):
+        torch.save(dict(state_dict=dict(w=torch.rand(2)), **entries), tmp_path / 'a.pth')
+        with pytest.raises(ValueError, match='Cannot find the config'):
+            DetInferencer(weights=str(tmp_path / 'a.pth'))
+    assert not (tmp_path / 'canary').exists()
+
+
+@pytest.mark.parametrize('suffix', ['.pt2', '.onnx', '.xml'])
+def test_exported_files(suffix, tmp_path, small_config):
+    """A checkpoint under the name of an exported file is unpickled by no runtime either."""
+    file = tmp_path / f'model{suffix}'
+    GADGET(tmp_path / 'a.pth', tmp_path / 'canary')
+    os.replace(tmp_path / 'a.pth', file)
+    with pytest.raises(ValueError, match='is a program of PyTorch|cannot be opened') as error:
+        make_predictor(small_config('upernet'), str(file))
+    assert re.fullmatch(r'.+', str(error.value))
+    assert not (tmp_path / 'canary').exists()
+    with pytest.raises(CheckpointError, match=f'expected {"0" * 64}'):
+        make_predictor(small_config('upernet'), f'{file}#sha256={"0" * 64}')
