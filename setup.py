@@ -15,7 +15,7 @@ TEST = ['pytest', 'hypothesis', 'ruff']
 
 setup(
     name='mmvanilla',
-    version=re.search(r"'(.+)'", (ROOT / 'mmvanilla/version.py').read_text())[1],
+    version=re.search(r"__version__ = '(.+)'", (ROOT / 'mmvanilla/__init__.py').read_text())[1],
     description='VanillaNet for OpenMMLab: detection and segmentation with plain, fast backbones',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',

@@ -14,18 +14,22 @@ from . import mmcv_ops
 
 mmcv_ops.install()  # before anything imports mmcv.ops
 
-from . import data_checks, datasets, engine  # noqa: E402, F401 - registered by import
+from .datasets import make_shapes  # noqa: E402
 from .deploy import accelerate  # noqa: E402
+from .engine import preflight  # noqa: E402
+from .errors import UserError  # noqa: E402
 from .models import ARCHS, VanillaNet, fuse, safe_loading  # noqa: E402
-from .version import __version__  # noqa: E402
+
+__version__ = '0.1.0'
 
 __all__ = [
     'ARCHS',
+    'UserError',
     'VanillaNet',
     '__version__',
     'accelerate',
-    'datasets',
-    'engine',
     'fuse',
+    'make_shapes',
+    'preflight',
     'safe_loading',
 ]
