@@ -19,7 +19,7 @@ SOURCES := $(shell find configs mmvanilla -name '*.py')
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
 	@echo 'make demo       train a small Mask R-CNN on generated shapes, test it, draw the results'
-	@echo 'make lint       check the style'
+	@echo 'make lint       check style, layout, imports between the rooms, and types'
 	@echo 'make test       lint and test, without the slow tests'
 	@echo 'make test-slow  the slow tests: minutes of training'
 	@echo 'make bench      the benchmarks'
@@ -28,7 +28,7 @@ help:
 
 env: $(VENV)/complete
 
-$(VENV)/complete: requirements.txt setup.py
+$(VENV)/complete: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --no-compile --requirement requirements.txt
 	$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
@@ -56,6 +56,8 @@ demo: env $(DEMO)/curve.png
 lint: env
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/mypy
 
 test: lint
 	$(RUN) -m pytest -m 'not slow'

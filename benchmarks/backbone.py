@@ -18,15 +18,12 @@ from pathlib import Path
 
 import side_by_side
 import torch
-from rich.console import Console
 from side_by_side import DTYPES, Call
 from torch import Tensor, nn
 
-from mmvanilla import VanillaNet, accelerate
+from mmvanilla import UserError, VanillaNet, accelerate
 from mmvanilla.benchmark.counting import count
 from mmvanilla.benchmark.subject import calibrate
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.errors import UserError
 
 CPU_ROUTES = {
     'eager channels-first fp32': 'fp32',
@@ -152,17 +149,19 @@ def relative_error(outputs: list, references: list) -> float:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--arch', default='13', help='variant (default: %(default)s)')
-    parser.add_argument('--act-num', type=int, default=4, help='n (default: %(default)s)')
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N')
+    side_by_side.add_net_arguments(parser)
     side_by_side.add_arguments(parser)
     args = parser.parse_args()
     routes = side_by_side.pick(list(ROUTES[args.device]), args, parser)
-    with one_sentence_errors(UserError), tempfile.TemporaryDirectory() as folder:
+    try:
+        net = make_net(args)
+    except UserError as error:
+        parser.error(str(error))
+    with tempfile.TemporaryDirectory() as folder:
         args.weights = str(Path(folder, 'net.pth'))
-        torch.save(make_net(args).state_dict(), args.weights)
+        torch.save(net.state_dict(), args.weights)
         giga = multiply_adds(args) / 1e9
-        rows = side_by_side.measure(make, routes, args, Console(stderr=True))
+        rows = side_by_side.measure(make, routes, args)
         del args.weights
         rates = side_by_side.rates((ROUTES[args.device][route] for route in rows), args)
     first = next(iter(rows.values()), None)

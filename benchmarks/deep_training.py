@@ -21,9 +21,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-import mmvanilla  # noqa: F401 - registers the backbone and the hooks
-from mmvanilla.cli.config import set_data_root
-from mmvanilla.datasets import make_shapes
+from mmvanilla import make_shapes
 
 ROOT = Path(__file__).parents[1]
 WAYS = {'act_learn = 1': False, 'deep training': True}
@@ -44,7 +42,8 @@ def parse_args() -> argparse.Namespace:
 def train(data: Path, deep: bool, seed: int, iters: int, share: float) -> float:
     """Train once and return the mIoU in percent on unseen images."""
     cfg = Config.fromfile(ROOT / 'configs/upernet_vanillanet13_shapes.py')
-    set_data_root(cfg, str(data / 'shapes/ADEChallengeData2016'))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = str(data / 'shapes/ADEChallengeData2016')
     cfg.custom_hooks = [dict(type='ReseedHook')]
     if deep:
         end = round(iters * share)

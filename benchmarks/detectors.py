@@ -16,7 +16,6 @@ from pathlib import Path
 import side_by_side
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from rich.console import Console
 from side_by_side import Call
 
 from mmvanilla import accelerate
@@ -24,8 +23,6 @@ from mmvanilla.benchmark import Candidate
 from mmvanilla.benchmark.counting import count
 from mmvanilla.benchmark.settings import Settings, precision
 from mmvanilla.benchmark.subject import Subject
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 SWIN, VANILLA = 'Swin-T', 'VanillaNet-13'
@@ -84,8 +81,7 @@ def main() -> None:
     side_by_side.add_arguments(parser)
     args = parser.parse_args()
     routes = side_by_side.pick(names(args.device), args, parser)
-    with one_sentence_errors(UserError):
-        rows = side_by_side.measure(make, routes, args, Console(stderr=True))
+    rows = side_by_side.measure(make, routes, args)
     rates = side_by_side.rates((row['dtype'] for row in rows.values()), args)
     columns = {
         'FPS': lambda row: f'{1e3 / row["ms"]:.3g}',

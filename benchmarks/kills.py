@@ -26,11 +26,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from mmengine.runner import CheckpointLoader
 from rich.progress import Progress
 
+from mmvanilla import make_shapes, safe_loading
 from mmvanilla.benchmark.machine import processor
-from mmvanilla.datasets import make_shapes
-from mmvanilla.safe_load import load_from_local
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / 'tests/data/tiny_shapes.py'
@@ -128,7 +128,8 @@ def scalars(work_dir: Path) -> dict[int, list[dict]]:
 def state(work_dir: Path) -> dict:
     """Return the tensors of the last checkpoint: weights, averaged ones, the optimizer's."""
     file = (work_dir / 'last_checkpoint').read_text()
-    checkpoint = load_from_local(file, map_location='cpu')
+    with safe_loading():
+        checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
     optimizer = {
         f'{index}.{name}': value
         for index, values in checkpoint['optimizer']['state'].items()

@@ -27,10 +27,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.progress import Progress, track
 
+from mmvanilla import make_shapes, safe_loading
 from mmvanilla.benchmark.machine import processor
-from mmvanilla.cli.config import set_data_root
-from mmvanilla.datasets import make_shapes
-from mmvanilla.deploy.predict import make_predictor
 
 CONFIG = Path(__file__).parents[1] / 'tests/data/tiny_shapes.py'
 EPOCH = 100  # iterations
@@ -78,13 +76,16 @@ def train(cfg: Config, count: int) -> list[float]:
 def predict(cfg: Config, file: str, count: int) -> list[float]:
     """Predict images of random sizes; return the memory after each."""
     cfg.test_dataloader.dataset.pipeline[1] = dict(type='Resize', scale_factor=1.0)
-    predictor = make_predictor(cfg, file)
+    from mmdet.apis import inference_detector, init_detector  # after mmvanilla, see the README
+
+    with safe_loading():
+        model = init_detector(cfg, file, device='cpu')
     chance = random.Random(0)
     noise = np.random.default_rng(0)
     memory = []
     for _ in track(range(count), 'predictions'):
         shape = (chance.randint(64, 320), chance.randint(64, 320), 3)
-        predictor(noise.integers(0, 256, shape, dtype=np.uint8))
+        inference_detector(model, noise.integers(0, 256, shape, dtype=np.uint8))
         memory.append(resident())
     return memory
 
@@ -112,7 +113,11 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix='memory-') as folder:
         cfg = Config.fromfile(CONFIG)
-        set_data_root(cfg, str(make_shapes(Path(folder, 'shapes'), 2 * EPOCH, 5, 64) / 'coco'))
+        data = make_shapes(Path(folder, 'shapes'), 2 * EPOCH, 5, 64) / 'coco'
+        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+            loader.dataset.data_root = str(data)
+        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+            evaluator.ann_file = str(data / 'annotations/instances_val2017.json')
         cfg.work_dir = str(Path(folder, 'work'))
         memory = dict(training=train(cfg, args.count))
         file = Path(cfg.work_dir, 'last_checkpoint').read_text()

@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mmvanilla.benchmark import in_turn
 from mmvanilla.benchmark.machine import describe as describe_machine
-from mmvanilla.benchmark.timing import interleaved
 from mmvanilla.mmcv_ops import ext
 
 # Side of the boxes on each level in pixels. FPN assigns by the root of the area: level
@@ -108,8 +108,7 @@ def measure(level: str, args: argparse.Namespace, compiled: object | None) -> It
         reference = calls['torchvision']()
         difference = max((call() - reference).abs().max().item() for call in calls.values())
         prepares = {way: lambda turn, call=call: call for way, call in calls.items()}
-        measured, _ = interleaved(prepares, args.repeats)
-        times = {way: found.values for way, found in measured.items()}
+        times = {way: found.values for way, found in in_turn(prepares, args.repeats).items()}
         cells = [describe(times[way]) if way in times else 'not installed' for way in WAYS]
         rival = statistics.median(times['mmcv' if compiled else 'torchvision'])
         gain = f'{rival / statistics.median(times["ours"]):.1f}x'

@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import platform
-import statistics
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,14 +24,12 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor, nn
 
-from mmvanilla import VanillaNet
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.deploy.files import writing
-from mmvanilla.errors import UserError
-from mmvanilla.models.layers import DeployStage, SeriesActivation
+from mmvanilla import UserError, VanillaNet
+from mmvanilla.benchmark import Conditions, in_turn, writing
 from mmvanilla.ops.series_activation import channels_innermost, series_activation
 
 TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}
+TURN = 2  # ms of calls in a turn; their median counts
 COLUMNS = dict(
     layer='input',
     pool='pool',
@@ -90,16 +87,16 @@ def find_layers(arch: str, act_num: int, shape: tuple[int, int, int, int]) -> Co
     def note(pool: int) -> Callable[[nn.Module, tuple[Tensor]], None]:
         return lambda module, args: layers.update([Layer(tuple(args[0].shape), pool, act_num)])
 
-    for module in net.modules():
-        if isinstance(module, DeployStage) and not isinstance(module.pool, nn.Identity):
-            if not isinstance(module.pool, nn.MaxPool2d):
-                raise UserError(f'VanillaNet-{arch} pools adaptively; choose another --arch')
-            module.pool.register_forward_pre_hook(note(module.pool.kernel_size))
-        elif isinstance(module, DeployStage):
-            module.act.register_forward_pre_hook(note(1))
     net.stem[1].register_forward_pre_hook(note(1))
+    for stage in net.stages:
+        if isinstance(stage.pool, nn.Identity):
+            stage.act.register_forward_pre_hook(note(1))
+        elif isinstance(stage.pool, nn.MaxPool2d):
+            stage.pool.register_forward_pre_hook(note(stage.pool.kernel_size))
+        else:
+            raise UserError(f'VanillaNet-{arch} pools adaptively; choose another --arch')
     net(images)
-    assert layers.total() == sum(isinstance(m, SeriesActivation) for m in net.modules())
+    assert layers.total() == 1 + len(net.stages)
     return layers
 
 
@@ -127,31 +124,18 @@ def capture(call: Callable[[Tensor], object], inputs: list[Tensor], rounds: int)
     return graph.replay
 
 
-def interleaved_on_gpu(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
+def time_on_gpu(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
     """Time calls in turn by CUDA events; return medians in us, after three rounds not counted."""
-    events = {name: [] for name in calls}
-    names = list(calls)
-    for turn in range(repeats + 3):
-        for name in names:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            calls[name]()
-            end.record()
-            if turn >= 3:
-                events[name].append((start, end))
-        names.append(names.pop(0))
-    torch.cuda.synchronize()
-    return {
-        name: statistics.median(start.elapsed_time(end) * 1e3 for start, end in pairs)
-        for name, pairs in events.items()
-    }
+    prepares = {name: lambda turn, call=call: call for name, call in calls.items()}
+    times = in_turn(prepares, repeats, 3, Conditions('cuda', least=TURN))
+    return {name: values.median * 1e3 for name, values in times.items()}
 
 
 def copy_bandwidth(repeats: int) -> float:
     """Return the bytes per second, read and written, of a large copy within the GPU's memory."""
     source = torch.randn(2**28, device='cuda')
     target = torch.empty_like(source)
-    time = interleaved_on_gpu({'copy': lambda: target.copy_(source)}, repeats)['copy']
+    time = time_on_gpu({'copy': lambda: target.copy_(source)}, repeats)['copy']
     return 2 * source.nbytes / (time * 1e-6)
 
 
@@ -189,7 +173,7 @@ def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
     del exact
     rounds = max(1, math.ceil(20 / len(inputs)))
     calls = {name: capture(call, inputs, rounds) for name, call in ways.items()}
-    times = interleaved_on_gpu(calls, repeats)
+    times = time_on_gpu(calls, repeats)
     times = {name: time / (rounds * len(inputs)) for name, time in times.items()}
     return times | dict(
         error=errors['fused'], library_error=errors['library'], config=describe(config)
@@ -277,13 +261,16 @@ def main() -> None:
     parser.add_argument('--out', help='JSON file to write')
     args = parser.parse_args()
     if not torch.cuda.is_available():
-        raise UserError('this benchmark needs an NVIDIA GPU and a PyTorch with CUDA; none is found')
+        parser.error('this benchmark needs an NVIDIA GPU and a PyTorch with CUDA; none is found')
     import triton
 
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False
-    layers = find_layers(args.arch, args.act_num, (args.batch, 3, *args.size))
+    try:
+        layers = find_layers(args.arch, args.act_num, (args.batch, 3, *args.size))
+    except UserError as error:
+        parser.error(str(error))
     bandwidth = copy_bandwidth(args.repeats)
     rows = []
     cases = [(layer, count, dtype) for dtype in args.types for layer, count in layers.items()]
@@ -311,5 +298,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    with one_sentence_errors(UserError):
-        main()
+    main()

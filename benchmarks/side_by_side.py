@@ -1,26 +1,24 @@
-"""Ways to compute the same side by side: each in a process of its own, and in turn."""
+"""What comparisons of routes to the same result share: arguments, floors, a table, a file."""
 
 import argparse
 import json
 import math
-import multiprocessing
 import statistics
 from collections.abc import Callable, Iterable
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
+from torch.utils.mkldnn import to_mkldnn
 
+from mmvanilla.benchmark import Conditions, take_turns, writing
 from mmvanilla.benchmark.machine import describe
+from mmvanilla.benchmark.settings import DTYPES, check_dtype
 from mmvanilla.benchmark.timing import Clock
-from mmvanilla.deploy.accelerate.fast_layers import OneDNNConv, PointwiseConv
-from mmvanilla.deploy.files import writing
-from mmvanilla.errors import UserError
 
-DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 TURN = 300  # ms of calls in a turn, at least one; their median counts
 PIXELS, WIDTH = (50, 80), 2048  # of the product that tells the rate: VanillaNet-13 at stride 16
 Call = Callable[[], object]
@@ -43,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', metavar='FILE.json', help='write all figures to FILE.json')
 
 
+def add_net_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which backbone sees how many images."""
+    parser.add_argument('--arch', default='13', help='variant (default: %(default)s)')
+    parser.add_argument('--act-num', type=int, default=4, help='n (default: %(default)s)')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N')
+
+
 def pick(routes: list[str], args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
     """Return the routes that the command line asks for."""
     for name in args.routes or ():
@@ -54,113 +59,77 @@ def pick(routes: list[str], args: argparse.Namespace, parser: argparse.ArgumentP
     return args.routes or routes
 
 
-def measure(
-    make: Make, routes: list[str], args: argparse.Namespace, console: Console
-) -> dict[str, dict]:
-    """Time every route, in turn.
+def measure(make: Make, routes: list[str], args: argparse.Namespace) -> dict[str, dict]:
+    """Time every route in a process of its own, in turn.
 
     Args:
-        make: Builds the call of a route, in the route's own process.
+        make: Builds the call of a route, in the route's process.
         routes: Names; a route whose package or hardware is missing is left out.
         args: With ``device``, ``threads``, ``repeat``. ``left_out`` and ``failed`` are added, the
-            reasons by the names of the routes.
-        console: Where progress is shown.
+            reasons by the names of the routes, and ``disturbances``.
 
     Returns:
         By name, what ``make`` kept, and ``times`` in ms of the routes that ran to the end.
+
+    Raises:
+        KeyboardInterrupt: After ctrl-C.
     """
-    context = multiprocessing.get_context('spawn')
-    args.left_out, args.failed = {}, {}
-    rows, workers = {}, {}
-    for route in track(routes, description='building', console=console, transient=True):
-        pipe, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(make, route, args, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        answer = _receive(pipe)
-        if isinstance(answer, ImportError | UserError):
-            args.left_out[route] = _words(answer)
-        elif isinstance(answer, Exception):
-            args.failed[route] = _words(answer)
-        else:
-            rows[route], workers[route] = dict(answer, times=[]), (pipe, process)
-    names = list(rows)
-    for _ in track(range(args.repeat), description='measuring', console=console, transient=True):
-        for name in list(names):
-            pipe = workers[name][0]
-            pipe.send(True)
-            answer = _receive(pipe)
-            if isinstance(answer, Exception):
-                args.failed[name] = _words(answer)
-                names.remove(name)
-                del rows[name], workers[name]
-            else:
-                rows[name]['times'].append(answer)
-        names = names[1:] + names[:1]
-    for pipe, process in workers.values():
-        pipe.send(False)
-        process.join()
-    return rows
-
-
-def _receive(pipe: Connection) -> object:
-    try:
-        return pipe.recv()
-    except EOFError:
-        return RuntimeError('the process ended, perhaps for want of memory')
-
-
-def _words(error: Exception) -> str:
-    return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
-
-
-def _serve(make: Make, route: str, args: argparse.Namespace, pipe: Connection) -> None:
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
-    try:
-        call, kept = make(route, args)
-        for _ in range(1 if args.device == 'cpu' else 5):
-            call()
-        pipe.send(kept)
-        clock = Clock(args.device)
-        while pipe.recv():
-            pipe.send(_turn(call, clock))
-    except (ImportError, UserError) as error:
-        pipe.send(type(error)(*error.args))  # without what may not fit through the pipe
-    except Exception as error:
-        pipe.send(RuntimeError(_words(error)))
+    makes = {route: partial(make_route, make, route, args) for route in routes}
+    conditions = Conditions(args.device, least=TURN)
+    run = take_turns(makes, args.repeat, conditions=conditions, console=Console(stderr=True))
+    if not run.complete:
+        raise KeyboardInterrupt
+    reasons = {route: result.failed for route, result in run.results.items() if result.failed}
+    args.left_out = {route: why.reason for route, why in reasons.items() if why.lacking}
+    args.failed = {route: why.reason for route, why in reasons.items() if not why.lacking}
+    args.disturbances = run.disturbances
+    return {
+        route: dict(result.kept, times=result.times.values)
+        for route, result in run.results.items()
+        if route not in reasons
+    }
 
 
-def _turn(call: Call, clock: Clock) -> float:
-    times, total = [], 0.0
-    while total < TURN:
-        times.append(clock(call))
-        total += times[-1]
-    return statistics.median(times)
+def make_route(make: Make, route: str, args: argparse.Namespace) -> tuple[Callable, dict]:
+    """Make a route's call, which is the same in every round."""
+    call, kept = make(route, args)
+    return lambda turn: call, kept
 
 
 def rates(dtypes: Iterable[str], args: argparse.Namespace) -> dict[str, float]:
     """Return the G multiply-adds a second of matrix products by type, for floors."""
-    torch.set_num_threads(args.threads)
-    return {dtype: matrix_product_rate(dtype, args) for dtype in sorted(set(dtypes))}
+    return {dtype: matrix_product_rate(dtype, args.device) for dtype in sorted(set(dtypes))}
 
 
 @torch.no_grad()
-def matrix_product_rate(dtype: str, args: argparse.Namespace) -> float:
+def matrix_product_rate(dtype: str, device: str) -> float:
     """Return the G multiply-adds a second of a product like those of the net's widest part.
 
     On the CPU the faster of PyTorch's matrix product and oneDNN's 1x1 convolution.
     """
-    x = torch.randn(1, WIDTH, *PIXELS, device=args.device).to(DTYPES[dtype])
-    x = x.contiguous(memory_format=torch.channels_last)
-    conv = torch.nn.Conv2d(WIDTH, WIDTH, 1).to(args.device, DTYPES[dtype])
-    ways = [PointwiseConv(conv, DTYPES[dtype])]
-    if args.device == 'cpu' and (dtype == 'fp32' or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        ways.append(OneDNNConv(conv, DTYPES[dtype]))
-    clock = Clock(args.device)
-    calls = 1 if args.device == 'cpu' else 100  # so many that launching them counts for nothing
-    best = min(clock(lambda way=way: [way(x) for _ in range(calls)]) for way in ways * 10)
+    x = torch.randn(1, WIDTH, *PIXELS, device=device).to(DTYPES[dtype])
+    pixels = x.flatten(2).mT.contiguous()
+    conv = torch.nn.Conv2d(WIDTH, WIDTH, 1).to(device).eval()
+    weight, bias = conv.weight.flatten(1).to(x.dtype), conv.bias.to(x.dtype)
+    ways = [lambda: F.linear(pixels, weight, bias)]
+    if device == 'cpu' and supported(dtype):
+        packed, blocked = to_mkldnn(conv, x.dtype), x.to_mkldnn()
+        ways.append(lambda: packed(blocked))
+    clock = Clock(device)
+    calls = 1 if device == 'cpu' else 100  # so many that launching them counts for nothing
+    best = min(clock(lambda way=way: [way() for _ in range(calls)]) for way in ways * 10)
     return math.prod(PIXELS) * WIDTH**2 * calls / best / 1e6
+
+
+def supported(dtype: str, device: str = 'cpu') -> bool:
+    """Tell whether a device computes in a type."""
+    try:
+        check_dtype(dtype, device)
+    except ValueError:
+        return False
+    return True
 
 
 def show(
@@ -185,6 +154,8 @@ def show(
         print(f'{route} is left out: {reason}')
     for route, reason in args.failed.items():
         print(f'{route} failed: {reason}')
+    for disturbance in args.disturbances:
+        print(f'warning: {disturbance}')
 
 
 def _ms(value: float) -> str:

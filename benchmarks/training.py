@@ -9,34 +9,33 @@ process of its own; the routes take turns. Memory is what the weights and one st
 """
 
 import argparse
+from functools import partial
 
 import side_by_side
 import torch
 import torch.nn.functional as F
-from rich.console import Console
 from side_by_side import Call
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmvanilla import VanillaNet
 from mmvanilla.benchmark.peak_memory import peak_memory
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.errors import UserError
-from mmvanilla.models import layers
 
 ROUTES = ['plain fp32', 'fp32', 'fp32, with_cp', 'plain bf16', 'bf16', 'bf16, with_cp']
 
 
-def plain_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve as PyTorch does, backward too."""
-    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+def plain_activation(act: nn.Module, x: Tensor) -> Tensor:
+    """Compute a series activation by PyTorch's convolution, whose backward pass is its own."""
+    padding = act.weight.shape[-1] // 2
+    return act.bn(F.conv2d(F.relu(x), act.weight, padding=padding, groups=len(act.weight)))
 
 
 def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
     """Return the step of a route, its peak of memory and its loss."""
-    if route.startswith('plain'):
-        layers.depthwise_conv2d = plain_depthwise_conv2d
     torch.manual_seed(0)
     net = VanillaNet(args.arch, act_num=args.act_num, with_cp='with_cp' in route)
+    if route.startswith('plain'):
+        for act in [net.stem2[-1], *(stage.act for stage in net.stages)]:
+            act.forward = partial(plain_activation, act)
     net.to(args.device, memory_format=torch.channels_last).train()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(args.batch_size, 3, *args.size, generator=generator).to(args.device)
@@ -56,16 +55,13 @@ def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--arch', default='13', help='variant (default: %(default)s)')
-    parser.add_argument('--act-num', type=int, default=4, help='n (default: %(default)s)')
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N')
+    side_by_side.add_net_arguments(parser)
     side_by_side.add_arguments(parser)
     parser.set_defaults(size=[640, 640])
     args = parser.parse_args()
     known = [name for name in ROUTES if args.device == 'cpu' or not name.startswith('plain')]
     routes = side_by_side.pick(known, args, parser)
-    with one_sentence_errors(UserError):
-        rows = side_by_side.measure(make, routes, args, Console(stderr=True))
+    rows = side_by_side.measure(make, routes, args)
     first = next(iter(rows.values()), None)
     columns = {
         'memory, MiB': lambda row: f'{row["memory"] / 2**20:.0f}',

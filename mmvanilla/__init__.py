@@ -18,18 +18,29 @@ from .datasets import make_shapes  # noqa: E402
 from .deploy import accelerate  # noqa: E402
 from .engine import preflight  # noqa: E402
 from .errors import UserError  # noqa: E402
-from .models import ARCHS, VanillaNet, fuse, safe_loading  # noqa: E402
+from .models import (  # noqa: E402
+    ARCHS,
+    SeriesActivation,
+    VanillaNet,
+    fuse,
+    join_convs,
+    safe_loading,
+    split_convs,
+)
 
 __version__ = '0.1.0'
 
 __all__ = [
     'ARCHS',
+    'SeriesActivation',
     'UserError',
     'VanillaNet',
     '__version__',
     'accelerate',
     'fuse',
+    'join_convs',
     'make_shapes',
     'preflight',
     'safe_loading',
+    'split_convs',
 ]

@@ -27,3 +27,19 @@ def root_import_error(error: ImportError) -> ImportError:
     while isinstance(error.__context__, ImportError):
         error = error.__context__
     return error
+
+
+def require(name: str, value: object, allowed: bool, expected: str) -> None:
+    """Refuse the value of an argument.
+
+    Args:
+        name: The argument's name.
+        value: What was given.
+        allowed: Whether it may be that.
+        expected: What it may be, for the message.
+
+    Raises:
+        UserError: If it is not allowed.
+    """
+    if not allowed:
+        raise UserError(f'{name} is {value!r}, expected {expected}')

@@ -7,13 +7,20 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import mmvanilla  # noqa: F401
+import mmvanilla
 
 KINDS = {
     'retinanet': 'configs/retinanet_vanillanet13_shapes.py',
     'mask_rcnn': 'configs/mask_rcnn_vanillanet13_shapes.py',
     'upernet': 'configs/upernet_vanillanet13_shapes.py',
 }
+
+
+@pytest.fixture(autouse=True)
+def mmengines_loading():
+    """Load as mmengine does, whatever a tool that ran within an earlier test switched on."""
+    with mmvanilla.safe_loading(False):
+        yield
 
 
 @pytest.fixture

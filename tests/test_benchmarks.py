@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import multiprocessing.dummy
 import runpy
 import sys
 import time
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
+
+from mmvanilla import UserError
+from mmvanilla.benchmark import processes
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
 ARCH = dict(dims=[16, 16, 32, 64, 64], strides=[1, 2, 2, 2])
@@ -58,11 +61,10 @@ def test_all_ways_to_run_a_backbone_compute_the_same(args, tmp_path):
     assert backbone.relative_error(outputs['accelerated fp32'], [2 * x for x in reference]) > 0.4
 
 
-def test_training_steps_differ_in_memory_not_in_loss(args, monkeypatch):
+def test_training_steps_differ_in_memory_not_in_loss(args):
     import training
 
     args.size = [160, 160]  # activations outweigh the weights
-    monkeypatch.setattr(training.layers, 'depthwise_conv2d', training.layers.depthwise_conv2d)
     ways = {route: training.make(route, args)[1] for route in reversed(training.ROUTES)}
     plain = ways['plain fp32']
     for route, way in ways.items():
@@ -71,7 +73,7 @@ def test_training_steps_differ_in_memory_not_in_loss(args, monkeypatch):
 
 
 def make_or_fail(route, args):
-    """Return a call for a route in a process of its own, or none."""
+    """Return a call for a route, or none."""
     if route == 'missing':
         raise ImportError('No module\nnamed nothing')
     calls = iter(range(3 if route == 'fails later' else 10**6))
@@ -84,22 +86,24 @@ def make_or_fail(route, args):
     return call, dict(kept=route)
 
 
-@pytest.mark.slow
-def test_a_way_that_cannot_run_is_left_out_with_the_reason(args, tmp_path, capsys):
+def test_a_way_that_cannot_run_is_left_out_with_the_reason(args, tmp_path, capsys, monkeypatch):
     import side_by_side
 
+    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
+    monkeypatch.setattr(processes.Watch, 'disturbances', lambda self: ['the CPU is shared'])
     routes = ['missing', 'first', 'fails later']
-    rows = side_by_side.measure(make_or_fail, routes, args, Console())
+    rows = side_by_side.measure(make_or_fail, routes, args)
     assert list(rows) == ['first']
     assert rows['first']['kept'] == 'first'
     assert len(rows['first']['times']) == args.repeat
     assert all(10 <= ms < side_by_side.TURN for ms in rows['first']['times'])
     assert args.left_out == {'missing': 'ImportError: No module named nothing'}
-    assert args.failed == {'fails later': 'RuntimeError: ValueError: no more'}
+    assert args.failed == {'fails later': 'ValueError: no more'}
     side_by_side.show(rows, {}, args)
     printed = capsys.readouterr().out
     assert 'missing is left out: ImportError: No module named nothing' in printed
     assert 'fails later failed' in printed
+    assert 'warning: the CPU is shared' in printed
     args.out = str(tmp_path / 'result.json')
     with pytest.raises(SystemExit, match='failed: fails later'):
         side_by_side.write(rows, args)
@@ -108,12 +112,27 @@ def test_a_way_that_cannot_run_is_left_out_with_the_reason(args, tmp_path, capsy
     assert written['failed'] == args.failed
 
 
-def test_a_turn_lasts_its_time_and_counts_the_median():
+def test_layers_of_the_net_are_found():
+    import series_activation
+
+    layers = series_activation.find_layers(ARCH, 3, (1, 3, 64, 96))
+    assert [(*layer, count) for layer, count in layers.items()] == [
+        ((1, 16, 16, 24), 1, 3, 2),  # after the stem and after a block that does not pool
+        ((1, 32, 16, 24), 2, 3, 1),
+        ((1, 64, 8, 12), 2, 3, 1),
+        ((1, 64, 4, 6), 2, 3, 1),
+    ]
+    with pytest.raises(UserError, match='pools adaptively'):
+        series_activation.find_layers('13-x1.5-ada', 3, (1, 3, 64, 96))
+
+
+def test_floors_are_positive(args, monkeypatch):
     import side_by_side
 
-    times = iter([50, 100, 250, 999])
-    assert side_by_side._turn(None, lambda call: next(times)) == 100
-    assert side_by_side._turn(None, lambda call: 999) == 999
+    monkeypatch.setattr(side_by_side, 'WIDTH', 64)
+    rates = side_by_side.rates(['fp32', 'bf16', 'fp32'], args)
+    assert list(rates) == ['bf16', 'fp32']
+    assert all(rate > 0 for rate in rates.values())
 
 
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])

@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import mmvanilla  # noqa: F401 - lets mmdet and mmseg be imported without a compiled mmcv
-from mmvanilla.cli.config import add_cfg_options, add_data_root, check_data, load_config
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.data_checks import check_datasets
+from mmvanilla.cli import add_cfg_options, add_data_root, load_config, one_sentence_errors
+from mmvanilla.data_checks import check_datasets, check_paths
 from mmvanilla.deploy.files import writing
 
 
@@ -54,7 +53,7 @@ def main() -> None:
     start = time.perf_counter()
     with one_sentence_errors(Exception):
         cfg = load_config(args)
-        check_data(cfg)
+        check_paths(cfg)
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
             report, count = check_datasets(
                 cfg,

@@ -8,13 +8,11 @@ import argparse
 import os
 
 import torch
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, load_state_dict
 
-from mmvanilla import ARCHS, VanillaNet, __version__, safe_loading
-from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla import ARCHS, UserError, VanillaNet, __version__, safe_loading
+from mmvanilla.cli import one_sentence_errors
 from mmvanilla.deploy.files import writing
-from mmvanilla.errors import CheckpointError, UserError
-from mmvanilla.models.weights import PARTS, to_published
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,7 +48,7 @@ def save(state_dict: dict, file: str, published: bool, net: VanillaNet) -> float
             torch.save(to_published(state_dict), path)
         else:
             torch.save(dict(meta=dict(mmvanilla=__version__), state_dict=state_dict), path)
-        difference = largest_difference(net, build(state_dict, path))
+        difference = largest_difference(net, build(load(path), path))
         if difference != 0:  # nan included
             raise UserError(
                 f'{file!r} is not written, since its outputs would differ by {difference:g}'
@@ -58,23 +56,29 @@ def save(state_dict: dict, file: str, published: bool, net: VanillaNet) -> float
     return difference
 
 
+def to_published(state_dict: dict) -> dict:
+    """Bring the tensors of a classifier or detector into the form in which the authors publish."""
+    weights = {name: value for name, value in state_dict.items() if '_act_learn' not in name}
+    if not any(name.startswith('head.') for name in weights):
+        return dict(meta={}, state_dict=weights)
+    return dict(
+        model={n.removeprefix('backbone.').removeprefix('head.'): v for n, v in weights.items()}
+    )
+
+
 def build(state_dict: dict, file: str) -> VanillaNet:
-    """Build the net whose weights a state dict holds and load them from a file.
+    """Build the net whose weights a state dict holds, as it was read from a file, and load them.
 
     Strides have no weights: they are those of the variant of these widths, 1 if there is none.
     """
-    tensors = {
-        name.removeprefix('backbone.'): value
-        for name, value in state_dict.items()
-        if name.removeprefix('backbone.').startswith(PARTS)
-    }
+    tensors = {name.removeprefix('backbone.'): value for name, value in state_dict.items()}
     deploy = 'stem.0.weight' in tensors
     stem, conv, act = ('stem.0', 'conv', 'stem.1') if deploy else ('stem1.0', 'conv2.0', 'stem2.2')
     dims = [len(tensors[f'{stem}.weight'])] if f'{stem}.weight' in tensors else []
     while f'stages.{len(dims) - 1}.{conv}.weight' in tensors:
         dims.append(len(tensors[f'stages.{len(dims) - 1}.{conv}.weight']))
     if len(dims) < 2:
-        raise CheckpointError(f'{file!r} holds no weights of a VanillaNet; check the file')
+        raise UserError(f'{file!r} holds no weights of a VanillaNet; check the file')
     known = [arch['strides'] for arch in ARCHS.values() if list(arch['dims']) == dims]
     strides = known[0] if known else [1] * (len(dims) - 1)
     net = VanillaNet(
@@ -82,9 +86,8 @@ def build(state_dict: dict, file: str) -> VanillaNet:
         out_indices=[0],
         act_num=tensors[f'{act}.weight'].shape[-1] // 2,
         deploy=deploy,
-        init_cfg=dict(type='Pretrained', checkpoint=file),
     )
-    net.init_weights()
+    load_state_dict(net, state_dict, logger='silent')
     return net.eval()
 
 

@@ -7,34 +7,32 @@ it, on images of the config's test data, or on embedded shapes where these data 
 import argparse
 import copy
 import os
-import statistics
-import time
 from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
+from mmengine.runner import CheckpointLoader
 from rich.console import Console
 
 import mmvanilla
-from mmvanilla.cli.config import add_cfg_options, add_config, add_data_root, load_config
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.deploy.export import (
-    compare,
-    exportable,
-    open_model,
-    pasted,
-    reference,
-    sample_images,
-    write_model,
+from mmvanilla import UserError
+from mmvanilla.benchmark import in_turn
+from mmvanilla.cli import (
+    add_cfg_options,
+    add_config,
+    add_data_root,
+    load_config,
+    one_sentence_errors,
 )
+from mmvanilla.data_checks import check_paths
+from mmvanilla.deploy.export import compare, exportable, open_model, pasted, reference, write_model
 from mmvanilla.deploy.export.agreement import relative_error
 from mmvanilla.deploy.files import writing
 from mmvanilla.deploy.load import build_model, set_form
-from mmvanilla.errors import UserError
-from mmvanilla.safe_load import load_from_local
+from mmvanilla.deploy.predict import tested_dataset
 
 NUM_IMAGES = 3
 SUFFIXES = dict(out='.pth', onnx='.onnx', openvino='.xml', export='.pt2')
@@ -55,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--export', metavar='FILE.pt2', help='export with torch.export')
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        '--features', action='store_true', help='export the backbone with its pyramid only'
+        '--features', action='store_true', help='export the backbone with its neck only'
     )
     what.add_argument(
         '--label-map', action='store_true', help="export a segmentor's labels, not its logits"
@@ -76,6 +74,40 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def sample_images(cfg: Config) -> tuple[list[torch.Tensor], str]:
+    """Return the first images of a config's test data, or shapes where these data are missing.
+
+    Returns:
+        Images as the test pipeline gives them, float32 (1, 3, H, W), BGR of 0 to 255; and what they
+        are, for people.
+    """
+    try:
+        check_paths(cfg, ['test'])
+    except UserError:
+        rng = np.random.default_rng(0)
+        arrays = [
+            mmvanilla.datasets.shapes.draw_scene(rng, short_side(cfg)).image
+            for _ in range(NUM_IMAGES)
+        ]
+        images = [torch.from_numpy(array.transpose(2, 0, 1)) for array in arrays]
+        source = 'embedded shapes'
+    else:
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        images = [dataset[i]['inputs'] for i in range(min(NUM_IMAGES, len(dataset)))]
+        source = 'images of the test data'
+    return [image[None].float().contiguous() for image in images], source
+
+
+def short_side(cfg: Config) -> int:
+    """Return the shorter side, in pixels, of what the test pipeline of a config makes of images."""
+    for step in tested_dataset(cfg).get('pipeline', []):
+        if step['type'] == 'Resize' and 'scale' in step:
+            return min(step['scale'])
+        if step['type'] == 'CenterCrop':
+            return step['crop_size']
+    return 512
+
+
 def write_checkpoint(
     cfg: Config, model: BaseModel, meta: dict, images: list[torch.Tensor], args: argparse.Namespace
 ) -> str:
@@ -91,7 +123,7 @@ def write_checkpoint(
         meta = dict(meta, mmvanilla=mmvanilla.__version__)
         torch.save(dict(meta=meta, state_dict=fused.state_dict()), path)
         built = MODELS.build(cfg.model).eval()
-        built.load_state_dict(load_from_local(path)['state_dict'])
+        built.load_state_dict(CheckpointLoader.load_checkpoint(path, 'cpu', 'silent')['state_dict'])
         features = not hasattr(model, 'head')  # of a classifier the head was fused, too
         relative, absolute = 0.0, 0.0
         for image in images:
@@ -134,14 +166,15 @@ def export(
     return '\n'.join(results)
 
 
-def median_time(function: Callable[[Any], object], inputs: list) -> float:
-    """Return the median of the seconds that an input takes, after a first run."""
-    seconds = []
-    for value in [*inputs, *inputs]:
-        start = time.perf_counter()
-        function(value)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[len(inputs) :])
+def time_calls(calls: dict[str, Callable], images: list[torch.Tensor]) -> dict[str, list[float]]:
+    """Return the seconds that an image takes, median and range; the calls take turns."""
+    count = len(images)
+    prepares = {
+        name: lambda turn, call=call: lambda: call(images[turn % count])
+        for name, call in calls.items()
+    }
+    times = in_turn(prepares, repeat=count, warmup=count)
+    return {name: [ms / 1e3 for ms in (t.median, *t.range)] for name, t in times.items()}
 
 
 def size(file: str) -> str:
@@ -160,23 +193,28 @@ def main() -> None:
         cfg = load_config(args)
         model, meta = build_model(cfg, args.checkpoint)
         mmvanilla.fuse(copy.deepcopy(model))  # refuses first, before anything takes its time
-        images, source = sample_images(cfg, NUM_IMAGES)
+        images, source = sample_images(cfg)
         console.print(f'compared on {len(images)} {source}')
         if args.out:
             with console.status(f'writing {args.out}'):
                 text = write_checkpoint(cfg, model, meta, images, args)
             console.print(f'{args.out} ({size(args.out)}): {text}')
         targets = [file for file in (args.onnx, args.openvino, args.export) if file]
-        if targets:
-            what = (args.features, args.label_map)
-            fused = mmvanilla.fuse(copy.deepcopy(model))
-            seconds = median_time(lambda image: reference(fused, image, *what), images)
-            console.print(f'PyTorch, fused: {seconds:.3f} s an image')
+        what = (args.features, args.label_map)
         for file in targets:
             with console.status(f'writing {file}'):
                 text = export(model, file, images, *what)
-            seconds = median_time(open_model(file, trust=True), [image.numpy() for image in images])
-            console.print(f'{file} ({size(file)}): {seconds:.3f} s an image\n{text}')
+            console.print(f'{file}:\n{text}')
+        if targets:
+            fused = mmvanilla.fuse(copy.deepcopy(model))
+            calls = {'PyTorch, fused': lambda image: reference(fused, image, *what)}
+            for file in targets:
+                run = open_model(file, trust=True)
+                calls[f'{file} ({size(file)})'] = lambda image, run=run: run(image.numpy())
+            with console.status('measuring'):
+                times = time_calls(calls, images)
+            for name, (median, low, high) in times.items():
+                console.print(f'{name}: {median:.3f} s an image ({low:.3f}-{high:.3f})')
 
 
 if __name__ == '__main__':

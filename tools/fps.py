@@ -1,9 +1,9 @@
 """Measure the speed of models side by side: tools/fps.py CONFIG [CONFIG ...].
 
-The models take turns within one run, so that a machine that drifts does not decide. Each form that
-is asked for is a row: `--no-fuse --fuse` compares the training form with the fused net, `--fuse
---deploy` the fused net with one that was built in deploy form, `--fuse --accelerate` with what
-accelerate() makes of it.
+The models take turns within one run, each in a process of its own, so that a machine that drifts
+does not decide. Each form that is asked for is a row: `--no-fuse --fuse` compares the training form
+with the fused net, `--fuse --deploy` the fused net with one that was built in deploy form, `--fuse
+--accelerate` with what accelerate() makes of it.
 """
 
 import argparse
@@ -17,9 +17,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
 
-import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
-from mmvanilla.benchmark import FORMS, Candidate, Measurement, Row, measure
-from mmvanilla.benchmark.run import explain
+from mmvanilla import UserError
+from mmvanilla.benchmark import FORMS, Candidate, Measurement, Row, explain, measure, writing
 from mmvanilla.benchmark.settings import add_arguments, read_settings
 from mmvanilla.benchmark.tables import (
     footer,
@@ -30,10 +29,7 @@ from mmvanilla.benchmark.tables import (
     speed_cells,
     to_json,
 )
-from mmvanilla.cli.config import add_cfg_options, load_config
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.deploy.files import writing
-from mmvanilla.errors import UserError
+from mmvanilla.cli import add_cfg_options, load_config, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from rich.progress import Progress
 
-from mmvanilla.datasets import METAINFO_SEG, PALETTE, make_shapes
+import mmvanilla
 
+PALETTE, METAINFO_SEG = mmvanilla.datasets.PALETTE, mmvanilla.datasets.METAINFO_SEG
 ROWS, COLUMNS = 6, 4  # of the contact sheet, in pairs of pictures
 
 
@@ -72,7 +73,7 @@ def main() -> int:
     try:
         with Progress() as progress:
             task = progress.add_task('shapes', total=args.train + args.val)
-            root = make_shapes(
+            root = mmvanilla.make_shapes(
                 args.out, args.train, args.val, args.size, args.seed, lambda: progress.advance(task)
             )
             progress.update(task, completed=args.train + args.val)

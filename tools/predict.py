@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmvanilla import safe_loading
-from mmvanilla.cli.config import add_cfg_options, add_config, load_config
-from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla import UserError, safe_loading
+from mmvanilla.cli import add_cfg_options, add_config, load_config, one_sentence_errors
 from mmvanilla.deploy.predict import (
     Input,
+    InputError,
     Results,
     find_inputs,
     frames,
@@ -25,7 +25,6 @@ from mmvanilla.deploy.predict import (
     read_image,
 )
 from mmvanilla.deploy.predict.predictor import Predictor
-from mmvanilla.errors import InputError, UserError
 
 DEFAULT_FPS = 25  # of videos that do not say
 

@@ -6,26 +6,25 @@ figures stand beside. Results go to DIR as Markdown, JSON and PNG.
 """
 
 import argparse
-import json
+import importlib
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
+import matplotlib as mpl
+
+mpl.use('agg')
+import matplotlib.pyplot as plt
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
-from rich.progress import Progress
 
-import mmvanilla  # noqa: F401 - registers the backbone and, without a compiled mmcv, the operators
-from mmvanilla import ARCHS
-from mmvanilla.benchmark import Candidate, Measurement, Row, ablation, measure, transfer
-from mmvanilla.benchmark.machine import describe
+import mmvanilla
+from mmvanilla import ARCHS, UserError
+from mmvanilla.benchmark import Candidate, Measurement, Row, explain, measure, writing
 from mmvanilla.benchmark.published import TABLE3, TABLE4
-from mmvanilla.benchmark.run import explain
 from mmvanilla.benchmark.settings import add_arguments, read_settings
 from mmvanilla.benchmark.tables import (
     Cells,
@@ -37,13 +36,10 @@ from mmvanilla.benchmark.tables import (
     plot_speed,
     print_table,
     print_warnings,
-    scatter,
     speed_cells,
     to_json,
 )
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.deploy.files import writing
-from mmvanilla.errors import UserError, root_import_error
+from mmvanilla.cli import one_sentence_errors
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTORS = {
@@ -68,6 +64,8 @@ PEERS = {
 }
 WIDTHS = {'ResNet-18': 512, 'ResNet-34': 512, 'ResNet-50': 2048, 'ResNet-101': 2048}
 WIDTHS.update({'Swin-T': 768, 'Swin-S': 768, 'ConvNeXtV2-N': 640})
+TRAINED = ('table1', 'table2', 'transfer')
+TRAININGS = 'projects.paper_tables.reproduce'
 COUNTS_AGREE = 0.005  # as a share of the published multiply-adds
 
 
@@ -113,7 +111,7 @@ def read_config(name: str, file: str) -> Candidate | Row:
     try:
         cfg = Config.fromfile(CONFIGS / file)
     except ImportError as error:
-        return Row(name, 'not built', reason=explain(root_import_error(error)))
+        return Row(name, 'not built', reason=explain(mmvanilla.errors.root_import_error(error)))
     if name.endswith('VanillaNet-9'):
         cfg.model.backbone.arch = '9'
     return Candidate(name, cfg)
@@ -266,6 +264,36 @@ COMMANDS = dict(
 )
 
 
+def scatter(
+    points: list[tuple[str, float, float, float]], xlabels: tuple[str, str], file: str | Path
+) -> None:
+    """Draw accuracy over depth and over latency, as Figure 2 of the paper does.
+
+    Args:
+        points: Name, depth in layers, latency in ms and Top-1 accuracy in percent of every net.
+        xlabels: What the two axes are.
+        file: The PNG file to write.
+    """
+    figure, both = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout='constrained')
+    for axes, column, label in zip(both, (1, 2), xlabels, strict=True):
+        for family in ('VanillaNet', 'ResNet', 'Swin', 'ConvNeXtV2'):
+            members = [point for point in points if point[0].startswith(family)]
+            if members:
+                values = [point[column] for point in members], [point[3] for point in members]
+                axes.plot(*values, 'o-', label=family, linewidth=1)
+            for point in members:
+                name = point[0].removeprefix(f'{family}-')
+                axes.annotate(
+                    name, (point[column], point[3]), (3, -9), textcoords='offset points', fontsize=7
+                )
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3)
+    both[0].set_ylabel('ImageNet Top-1, %, published')
+    both[0].legend()
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+
+
 def draw(what: str, result: Measurement | None, file: str) -> None:
     """Draw the picture of a table, or Figure 2, of published latencies where nothing is given."""
     if what == 'figure2':
@@ -299,10 +327,9 @@ def main() -> None:
             return Path(files.enter_context(writing(str(out / name))))
 
         if args.what in TRAINED:
-            train, kinds = TRAINED[args.what]
-            name = f'{args.what}_small' if args.small else args.what
+            trainings = import_trainings()
             try:
-                train(args, *(target(f'{name}.{kind}') for kind in kinds))
+                trainings.reproduce(args.what, args.small, args.seeds, out, target)
             except KeyboardInterrupt:
                 print('interrupted; nothing is written', file=sys.stderr)
                 sys.exit(130)
@@ -326,82 +353,20 @@ def main() -> None:
         sys.exit(1)
 
 
-def run_ablation(args: argparse.Namespace, text: Path, data: Path, picture: Path) -> None:
-    """Train the nets of Table 1 or 2, print the table and write it."""
-    if not args.small:
-        ablation.check_imagenet(CONFIGS / 'ablation')
-    start = time.monotonic()
-    with training_progress(
-        lambda run: f'{run.variant.net}, {run.variant.name}, seed {run.seed}: {run.top1:.2f} %'
-    ) as on_run:
-        runs = ablation.run_table(
-            args.what, CONFIGS / 'ablation', Path(args.out), args.small, args.seeds, on_run
-        )
-    cpu = sum(run.cpu_seconds for run in runs) / 60
-    lines = [
-        ablation.CLAIMS[args.what],
-        f'Fused nets; mean and standard deviation over the seeds {args.seeds}.',
-        f'{minutes(start)}, of which the trainings took {cpu:.1f} of processor time.',
-    ]
-    write_trained(text, ablation.cells(runs), lines)
-    data.write_text(to_json_trained(runs, small=args.small))
-    ablation.plot(runs, picture)
+def import_trainings() -> ModuleType:
+    """Import what trains, from the checkout; it is no part of the package.
 
-
-def run_transfer(args: argparse.Namespace, text: Path, data: Path) -> None:
-    """Train detectors with and without pre-training, print the table and write it."""
-    start = time.monotonic()
-    with training_progress(
-        lambda result: f'{result.way}, seed {result.seed}: box AP {result.box_ap:.3f}'
-    ) as on_result:
-        results = transfer.run_transfer(CONFIGS, args.seeds, on_result)
-    write_trained(text, transfer.cells(results), [transfer.verdict(results), minutes(start) + '.'])
-    data.write_text(to_json_trained(results, small=args.small))
-
-
-@contextmanager
-def training_progress(describe_one: Callable[[Any], str]) -> Iterator[Callable[[Any, int], None]]:
-    """Show how many trainings are done; yield what to call after each, with it and their number.
-
-    Args:
-        describe_one: Says in a line what a training came to.
+    Raises:
+        UserError: If there is no checkout around this file.
     """
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task('training', total=None)
-
-        def on_done(result: Any, total: int) -> None:
-            progress.update(task, advance=1, total=total)
-            progress.console.print(describe_one(result), highlight=False)
-
-        yield on_done
-
-
-TRAINED = dict(
-    table1=(run_ablation, ('md', 'json', 'png')),
-    table2=(run_ablation, ('md', 'json', 'png')),
-    transfer=(run_transfer, ('md', 'json')),
-)
-
-
-def minutes(start: float) -> str:
-    """Return how long it took since a time of :func:`time.monotonic`."""
-    return f'{(time.monotonic() - start) / 60:.1f} minutes'
-
-
-def write_trained(file: Path, cells: tuple[list[str], Cells], lines: list[str]) -> None:
-    """Print a table of trained nets with some lines below, and write it as Markdown."""
-    console = make_console()
-    lines = [*lines, ', '.join(f'{name} {value}' for name, value in describe().items())]
-    print_table(*cells, console)
-    for line in lines:
-        console.print(line, style='dim')
-    file.write_text('\n\n'.join([markdown(*cells), *lines]) + '\n')
-
-
-def to_json_trained(runs: list[Any], **facts: Any) -> str:
-    """Return trainings as JSON, with the command, the machine and other facts."""
-    facts = dict(command=sys.argv, machine=describe(), **facts, runs=[asdict(run) for run in runs])
-    return json.dumps(facts, indent=2) + '\n'
+    root = Path(__file__).resolve().parents[1]
+    if not (root / TRAININGS.replace('.', '/')).with_suffix('.py').is_file():
+        raise UserError(
+            f'{", ".join(TRAINED)} need the folder projects/paper_tables, which is not in '
+            f'{str(root)!r}; run tools/reproduce.py from a checkout of the source'
+        )
+    sys.path.insert(0, str(root))  # the processes that train inherit it
+    return importlib.import_module(TRAININGS)
 
 
 def report(what: str, result: Measurement, cells: tuple[list[str], Cells], file: Path) -> None:

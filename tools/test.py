@@ -8,21 +8,12 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmvanilla import safe_loading
-from mmvanilla.cli.config import (
-    add_config,
-    add_config_arguments,
-    check_data,
-    load_config,
-    tested_dataset,
-)
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.data_checks import use_checked_loading
-from mmvanilla.deploy import AccelerateHook
-from mmvanilla.deploy.load import check_model, match_form
-from mmvanilla.engine import CheckWeightsHook
-from mmvanilla.engine.distributed import init_processes
-from mmvanilla.errors import UserError
+import mmvanilla
+from mmvanilla import UserError
+from mmvanilla.cli import add_config, add_config_arguments, load_config, one_sentence_errors
+from mmvanilla.data_checks import check_paths
+from mmvanilla.deploy.load import match_form
+from mmvanilla.deploy.predict import tested_dataset
 
 DETECTOR_TTA = dict(
     type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
@@ -62,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 def test_config(args: argparse.Namespace) -> Config:
     """Load the config and apply the arguments that only testing has."""
     cfg = load_config(args)
-    check_data(cfg, ('test_dataloader',))
+    check_paths(cfg, ['test'])
     cfg.load_from = args.checkpoint
     cfg.default_hooks.pop('deploy', None)
     if args.fuse:
@@ -72,7 +63,6 @@ def test_config(args: argparse.Namespace) -> Config:
         show_results(cfg, args.show_dir)
     if args.tta:
         augment(cfg)
-    use_checked_loading(cfg)
     return cfg
 
 
@@ -131,15 +121,15 @@ def dump_results(cfg: Config, runner: Runner, file: str) -> None:
 def main() -> None:
     """Test."""
     args = parse_args()
-    safe_loading()
+    mmvanilla.safe_loading()
     with one_sentence_errors(Exception):
         cfg = test_config(args)
-        init_processes(cfg)
+        mmvanilla.engine.init_processes(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        check_model(runner)
-        runner.register_hook(CheckWeightsHook(whole=True))
+        runner.register_hook(dict(type='PreflightHook', config=False))
+        runner.register_hook(dict(type='CheckWeightsHook', whole=True))
         if args.accelerate:
-            runner.register_hook(AccelerateHook())
+            runner.register_hook(dict(type='AccelerateHook'))
         runner.test_loop  # noqa: B018 - builds the data sets
         if args.out:
             dump_results(cfg, runner, args.out)

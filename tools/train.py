@@ -7,22 +7,10 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmvanilla import safe_loading
-from mmvanilla.cli.config import (
-    add_config,
-    add_config_arguments,
-    check_data,
-    check_norms,
-    load_config,
-)
-from mmvanilla.cli.one_sentence import one_sentence_errors
-from mmvanilla.data_checks import check_annotations, use_checked_loading
+import mmvanilla
+from mmvanilla import UserError
+from mmvanilla.cli import add_config, add_config_arguments, load_config, one_sentence_errors
 from mmvanilla.deploy.accelerate.low_precision import has_fast_bfloat16
-from mmvanilla.deploy.load import check_model
-from mmvanilla.engine import CheckResumeHook
-from mmvanilla.engine.distributed import check_strategy, init_processes, log_norms
-from mmvanilla.engine.latest import latest_checkpoint, naming_last_checkpoint
-from mmvanilla.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,11 +41,7 @@ def parse_args() -> argparse.Namespace:
 def train_config(args: argparse.Namespace) -> Config:
     """Load the config and apply the arguments that only training has."""
     cfg = load_config(args)
-    check_data(cfg, ('train_dataloader', 'val_dataloader'))
-    check_annotations(cfg)
-    use_checked_loading(cfg)
-    check_norms(cfg)
-    check_strategy(cfg)
+    mmvanilla.preflight(cfg)
     if args.amp:
         use_mixed_precision(cfg)
     if args.auto_scale_lr:
@@ -70,7 +54,7 @@ def train_config(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
     if cfg.get('resume') and not cfg.get('load_from'):
-        cfg.load_from = latest_checkpoint(cfg.work_dir)
+        cfg.load_from = mmvanilla.engine.latest_checkpoint(cfg.work_dir)
     return cfg
 
 
@@ -94,20 +78,22 @@ def use_mixed_precision(cfg: Config) -> None:
 def main() -> None:
     """Train."""
     args = parse_args()
-    safe_loading()
+    mmvanilla.safe_loading()
     with one_sentence_errors(Exception):
         cfg = train_config(args)
-        init_processes(cfg)
-        with naming_last_checkpoint(cfg.work_dir, OSError):
+        mmvanilla.engine.init_processes(cfg)
+        with mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, OSError):
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-            check_model(runner)
-            log_norms(runner)
+            runner.register_hook(dict(type='PreflightHook', config=False))
+            mmvanilla.engine.check_loading(runner)
             # Build now what training would build, so that a mistake in the config shows here.
             runner.train_loop, runner.val_loop  # noqa: B018
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    runner.register_hook(CheckResumeHook())
     kinds = UserError, OSError
-    with one_sentence_errors(UserError), naming_last_checkpoint(cfg.work_dir, *kinds):
+    with (
+        one_sentence_errors(UserError),
+        mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, *kinds),
+    ):
         runner.train()
 
 

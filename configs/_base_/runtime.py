@@ -3,6 +3,7 @@
 custom_imports = dict(imports='mmvanilla')
 
 default_hooks = dict(
+    preflight=dict(type='PreflightHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

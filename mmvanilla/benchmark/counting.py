@@ -5,6 +5,7 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmcv.cnn import get_model_complexity_info
@@ -53,19 +54,10 @@ def count(
     depthwise = 0
 
     def convolution(
-        x: torch.Size,
-        weight: torch.Size,
-        bias: object,
-        stride: object,
-        padding: object,
-        dilation: object,
-        transposed: bool,
-        output_padding: object,
-        groups: int,
-        out_shape: torch.Size | None = None,
-        **kwargs: object,
+        x: list[int], weight: list[int], *args: Any, out_shape: list[int], **kwargs: object
     ) -> int:
         nonlocal depthwise
+        *_, transposed, _, groups = args  # the last three of aten's arguments
         flops = conv_flop_count(x, weight, out_shape, transposed=transposed)
         if groups == x[1] > 1:
             depthwise += flops // 2

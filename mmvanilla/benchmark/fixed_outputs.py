@@ -6,6 +6,8 @@ what they return is replaced: by the same values for every backbone, with so man
 the detector, at the thresholds of its config, ends with as many detections as it may return.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -39,7 +41,7 @@ def fix_outputs(model: nn.Module) -> bool:
 class _Fixed:
     """A forward hook that replaces scores and box deltas by fixed ones of the same shapes."""
 
-    def __init__(self, make_scores: object) -> None:
+    def __init__(self, make_scores: Callable[[torch.Size, torch.Generator], Tensor]) -> None:
         self.make_scores = make_scores
         self.known: dict[tuple, Tensor] = {}
 

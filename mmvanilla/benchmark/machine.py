@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,7 @@ OTHERS = 0.05
 
 def processor() -> str:
     """Return the processor's name where Linux tells it, else its architecture."""
-    return _field('/proc/cpuinfo', 'model name') or platform.processor() or platform.machine()
+    return read_field('/proc/cpuinfo', 'model name') or platform.processor() or platform.machine()
 
 
 def describe(device: str | torch.device = 'cpu') -> dict[str, str]:
@@ -55,14 +56,14 @@ def libraries() -> dict[str, str]:
 
 def _extensions() -> str:
     """Return those of the processor's instructions for 16 bit that PyTorch uses."""
-    flags = (_field('/proc/cpuinfo', 'flags') or '').split()
+    flags = (read_field('/proc/cpuinfo', 'flags') or '').split()
     known = [
         flag for flag in ('avx512_bf16', 'avx512_fp16', 'amx_bf16', 'amx_fp16') if flag in flags
     ]
     return f' ({", ".join(known)})' if known else ''
 
 
-def _field(file: str, name: str) -> str | None:
+def read_field(file: str, name: str) -> str | None:
     """Return the first value of a ``name: value`` line of a file, None where there is none."""
     path = Path(file)
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -77,10 +78,12 @@ class Watch:
 
     Args:
         device: What is measured.
+        pids: Processes that measure for this one, and are no disturbance.
     """
 
-    def __init__(self, device: str | torch.device = 'cpu') -> None:
+    def __init__(self, device: str | torch.device = 'cpu', pids: Iterable[int | None] = ()) -> None:
         self.cuda = torch.device(device).type == 'cuda'
+        self.pids = [pid for pid in pids if pid]
 
     def start(self) -> 'Watch':
         """Begin."""
@@ -106,10 +109,9 @@ class Watch:
             found.append(f'the GPU was slowed down: {reason}')
         return found
 
-    @staticmethod
-    def _read() -> dict[str, float]:
+    def _read(self) -> dict[str, float]:
         """Read the counters; seconds, or 0 where the system has none."""
-        own = os.times()
+        own = sum(os.times()[:4]) + sum(map(cpu_seconds, self.pids))
         ticks = [0.0] * 8
         if Path('/proc/stat').exists():
             first = Path('/proc/stat').read_text().split('\n', 1)[0].split()
@@ -120,9 +122,18 @@ class Watch:
             total=sum(ticks),
             busy=sum(ticks[:7]) - idle,
             stolen=ticks[7],
-            own=own.user + own.system + own.children_user + own.children_system,
+            own=own,
             throttled=throttle_count(),
         )
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return what a process has computed; 0 once it was waited for, and counts as a child's."""
+    try:
+        fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def throttle_count() -> int:

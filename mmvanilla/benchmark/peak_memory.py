@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from .machine import read_field
+
 
 def peak_memory(model: nn.Module, call: Callable[[], object], device: torch.device) -> int:
     """Return the bytes of a model's weights and of the most that one call holds besides.
@@ -61,7 +63,7 @@ def bounded_memory(available: int | None = None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, limit)
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out, on the CPU or on the GPU."""
     return (
         isinstance(error, (MemoryError, torch.OutOfMemoryError))
@@ -84,8 +86,5 @@ def available_memory() -> int | None:
 
 def _kilobytes(file: str, name: str) -> int | None:
     """Return the value of a ``name: value kB`` line of a file of Linux."""
-    path = Path(file)
-    for line in path.read_text().splitlines() if path.exists() else []:
-        if line.startswith(f'{name}:'):
-            return int(line.split()[1])
-    return None
+    value = read_field(file, name)
+    return int(value.split()[0]) if value else None

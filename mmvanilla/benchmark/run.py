@@ -3,23 +3,24 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
+from mmengine.logging import MMLogger
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..errors import UserError
 from .counting import Counts, count
-from .machine import Watch, describe
-from .peak_memory import bounded_memory, is_out_of_memory, peak_memory
+from .machine import describe
+from .peak_memory import peak_memory
+from .processes import Conditions, Prepare, take_turns
 from .settings import Settings, precision
 from .subject import Candidate, Subject, describe_form
-from .timing import STEADY, Clock, Times, interleaved
+from .timing import STEADY, Times
 
 
 @dataclass
 class Row:
-    """What was measured of a model; None is what was not.
+    """What was measured of a model; None, or empty, is what was not.
 
     Attributes:
         name: Its name.
@@ -33,11 +34,27 @@ class Row:
 
     name: str
     form: str
-    times: Times | None = None
+    times: Times = field(default_factory=Times)
     counts: Counts | None = None
     memory: int | None = None
     detections: int | None = None
     reason: str | None = None
+
+
+@dataclass
+class Built:
+    """What is known of a model before its turns: see :class:`Row`, and of its images and heads.
+
+    Attributes:
+        sizes: Shapes (C, H, W) of its images, which take turns.
+        fixed: Whether the outputs of its heads are fixed.
+    """
+
+    counts: Counts
+    memory: int
+    detections: int | None
+    sizes: list[tuple[int, ...]]
+    fixed: bool
 
 
 @dataclass
@@ -70,7 +87,7 @@ class Measurement:
 def measure(
     candidates: Iterable[Candidate | Row], settings: Settings, console: Console | None = None
 ) -> Measurement:
-    """Build models, count, and time them in turn.
+    """Build models, count, and time them in turn, each in a process of its own.
 
     A model that cannot be built or run gets the reason in its row, and the others go on. After
     ctrl-C what has been measured so far is returned.
@@ -80,107 +97,63 @@ def measure(
         settings: How to measure.
         console: Where progress is shown; nowhere unless given.
     """
-    candidates = list(candidates)
-    rows = [
-        candidate
-        if isinstance(candidate, Row)
-        else Row(candidate.name, describe_form(candidate.cfg, candidate.form))
-        for candidate in candidates
-    ]
+    rows, makes = [], {}
+    for i, candidate in enumerate(candidates):
+        if isinstance(candidate, Candidate):
+            makes[i] = partial(build, candidate, settings)
+            candidate = Row(candidate.name, describe_form(candidate.cfg, candidate.form))
+        rows.append(candidate)
     result = Measurement(rows, settings, describe(settings.device), time.strftime('%Y-%m-%d'))
-    if settings.padded != tuple(settings.shape) and not settings.images:
-        result.notes.append(
-            f'images of {settings.shape[0]} x {settings.shape[1]} are padded to '
-            f'{settings.padded[0]} x {settings.padded[1]}, multiples of the stride'
-        )
-    columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
-    progress = Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=console is None, transient=True
-    )
-    with progress, precision(settings):
-        subjects: dict[int, Subject] = {}  # by the number of the row
-        try:
-            for i, candidate in enumerate(progress.track(candidates, description='building')):
-                if isinstance(candidate, Candidate):
-                    try:
-                        with bounded_memory():
-                            subjects[i] = _build(candidate, settings, rows[i])
-                    except Exception as error:
-                        _give_up(rows[i], error)
-        except KeyboardInterrupt:
-            result.complete = False
-        if result.complete:
-            _time(result, subjects, progress)
-    _judge(result, subjects)
+    conditions = Conditions(settings.device, within=partial(precision, settings))
+    run = take_turns(makes, settings.repeat, settings.warmup, conditions, console)
+    result.complete, result.warnings = run.complete, run.disturbances
+    for i, found in run.results.items():
+        if found.failed:
+            rows[i].reason = found.failed.reason
+        elif found.kept:
+            rows[i].counts, rows[i].memory = found.kept.counts, found.kept.memory
+            if found.times:
+                rows[i].times, rows[i].detections = found.times, found.kept.detections
+    _judge(result, [found.kept for found in run.results.values() if found.kept])
     return result
 
 
-def _build(candidate: Candidate, settings: Settings, row: Row) -> Subject:
+def build(candidate: Candidate, settings: Settings) -> tuple[Prepare, Built]:
     """Build a model; count what it does and how much memory it takes."""
+    MMLogger.get_current_instance().setLevel('WARNING')
     subject = Subject(candidate, settings)
     with torch.autocast(torch.device(settings.device).type, enabled=False):
-        row.counts = count(subject.model, subject.forward)
+        counts = count(subject.model, subject.forward)
     subject.to_device()
     subject.prepare(0)()  # what is set up at the first call does not count as memory
-    row.memory = peak_memory(subject.model, subject.prepare(0), torch.device(settings.device))
-    return subject
+    memory = peak_memory(subject.model, subject.prepare(0), torch.device(settings.device))
+    return subject.prepare, Built(
+        counts, memory, subject.detections, subject.sizes(), subject.fixed
+    )
 
 
-def _give_up(row: Row, error: Exception) -> None:
-    """Note in a row why it cannot be measured, and leave nothing else there."""
-    row.reason = explain(error)
-    row.counts = row.memory = None
-
-
-def explain(error: Exception) -> str:
-    """Say in one line why a model cannot be measured."""
-    if isinstance(error, ModuleNotFoundError):
-        return f'needs the package {str(error.name).partition(".")[0]}'
-    if is_out_of_memory(error):
-        return 'too little memory'
-    text = ' '.join(str(error).split())
-    return text if isinstance(error, UserError) else f'{type(error).__name__}: {text[:200]}'
-
-
-def _time(result: Measurement, subjects: dict[int, Subject], progress: Progress) -> None:
-    """Time the subjects in turn and put the times into their rows."""
-    settings = result.settings
-    total = len(subjects) * (settings.warmup + settings.repeat)
-    task = progress.add_task('measuring', total=total)
-    watch = Watch(settings.device).start()
-    with bounded_memory():
-        times, result.complete = interleaved(
-            {i: subject.prepare for i, subject in subjects.items()},
-            settings.repeat,
-            settings.warmup,
-            Clock(settings.device),
-            lambda: progress.advance(task),
-            lambda i, error: _give_up(result.rows[i], error),
-        )
-    result.warnings += watch.disturbances()
-    for i, measured in times.items():
-        if measured.values:
-            result.rows[i].times = measured
-            result.rows[i].detections = subjects[i].detections
-
-
-def _judge(result: Measurement, subjects: dict[int, Subject]) -> None:
+def _judge(result: Measurement, models: list[Built]) -> None:
     """Add the notes and warnings that the figures ask for."""
-    settings = result.settings
+    settings, notes, warnings = result.settings, result.notes, result.warnings
+    if settings.padded != tuple(settings.shape) and not settings.images:
+        notes.append(
+            f'images of {settings.shape[0]} x {settings.shape[1]} are padded to '
+            f'{settings.padded[0]} x {settings.padded[1]}, multiples of the stride'
+        )
     if not result.complete:
         rounds = min((len(row.times.values) for row in result.rows if row.times), default=0)
-        result.warnings.append(f'interrupted after {rounds} of {settings.repeat} rounds')
-    images = max((len(subject.data) for subject in subjects.values()), default=1)
-    comparable = result.complete and settings.repeat % (2 * images) == 0
-    if images > 1 and not comparable:
-        result.notes.append(
+        warnings.append(f'interrupted after {rounds} of {settings.repeat} rounds')
+    images = max((len(model.sizes) for model in models), default=1)
+    comparable = images == 1 or (result.complete and settings.repeat % (2 * images) == 0)
+    if not comparable:
+        notes.append(
             f'the halves of the run had other images, so they do not tell how steady it was; '
             f'--repeat {2 * images} would'
         )
     for row in result.rows:
-        if row.times and not row.times.steady and (images == 1 or comparable):
+        if row.times and not row.times.steady and comparable:
             spread = row.times.spread
-            result.warnings.append(
+            warnings.append(
                 f'{row.name} ({row.form}): the halves of the run differ by {spread:.0%} in median, '
                 f'more than {STEADY:.0%}; repeat on an idle machine'
                 if spread == spread
@@ -188,30 +161,27 @@ def _judge(result: Measurement, subjects: dict[int, Subject]) -> None:
             )
     found = {row.detections for row in result.rows if row.detections is not None}
     if len(found) > 1:
-        result.warnings.append(
+        warnings.append(
             f'the models found {", ".join(map(str, sorted(found)))} boxes: their heads are of a '
             'kind whose outputs are not fixed, and their times depend on random weights'
         )
-    elif found and any(subject.fixed for subject in subjects.values()):
-        result.notes.append(
+    elif found and any(model.fixed for model in models):
+        notes.append(
             'what the heads return is replaced by fixed scores, the same for every backbone, since '
             'the number of boxes found by random weights decides the time; each model computes '
             f'all, and ends with {max(found)} boxes'
         )
-    new = new_shapes(subjects.values(), settings)
+    new = set().union(*(new_sizes(model.sizes, settings) for model in models))
     if new and (settings.compile or torch.backends.cudnn.benchmark):
         culprit = 'torch.compile compiles' if settings.compile else 'cudnn picks algorithms'
-        result.warnings.append(
-            f'{new} image sizes come first in a timed round, where {culprit} for them; '
+        warnings.append(
+            f'{len(new)} image sizes come first in a timed round, where {culprit} for them; '
             'raise --warmup to the number of images'
         )
 
 
-def new_shapes(subjects: Iterable[Subject], settings: Settings) -> int:
-    """Return how many sizes of image are not met before the rounds that count."""
-    new = set()
-    for subject in subjects:
-        warm = {subject.input_shape(turn) for turn in range(-settings.warmup, 1) if turn}
-        warm.add(subject.input_shape(0))  # run while building
-        new |= {subject.input_shape(turn) for turn in range(settings.repeat)} - warm
-    return len(new)
+def new_sizes(sizes: list[tuple[int, ...]], settings: Settings) -> set[tuple[int, ...]]:
+    """Return the sizes of image that are not met before the rounds that count."""
+    warm = {sizes[turn % len(sizes)] for turn in range(-settings.warmup, 0)}
+    # The first is run while building.
+    return {sizes[turn % len(sizes)] for turn in range(settings.repeat)} - warm - {sizes[0]}

@@ -6,10 +6,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from ..errors import UserError
+from .. import UserError
 
 STRIDE = 32  # of every backbone's last level, and what detectors pad their images to
 DTYPES = dict(fp32=torch.float32, tf32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -72,7 +73,8 @@ class Settings:
     @property
     def padded(self) -> tuple[int, int]:
         """The shape, enlarged to multiples of the stride."""
-        return tuple(-(-side // STRIDE) * STRIDE for side in self.shape)
+        height, width = (-(-side // STRIDE) * STRIDE for side in self.shape)
+        return height, width
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -139,7 +141,7 @@ def check_compiler(device: str) -> None:
 def precision(settings: Settings) -> Iterator[None]:
     """Compute in the settings' type, without gradients."""
     device = torch.device(settings.device).type
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = settings.dtype == 'tf32'
@@ -179,7 +181,7 @@ def add_arguments(parser: ArgumentParser, repeat: int = Settings.repeat) -> None
     )
 
 
-def read_settings(args: Namespace, **others: object) -> Settings:
+def read_settings(args: Namespace, **others: Any) -> Settings:
     """Return the settings that a command line asks for, and set the number of threads.
 
     Args:

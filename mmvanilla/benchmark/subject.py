@@ -1,6 +1,7 @@
 """A model that is measured: built from a config with random weights, in a form, with its inputs."""
 
 import copy
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +11,15 @@ from mmcv.cnn import fuse_conv_bn
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..deploy.accelerate import accelerate
+from .. import UserError, accelerate, fuse
 from ..deploy.accelerate.low_precision import store_weights
 from ..deploy.load import set_form
 from ..deploy.predict import find_inputs, read_image
 from ..deploy.predict.predictor import test_pipeline
-from ..errors import UserError
-from ..models import DeepTraining, fuse
 from .fixed_outputs import fix_outputs
 from .settings import Settings
 
@@ -30,6 +30,7 @@ FORMS = dict(
     deploy='built in deploy form',
     accelerated='fused and accelerated',
 )
+SAMPLES = dict(mmdet='DetDataSample', mmseg='SegDataSample', mmpretrain='DataSample')
 ORIGINAL = 480  # the shorter side of the image that a model's input was scaled from, as COCO's are
 
 
@@ -64,7 +65,12 @@ class Subject:
         self.settings = settings
         self.form = candidate.form
         scope = candidate.cfg.get('default_scope', 'mmdet')
-        self.sample_type = sample_type(scope)  # first, since it tells a missing package best
+        library = scope if scope in SAMPLES else 'mmdet'  # as of what builds on mmdet
+        # First, since it tells a missing package best.
+        structures = importlib.import_module(f'{library}.structures')
+        self.sample_type = getattr(structures, SAMPLES[library])
+        if imports := candidate.cfg.get('custom_imports'):  # read in another process, imported here
+            import_modules_from_strings(**imports)
         init_default_scope(scope)
         self.model = build(candidate.cfg, candidate.form)
         self._check_part(candidate.name)
@@ -103,9 +109,9 @@ class Subject:
         part = 'network' if self.settings.part == 'model' else self.settings.part
         return self._run(self._preprocessed(batch), batch, part)
 
-    def input_shape(self, turn: int) -> tuple[int, ...]:
-        """Return the shape of the image of a round."""
-        return tuple(self.data[turn % len(self.data)]['inputs'].shape)
+    def sizes(self) -> list[tuple[int, ...]]:
+        """Return the shapes (C, H, W) of the images."""
+        return [tuple(item['inputs'].shape) for item in self.data]
 
     def _run(self, x: Tensor, batch: dict, part: str | None = None) -> Any:
         part = part or self.settings.part
@@ -164,25 +170,6 @@ class Subject:
         return dict(inputs=image, data_samples=self.sample_type(metainfo=meta))
 
 
-def sample_type(scope: str) -> type:
-    """Return the class of a library's data samples.
-
-    Raises:
-        ModuleNotFoundError: If the library is missing.
-    """
-    if scope == 'mmseg':
-        from mmseg.structures import SegDataSample
-
-        return SegDataSample
-    if scope == 'mmpretrain':
-        from mmpretrain.structures import DataSample
-
-        return DataSample
-    from mmdet.structures import DetDataSample
-
-    return DetDataSample
-
-
 def build(cfg: Config, form: str) -> nn.Module:
     """Build a config's model with random weights and natural batch norms, in eval mode.
 
@@ -210,20 +197,30 @@ def build(cfg: Config, form: str) -> nn.Module:
     if form == 'deploy':
         set_form(model_cfg, deploy=False)
     torch.manual_seed(0)
-    model = revert_sync_batchnorm(MODELS.build(model_cfg)).eval().requires_grad_(False)
-    if form == 'train':
-        calibrate(model)
-        return model
+    model = build_still(model_cfg)
     if not model_cfg.backbone.get('deploy', False):
         calibrate(model)
-    fuse(model)
+    if form == 'train':
+        return model
     if form == 'deploy':
         # With the same weights, so that both compute the same.
         set_form(model_cfg, deploy=True)
-        built = revert_sync_batchnorm(MODELS.build(model_cfg)).eval().requires_grad_(False)
-        built.load_state_dict(model.state_dict())
-        model = built
-    return fuse_conv_bn(model)
+        state = fuse(model).state_dict()
+        model = build_still(model_cfg)
+        model.load_state_dict(state)
+    for norm in batch_norms(model):  # no noise came to necks and heads: they are as initialised
+        norm.num_batches_tracked = torch.tensor(1)
+    fuse(model, neck_and_heads=True)
+    if not is_vanillanet(model_cfg.backbone):
+        # A ResNet has its norms beside its convolutions, in no ConvModule: fuse() lets them be,
+        # and mmcv folds each into the convolution that is declared before it.
+        fuse_conv_bn(model.backbone)
+    return model
+
+
+def build_still(model_cfg: dict) -> nn.Module:
+    """Build a model in eval mode that learns nothing."""
+    return revert_sync_batchnorm(MODELS.build(model_cfg)).eval().requires_grad_(False)
 
 
 def without_pretrained(node: Any) -> Any:
@@ -247,21 +244,25 @@ def calibrate(model: nn.Module, side: int = 64) -> None:
         model: A backbone, or a model with one and perhaps a head that is trained deep.
         side: Height and width of the noise.
     """
-    backbone, head = getattr(model, 'backbone', model), getattr(model, 'head', None)
-    parts = nn.Sequential(backbone)
-    if isinstance(head, DeepTraining):
+    parts = nn.Sequential(getattr(model, 'backbone', model))
+    if hasattr(head := getattr(model, 'head', None), 'switch_to_deploy'):
         parts.append(head)
-    norms = [module for module in parts.modules() if isinstance(module, _BatchNorm)]
-    if not norms:
-        return
+    norms = batch_norms(parts)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the average over all batches, here one
         norm.train()
-    parts(torch.randn(2, 3, side, side))
+    if norms:
+        parts(torch.randn(2, 3, side, side))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Return the batch norms that keep statistics."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [norm for norm in norms if norm.track_running_stats]
 
 
 def describe_form(cfg: Config, form: str) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .run import Measurement, Row
+from .timing import Times
 
 Cells = list[list[str]]
 
@@ -81,7 +82,7 @@ def count_cells(row: Row) -> list[str]:
     ]
 
 
-def describe_ratio(row: Row, first: Any) -> str:
+def describe_ratio(row: Row, first: Times | None) -> str:
     """Return the median of a row's time over the first row's, with the 10th and 90th percentile."""
     if not first:
         return '-'
@@ -162,35 +163,5 @@ def plot_speed(
                 twin.barh(position + height, published[row.name], height * 0.7, color='0.8')
         twin.set_xlabel('published, images a second on an A100 (grey)', fontsize=8)
         twin.set_xlim(left=0)
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
-
-
-def scatter(
-    points: list[tuple[str, float, float, float]], xlabels: tuple[str, str], file: str | Path
-) -> None:
-    """Draw accuracy over depth and over latency, as Figure 2 of the paper does.
-
-    Args:
-        points: Name, depth in layers, latency in ms and Top-1 accuracy in percent of every net.
-        xlabels: What the two axes are.
-        file: The PNG file to write.
-    """
-    figure, both = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout='constrained')
-    for axes, column, label in zip(both, (1, 2), xlabels, strict=True):
-        for family in ('VanillaNet', 'ResNet', 'Swin', 'ConvNeXtV2'):
-            members = [point for point in points if point[0].startswith(family)]
-            if members:
-                values = [point[column] for point in members], [point[3] for point in members]
-                axes.plot(*values, 'o-', label=family, linewidth=1)
-            for point in members:
-                name = point[0].removeprefix(f'{family}-')
-                axes.annotate(
-                    name, (point[column], point[3]), (3, -9), textcoords='offset points', fontsize=7
-                )
-        axes.set_xlabel(label)
-        axes.grid(alpha=0.3)
-    both[0].set_ylabel('ImageNet Top-1, %, published')
-    both[0].legend()
     figure.savefig(file, dpi=120)
     plt.close(figure)

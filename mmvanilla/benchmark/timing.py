@@ -1,10 +1,9 @@
-"""Timing several calls side by side, so that a machine that drifts does not decide."""
+"""The clock, and what its times tell."""
 
 import statistics
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,14 +11,15 @@ import torch
 # Two runs of one row should differ by no more in median; the two halves of a run tell.
 STEADY = 0.05
 
-Key = TypeVar('Key', bound=Hashable)
-
 
 @dataclass
 class Times:
-    """Latencies of one call in ms, in the order in which they were taken."""
+    """Latencies of one call in ms, in the order in which they were taken; false if none were."""
 
     values: list[float] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
 
     @property
     def median(self) -> float:
@@ -35,6 +35,11 @@ class Times:
     def p90(self) -> float:
         """The 90th percentile in ms."""
         return float(np.percentile(self.values, 90))
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The shortest and the longest in ms."""
+        return min(self.values), max(self.values)
 
     @property
     def spread(self) -> float:
@@ -75,9 +80,9 @@ class Clock:
     def __call__(self, call: Callable[[], object]) -> float:
         """Return the ms that a call takes."""
         if not self.cuda:
-            start = time.perf_counter()
+            began = time.perf_counter()
             call()
-            return (time.perf_counter() - start) * 1e3
+            return (time.perf_counter() - began) * 1e3
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
         start.record()
@@ -85,53 +90,3 @@ class Clock:
         end.record()
         torch.cuda.synchronize()
         return start.elapsed_time(end)
-
-
-def interleaved(
-    prepares: dict[Key, Callable[[int], Callable[[], object]]],
-    repeats: int,
-    warmup: int = 1,
-    clock: Callable[[Callable[[], object]], float] | None = None,
-    advance: Callable[[], object] = lambda: None,
-    failed: Callable[[Key, Exception], object] | None = None,
-) -> tuple[dict[Key, Times], bool]:
-    """Time calls in turn: A B C, B C A, ..., after rounds that are not counted.
-
-    Every round begins with another one, since what a call leaves behind in caches and memory slows
-    or speeds the next.
-
-    Args:
-        prepares: By name, a function of the round (warm-up rounds are negative) that returns the
-            call to time; what it does itself is not timed.
-        repeats: Rounds that count.
-        warmup: Rounds before.
-        clock: Times a call in ms; the CPU's unless given.
-        advance: Called after every call, for a progress bar.
-        failed: Called with the name and the error of a call that raises one; that name is left out
-            from then on. Without it the error is raised.
-
-    Returns:
-        The times by name, and whether all rounds were run: after ctrl-C, what there is.
-    """
-    clock = clock or Clock()
-    times = {name: Times() for name in prepares}
-    names = list(prepares)
-    try:
-        for turn in range(-warmup, repeats):
-            for name in list(names):
-                try:
-                    elapsed = clock(prepares[name](turn))
-                except Exception as error:
-                    if failed is None:
-                        raise
-                    failed(name, error)
-                    names.remove(name)
-                    times.pop(name)
-                    continue
-                if turn >= 0:
-                    times[name].values.append(elapsed)
-                advance()
-            names = names[1:] + names[:1]
-    except KeyboardInterrupt:
-        return times, False
-    return times, True

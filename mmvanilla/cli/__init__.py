@@ -1,1 +1,23 @@
-"""What the command-line tools share."""
+"""What the command-line tools share: arguments, configs, errors in one sentence."""
+
+from .config import (
+    KeyValueAction,
+    add_cfg_options,
+    add_config,
+    add_config_arguments,
+    add_data_root,
+    load_config,
+    set_data_root,
+)
+from .one_sentence import one_sentence_errors
+
+__all__ = [
+    'KeyValueAction',
+    'add_cfg_options',
+    'add_config',
+    'add_config_arguments',
+    'add_data_root',
+    'load_config',
+    'one_sentence_errors',
+    'set_data_root',
+]

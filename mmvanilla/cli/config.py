@@ -105,69 +105,26 @@ def set_data_root(cfg: Config, root: str) -> None:
         UserError: If the config has no data set to move.
     """
     root = os.path.join(root, '')
-    datasets = [d for key in DATALOADERS for d in walk_dicts(cfg.get(key)) if 'data_root' in d]
+    datasets = [d for d in _walk([cfg.get(name) for name in DATALOADERS]) if 'data_root' in d]
     if not datasets:
         raise UserError('--data-root moves nothing: no data set of the config has a data_root')
-    old_roots = {os.path.join(dataset['data_root'] or '', '') for dataset in datasets} - {''}
-    old_roots = sorted(old_roots, key=len, reverse=True)
+    roots = {os.path.join(dataset['data_root'] or '', '') for dataset in datasets} - {''}
+    old_roots = sorted(roots, key=len, reverse=True)
     for dataset in datasets:
         dataset['data_root'] = root
-    for evaluator in (d for key in EVALUATORS for d in walk_dicts(cfg.get(key))):
+    for evaluator in _walk([cfg.get(name) for name in EVALUATORS]):
         for key, value in evaluator.items():
-            old = next(
-                (r for r in old_roots if isinstance(value, str) and value.startswith(r)), None
-            )
-            if old:
-                evaluator[key] = root + value.removeprefix(old)
+            for old in old_roots:
+                if isinstance(value, str) and value.startswith(old):
+                    evaluator[key] = root + value.removeprefix(old)
+                    break
 
 
-def check_data(cfg: Config, keys: tuple[str, ...] = DATALOADERS) -> None:
-    """Check that the annotation files and image folders of a config's data sets are there.
-
-    Raises:
-        FileNotFoundError: If one is missing; the message says which and for which data loader.
-    """
-    for key in keys:
-        for dataset in walk_dicts(cfg.get(key)):
-            root = dataset.get('data_root') or ''
-            prefixes = dataset.get('data_prefix') or {}
-            if isinstance(prefixes, str):  # as mmpretrain may have it
-                prefixes = dict(img_path=prefixes)
-            for path in [dataset.get('ann_file'), *prefixes.values()]:
-                path = os.path.join(root, path) if path else ''
-                if path and '://' not in path and not os.path.exists(path):
-                    raise FileNotFoundError(
-                        f'{key} looks for {path!r}, which does not exist; put the data there '
-                        'or name its folder with --data-root'
-                    )
-
-
-def check_norms(cfg: Config) -> None:
-    """Check that a config does not ask for synchronised batch norms where there is no GPU.
-
-    Raises:
-        UserError: If it does.
-    """
-    if torch.cuda.is_available():
-        return
-    for node in walk_dicts(cfg.model):
-        if node.get('type') in ('SyncBN', 'MMSyncBN'):
-            raise UserError('the config asks for SyncBN, which needs GPUs; set type=BN in norm_cfg')
-
-
-def walk_dicts(node: object) -> Iterator[ConfigDict]:
+def _walk(node: object) -> Iterator[ConfigDict]:
     """Walk over all dicts of a nested config."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
     if isinstance(node, (list, tuple)):
         for child in node:
-            yield from walk_dicts(child)
-
-
-def tested_dataset(cfg: Config) -> ConfigDict:
-    """Return the data set of a config's test data loader, without wrappers around it."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+            yield from _walk(child)
+    elif isinstance(node, dict):
+        yield node
+        yield from _walk(list(node.values()))

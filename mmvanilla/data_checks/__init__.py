@@ -1,6 +1,6 @@
 """Checks of data before training: annotations, images, label maps and class folders."""
 
-from .datasets import check_annotations, check_datasets, class_folders
+from .datasets import check_annotations, check_datasets, check_paths, class_folders
 from .findings import Finding, Kind, Report
 from .loading import LoadAnnotationsChecked, LoadImageFromFileChecked, use_checked_loading
 
@@ -12,6 +12,7 @@ __all__ = [
     'Report',
     'check_annotations',
     'check_datasets',
+    'check_paths',
     'class_folders',
     'use_checked_loading',
 ]

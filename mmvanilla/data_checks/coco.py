@@ -4,49 +4,25 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from .findings import Finding, Kind
-
-UNREADABLE = Kind('no annotation file of COCO', 'stops')
-INCOMPLETE_IMAGE = Kind('image entry without id, file_name, width or height', 'stops')
-DUPLICATE_IMAGE = Kind('duplicate image id', 'stops')  # mmdet gives both files' objects to one
-DUPLICATE_ANNOTATION = Kind('duplicate annotation id', 'stops')
-DUPLICATE_CATEGORY = Kind('duplicate category id or name', 'stops')
-MISSING_CLASS = Kind('class without a category', 'stops')  # mmdet moves all later labels up
-CLASS_ORDER = Kind('categories in another order than the classes', 'stops')  # labels get mixed up
-UNDEFINED_CATEGORY = Kind('annotation of an undefined category', 'stops')
-INCOMPLETE_ANNOTATION = Kind('annotation without image_id, category_id or area', 'stops')
-BAD_BOX = Kind('bbox that is not four finite numbers', 'stops')
-NO_MASK = Kind('annotation without a segmentation', 'stops')
-BAD_MASK = Kind('RLE mask that does not decode', 'stops')
-MASK_SIZE = Kind("RLE mask of another size than its image's", 'stops')
-SHORT_EVALUATED = Kind('evaluated polygon of fewer than 3 points', 'stops')
-NO_IMAGES = Kind('nothing to train or test on', 'stops')
-
-OTHER_CATEGORY = Kind('annotation of a category that is no class', 'leaves it out', False)
-UNKNOWN_IMAGE = Kind('annotation of an unknown image', 'leaves it out', False)
-EMPTY_BOX = Kind('zero or negative area', 'leaves it out', False)
-OUTSIDE = Kind('box outside of the picture', 'leaves it out', False)
-PARTLY_OUTSIDE = Kind('box partly outside of the picture', 'clips it in Resize', False)
-SHORT_POLYGON = Kind('polygon of fewer than 3 points or odd length', 'leaves it out', False)
-CROWD = Kind('crowd region', 'learns nothing from it', False)
-RLE = Kind('mask as RLE', 'reads it', False)
-NO_OBJECTS = Kind('image without objects', 'leaves it out, if filter_empty_gt is set', False)
+from .findings import Finding, fault, remark
 
 
 def read_coco(file: str) -> dict | Finding:
     """Read an annotation file, or say what is wrong with it."""
+    wrong = 'no annotation file of COCO'
     try:
         with open(file, encoding='utf-8') as stream:
             document = json.load(stream)
     except (ValueError, OSError) as error:
-        return Finding(UNREADABLE, f'{file} ({error})')
+        return fault(wrong, f'{file} ({error})')
     if not isinstance(document, dict):
-        return Finding(UNREADABLE, f'{file} (not a JSON object)')
+        return fault(wrong, f'{file} (not a JSON object)')
     for key in ('images', 'annotations', 'categories'):
         entries = document.get(key)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            return Finding(UNREADABLE, f'{file} (without a list of {key})')
+            return fault(wrong, f'{file} (without a list of {key})')
     return document
 
 
@@ -75,9 +51,9 @@ def check_coco(
     for image in document['images']:
         where = f'image {image.get("id")} ({image.get("file_name")})'
         if not complete_image(image):
-            yield Finding(INCOMPLETE_IMAGE, where)
-        elif image['id'] in images:
-            yield Finding(DUPLICATE_IMAGE, where)
+            yield fault('image entry without id, file_name, width or height', where)
+        elif image['id'] in images:  # mmdet gives both files' objects to one
+            yield fault('duplicate image id', where)
         else:
             images[image['id']] = image
     yield from _check_categories(document['categories'], classes)
@@ -86,33 +62,37 @@ def check_coco(
     used = {c.get('id') for c in document['categories'] if c.get('name') in classes}
     ids = Counter(note.get('id') for note in document['annotations'])
     yield from (
-        Finding(DUPLICATE_ANNOTATION, f'annotation {i}') for i, count in ids.items() if count > 1
+        fault('duplicate annotation id', f'annotation {i}') for i, count in ids.items() if count > 1
     )
     with_objects = set()
     for note in document['annotations']:
+        where = f'annotation {note.get("id")}'
         if not {'image_id', 'category_id', 'area'} <= note.keys():
-            yield Finding(INCOMPLETE_ANNOTATION, f'annotation {note.get("id")}')
+            yield fault('annotation without image_id, category_id or area', where)
             continue
-        where = f'annotation {note.get("id")} of image {note["image_id"]}'
+        where += f' of image {note["image_id"]}'
         if note['image_id'] not in images:
-            yield Finding(UNKNOWN_IMAGE, where)
+            yield remark('annotation of an unknown image', where, 'leaves it out')
         elif note['category_id'] not in known:
-            yield Finding(UNDEFINED_CATEGORY, f'{where} (category {note["category_id"]})')
+            where += f' (category {note["category_id"]})'
+            yield fault('annotation of an undefined category', where)
         elif note['category_id'] not in used:
-            yield Finding(OTHER_CATEGORY, where)
+            yield remark('annotation of a category that is no class', where, 'leaves it out')
         else:
             # mmdet's filter counts an image in whatever its objects' boxes are.
             with_objects.add(note['image_id'])
-            kinds = _check_object(note, images[note['image_id']], with_mask, evaluated)
-            yield from (Finding(kind, where) for kind in kinds)
+            yield from _check_object(note, images[note['image_id']], where, with_mask, evaluated)
 
     for image_id, image in images.items():
         if image_id not in with_objects:
-            yield Finding(NO_OBJECTS, f'image {image_id} ({image["file_name"]})')
+            where = f'image {image_id} ({image["file_name"]})'
+            training = 'leaves it out, if filter_empty_gt is set'
+            yield remark('image without objects', where, training)
     kept = with_objects if filter_empty and not evaluated else images
     least = 0 if evaluated else min_size
     if not any(min(images[i]['width'], images[i]['height']) >= least for i in kept):
-        yield Finding(NO_IMAGES, f'0 of {len(images)} images have objects and are large enough')
+        where = f'0 of {len(images)} images have objects and are large enough'
+        yield fault('nothing to train or test on', where)
 
 
 def complete_image(image: dict) -> bool:
@@ -130,65 +110,71 @@ def _check_categories(categories: list[dict], classes: Sequence[str]) -> Iterato
     for key in ('id', 'name'):
         counts = Counter(category.get(key) for category in categories)
         yield from (
-            Finding(DUPLICATE_CATEGORY, f'{key} {value!r}')
+            fault('duplicate category id or name', f'{key} {value!r}')
             for value, count in counts.items()
             if count > 1
         )
     names = list(dict.fromkeys(c.get('name') for c in categories if c.get('name') in classes))
     missing = [name for name in classes if name not in names]
-    yield from (Finding(MISSING_CLASS, repr(name)) for name in missing)
+    # mmdet moves all later labels up.
+    yield from (fault('class without a category', repr(name)) for name in missing)
     expected = [name for name in classes if name in names]
     if names != expected:
         first = next(i for i, name in enumerate(expected) if name != names[i])
-        yield Finding(CLASS_ORDER, f'{names[first]!r} where the classes have {expected[first]!r}')
+        where = f'{names[first]!r} where the classes have {expected[first]!r}'
+        yield fault('categories in another order than the classes', where)
 
 
-def _check_object(note: dict, image: dict, with_mask: bool, evaluated: bool) -> Iterator[Kind]:
+def _check_object(
+    note: dict, image: dict, where: str, with_mask: bool, evaluated: bool
+) -> Iterator[Finding]:
     """Check the box and the mask of an object."""
     box = note.get('bbox')
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
-        yield BAD_BOX
+        yield fault('bbox that is not four finite numbers', where)
         return
     x, y, width, height = box
     right, bottom = x + width, y + height
     used = False
     if not _is_finite(note['area']) or note['area'] <= 0 or width < 1 or height < 1:
-        yield EMPTY_BOX
+        yield remark('zero or negative area', where, 'leaves it out')
     elif right <= 0 or bottom <= 0 or x >= image['width'] or y >= image['height']:
-        yield OUTSIDE
+        yield remark('box outside of the picture', where, 'leaves it out')
     else:
         used = True
         # Half a pixel is rounding.
         if min(x, y) < -0.5 or right > image['width'] + 0.5 or bottom > image['height'] + 0.5:
-            yield PARTLY_OUTSIDE
+            yield remark('box partly outside of the picture', where, 'clips it in Resize')
         if note.get('iscrowd'):
-            yield CROWD
+            yield remark('crowd region', where, 'learns nothing from it')
     if with_mask and note.get('segmentation'):
-        yield from _check_mask(note['segmentation'], image, evaluated)
+        yield from _check_mask(note['segmentation'], image, where, evaluated)
     elif with_mask and (used or evaluated):  # a metric decodes all masks
-        yield NO_MASK
+        yield fault('annotation without a segmentation', where)
 
 
-def _check_mask(mask: object, image: dict, evaluated: bool) -> Iterator[Kind]:
+def _check_mask(mask: Any, image: dict, where: str, evaluated: bool) -> Iterator[Finding]:
     """Check the polygons or the RLE of an object."""
     if isinstance(mask, list):
         sizes = [len(polygon) if isinstance(polygon, list) else 0 for polygon in mask]
         if evaluated and sizes[0] <= 4:  # pycocotools takes the first for what all are
-            yield SHORT_EVALUATED
+            yield fault('evaluated polygon of fewer than 3 points', where)
         elif any(size < 6 or size % 2 for size in sizes):
-            yield SHORT_POLYGON
+            yield remark('polygon of fewer than 3 points or odd length', where, 'leaves it out')
         return
     height, width = image['height'], image['width']
     try:
         if list(mask['size']) != [height, width]:
-            yield MASK_SIZE
+            yield fault("RLE mask of another size than its image's", where)
             return
         counts = mask['counts']
         runs = run_lengths(counts) if isinstance(counts, str) else counts
         # Where the runs end early, pycocotools gives what happened to be in memory.
-        yield RLE if min(runs) >= 0 and sum(runs) == height * width else BAD_MASK
+        if min(runs) < 0 or sum(runs) != height * width:
+            raise ValueError
+        yield remark('mask as RLE', where, 'reads it')
     except (KeyError, TypeError, ValueError):
-        yield BAD_MASK
+        yield fault('RLE mask that does not decode', where)
 
 
 def run_lengths(counts: str) -> list[int]:

@@ -1,5 +1,6 @@
 """What checks of data find, counted."""
 
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from rich.table import Table
@@ -29,20 +30,29 @@ class Finding(NamedTuple):
     where: str
 
 
+def fault(name: str, where: str, training: str = 'stops') -> Finding:
+    """Make a finding at which training stops, or from which it would learn something wrong."""
+    return Finding(Kind(name, training), where)
+
+
+def remark(name: str, where: str, training: str) -> Finding:
+    """Make a finding that training handles, and say how."""
+    return Finding(Kind(name, training, False), where)
+
+
 class Report:
     """Findings by the part of the data (such as ``'train'``) and kind."""
 
     def __init__(self) -> None:
-        self.counts: dict[tuple[str, Kind], int] = {}
-        self.examples: dict[tuple[str, Kind], list[str]] = {}
+        self.counts: Counter[tuple[str, Kind]] = Counter()
+        self.examples: dict[tuple[str, Kind], list[str]] = defaultdict(list)
 
     def add(self, part: str, finding: Finding) -> None:
         """Count a finding."""
         key = part, finding.kind
-        self.counts[key] = self.counts.get(key, 0) + 1
-        examples = self.examples.setdefault(key, [])
-        if len(examples) < EXAMPLES:
-            examples.append(finding.where)
+        self.counts[key] += 1
+        if len(self.examples[key]) < EXAMPLES:
+            self.examples[key].append(finding.where)
 
     def rows(self) -> list[dict]:
         """One dict of plain values for each part and kind, errors first."""

@@ -3,14 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from .findings import Finding, Kind
-
-NO_IMAGES = Kind('nothing to train or test on', 'stops')
-EMPTY_CLASS = Kind('class folder without images', 'never learns the class')
-NUMBER = Kind('number of folders other than of classes', 'stops')
-ORDER = Kind('folders in another order than the classes', 'mixes the labels up')
-ANNOTATION = Kind('line that is not a file and a label in range', 'stops')
-OTHER_FILE = Kind('file of another kind', 'leaves it out', False)
+from .findings import Finding, fault, remark
 
 
 def check_folders(
@@ -32,21 +25,24 @@ def check_folders(
             for file in sorted(files)
         ]
         good = [file for file in files if file.lower().endswith(tuple(extensions))]
-        known = set(good)
-        findings += [Finding(OTHER_FILE, file) for file in files if file not in known]
+        others = sorted(set(files) - set(good))
+        findings += [remark('file of another kind', file, 'leaves it out') for file in others]
         if not good:
-            findings.append(Finding(EMPTY_CLASS, os.path.join(root, name)))
+            folder = os.path.join(root, name)
+            findings.append(fault('class folder without images', folder, 'never learns the class'))
         images += good
     if classes is not None and len(classes) != len(names):
         missing = [name for name in classes if name not in names]
         # Where no name is the same, as in ImageNet, folders are not called like their classes.
         told = missing and len(missing) < len(classes)
-        detail = f', without {missing[0]!r}' if told else ''
-        findings.append(Finding(NUMBER, f'{len(names)} for {len(classes)} in {root}{detail}'))
+        where = f'{len(names)} for {len(classes)} in {root}'
+        where += f', without {missing[0]!r}' if told else ''
+        findings.append(fault('number of folders other than of classes', where))
     elif classes is not None and set(classes) == set(names) and list(classes) != names:
-        findings.append(Finding(ORDER, root))
+        order = 'folders in another order than the classes'
+        findings.append(fault(order, root, 'mixes the labels up'))
     if not images:
-        findings.append(Finding(NO_IMAGES, root))
+        findings.append(fault('nothing to train or test on', root))
     return images, findings
 
 
@@ -60,9 +56,10 @@ def check_list(
     for line in lines:
         name, _, label = line.rpartition(' ')
         if not name or not label.isdigit() or (classes and int(label) >= len(classes)):
-            findings.append(Finding(ANNOTATION, f'{file}: {line!r}'))
+            kind = 'line that is not a file and a label in range'
+            findings.append(fault(kind, f'{file}: {line!r}'))
         else:
             images.append(os.path.join(root, name))
     if not images:
-        findings.append(Finding(NO_IMAGES, file))
+        findings.append(fault('nothing to train or test on', file))
     return images, findings

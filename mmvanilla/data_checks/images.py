@@ -1,24 +1,20 @@
 """Checks of image files, by their headers or by decoding them."""
 
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 
 import cv2
 from PIL import Image, UnidentifiedImageError
 
-from .findings import Finding, Kind
+from .findings import Finding, fault, remark
 
-MISSING = Kind('missing image', 'stops')
-UNREADABLE = Kind('unreadable or truncated image', 'stops')
-WRONG_SIZE = Kind("size other than the annotations'", 'stops')
-TURNED = Kind('EXIF turns the picture away from its annotations', 'stops')
-
-EXIF = Kind('turned by EXIF data', 'turns it', False)
-GREY = Kind('greyscale', 'reads it as colour', False)
-CMYK = Kind('CMYK', 'reads it as colour', False)
-DEEP = Kind('more than 8 bits', 'reads it in 8 bits', False)
-ALPHA = Kind('transparency', 'ignores it', False)
-
+# What Pillow and OpenCV raise at a file that is broken or none of an image.
+BROKEN = (
+    *(OSError, ValueError, SyntaxError, EOFError, IndexError),
+    *(struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
+)
 ORIENTATION = 0x0112  # EXIF's tag
 TAIL = 4096  # bytes; what cameras append to a picture is rarely longer
 END = dict(JPEG=b'\xff\xd9', PNG=b'IEND')  # in compressed data of JPEG, 0 follows 255
@@ -52,18 +48,15 @@ def check_image(
         with Image.open(path) as image:
             if decode or not _is_whole(path, image.format):
                 image.load()
-            return [Finding(kind, path) for kind in _check_form(image, path, turn)] + [
-                Finding(kind, f'{path} ({found}, not {size[0]} x {size[1]})')
-                for kind, found in _check_size(image, size, turn)
-            ]
+            return [*_check_form(image, path, turn), *_check_size(image, path, size, turn)]
     except FileNotFoundError:
-        return [Finding(MISSING, path)]
+        return [fault('missing image', path)]
     except UnidentifiedImageError:
         if os.path.getsize(path) and cv2.imread(path) is not None:
             return []  # a format that OpenCV alone knows
-        return [Finding(UNREADABLE, path)]
-    except Exception as error:  # decoders raise errors of many kinds
-        return [Finding(UNREADABLE, f'{path} ({error})')]
+        return [fault('unreadable or truncated image', path)]
+    except BROKEN as error:
+        return [fault('unreadable or truncated image', f'{path} ({error})')]
 
 
 def _is_whole(path: str, form: str | None) -> bool:
@@ -72,26 +65,27 @@ def _is_whole(path: str, form: str | None) -> bool:
         return form in END and END[form] in file.read()
 
 
-def _check_form(image: Image.Image, path: str, turn: bool) -> Iterator[Kind]:
+def _check_form(image: Image.Image, path: str, turn: bool) -> Iterator[Finding]:
     with open(path, 'rb') as file:
         head = file.read(25)
     # PIL gives PNG files of 3 x 16 bits as RGB; byte 24 has the bits.
     if image.mode.startswith(('I', 'F')) or (image.format == 'PNG' and head[24] == 16):
-        yield DEEP
+        yield remark('more than 8 bits', path, 'reads it in 8 bits')
     if image.mode in ('1', 'L', 'LA', 'I', 'F') or image.mode.startswith('I;16'):
-        yield GREY
+        yield remark('greyscale', path, 'reads it as colour')
     if image.mode == 'CMYK':
-        yield CMYK
+        yield remark('CMYK', path, 'reads it as colour')
     if image.has_transparency_data:
-        yield ALPHA
+        yield remark('transparency', path, 'ignores it')
     if turn and _orientation(image) > 1:
-        yield EXIF
+        yield remark('turned by EXIF data', path, 'turns it')
 
 
 def _check_size(
-    image: Image.Image, size: tuple[int, int] | None, turn: bool
-) -> Iterator[tuple[Kind, str]]:
+    image: Image.Image, path: str, size: tuple[int, int] | None, turn: bool
+) -> Iterator[Finding]:
     width, height = image_size(image, turn)
     if size is not None and (width, height) != tuple(size):
-        away = image.size == tuple(size)
-        yield TURNED if away else WRONG_SIZE, f'{width} x {height}'
+        turned = 'EXIF turns the picture away from its annotations'
+        kind = turned if image.size == tuple(size) else "size other than the annotations'"
+        yield fault(kind, f'{path} ({width} x {height}, not {size[0]} x {size[1]})')

@@ -3,17 +3,10 @@
 import numpy as np
 from PIL import Image
 
-from .findings import Finding, Kind
-from .images import image_size
+from .findings import Finding, fault, remark
+from .images import BROKEN, image_size
 
 IGNORED = 255
-
-MISSING = Kind('missing label map', 'stops')
-UNREADABLE = Kind('unreadable or truncated label map', 'stops')
-CHANNELS = Kind('label map of several channels', 'stops')
-SIZE = Kind("label map of another size than its image's", 'stops')
-RANGE = Kind('label out of range', 'stops')
-UNLABELLED = Kind('label map without a label', 'learns nothing from it', False)
 
 
 def check_label_map(
@@ -32,26 +25,26 @@ def check_label_map(
         with Image.open(path) as image:
             labels = np.asarray(image)
     except FileNotFoundError:
-        return [Finding(MISSING, path)]
-    except Exception as error:  # decoders raise errors of many kinds
-        return [Finding(UNREADABLE, f'{path} ({error})')]
+        return [fault('missing label map', path)]
+    except BROKEN as error:
+        return [fault('unreadable or truncated label map', f'{path} ({error})')]
     if labels.ndim != 2:
-        return [Finding(CHANNELS, f'{path} (mode {image.mode})')]
+        return [fault('label map of several channels', f'{path} (mode {image.mode})')]
     findings = []
     try:
         with Image.open(image_path) as picture:
             size = image_size(picture, turn)
-    except Exception:  # told by the check of the image
+    except BROKEN:  # told by the check of the image
         size = image.size
     if image.size != size:
-        found, expected = ('{} x {}'.format(*pair) for pair in (image.size, size))
-        findings.append(Finding(SIZE, f'{path} ({found}, not {expected})'))
+        where = '{} ({} x {}, not {} x {})'.format(path, *image.size, *size)
+        findings.append(fault("label map of another size than its image's", where))
     values = labels.astype(np.int64).ravel()
     values = values[values != IGNORED]
     last = num_labels - 1 + shift
     if values.size and (values.max() > last or values.min() < 0):
         wrong = values.max() if values.max() > last else values.min()
-        findings.append(Finding(RANGE, f'{path} (label {wrong}, not 0 to {last})'))
+        findings.append(fault('label out of range', f'{path} (label {wrong}, not 0 to {last})'))
     if not (values >= shift).any():
-        findings.append(Finding(UNLABELLED, path))
+        findings.append(remark('label map without a label', path, 'learns nothing from it'))
     return findings

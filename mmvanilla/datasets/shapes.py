@@ -163,7 +163,8 @@ def _write_split(
     for folder in (coco / 'annotations', *pictures, labels):
         folder.mkdir(parents=True, exist_ok=True)
 
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in range(count):
         scene = draw_scene(np.random.default_rng((seed, split.stream, index)), size)
         image_id = split.stream * 1_000_000 + index + 1
@@ -258,7 +259,8 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     """Draw a ground and two to five shapes on it, later ones over earlier ones."""
     image = _ground(rng, size)
     owner = np.full((size, size), BACKGROUND, np.int32)
-    classes, areas = [], []
+    classes: list[int] = []
+    areas: list[float] = []
     for _ in range(rng.integers(2, 6)):
         index = int(rng.integers(len(CLASSES)))
         for _ in range(TRIES):
@@ -302,9 +304,9 @@ def _drop_crumbs(owner: np.ndarray, k: int) -> None:
 
 def _photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Blur a little, add sensor noise and round to bytes."""
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
-    image += rng.normal(0, rng.uniform(0.005, 0.03), image.shape)
-    return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+    photo: np.ndarray = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
+    photo += rng.normal(0, rng.uniform(0.005, 0.03), photo.shape)
+    return np.clip(np.rint(photo * 255), 0, 255).astype(np.uint8)
 
 
 # ---- Outlines: (P, 2) float64, on the unit circle and inside it
@@ -374,13 +376,15 @@ def _paint(
     hue = rng.normal(index / len(CLASSES), 0.05) if rng.random() < 0.95 else rng.random()
     texture = TEXTURES[index] if rng.random() < 0.9 else rng.choice(TEXTURES)
     saturation, value = rng.uniform(0.5, 1), rng.uniform(0.65, 1)
-    dark = colorsys.hsv_to_rgb(
-        hue + rng.normal(0, 0.02), saturation, value * rng.uniform(0.35, 0.6)
-    )
-    light = colorsys.hsv_to_rgb(hue, saturation, value)
+    dark = _rgb(hue + rng.normal(0, 0.02), saturation, value * rng.uniform(0.35, 0.6))
+    light = _rgb(hue, saturation, value)
     period = max(5.0, diameter * rng.uniform(0.15, 0.25))
     mix = _texture(texture, *frame, diameter, period)[..., None]
-    return np.float32(light) + mix * (np.float32(dark) - np.float32(light))
+    return light + mix * (dark - light)
+
+
+def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
+    return np.array(colorsys.hsv_to_rgb(hue, saturation, value), np.float32)
 
 
 def _texture(name: str, u: np.ndarray, v: np.ndarray, diameter: float, period: float) -> np.ndarray:
@@ -409,11 +413,11 @@ def _frame(size: int, centre: np.ndarray, turn: float) -> tuple[np.ndarray, np.n
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """A dull colour with a gradient, faint stripes and noise at three scales; (H, W, 3)."""
-    base = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.25, 0.85))
+    base = _rgb(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.25, 0.85))
     u, v = _frame(size, np.array([size / 2, size / 2]), rng.uniform(0, 2 * np.pi))
     light = rng.uniform(0, 0.3) * u / size
     light += rng.uniform(0, 0.06) * np.sin(2 * np.pi * v / (size * rng.uniform(0.04, 0.2)))
-    image = np.float32(base) + light[..., None]
+    image = base + light[..., None]
     for cells in (4, 16, 48):
         noise = rng.normal(0, rng.uniform(0, 0.06), (cells, cells, 3)).astype(np.float32)
         image += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)

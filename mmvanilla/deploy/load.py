@@ -6,9 +6,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader, load_state_dict
+from mmengine.runner import CheckpointLoader
 
-from ..models.weights import check_weights
+from ..errors import CheckpointError
+from ..models.weights import OPTIONAL, safe_loading
+from ..safe_load import hand_over
 
 
 def set_form(model: ConfigDict, deploy: bool) -> None:
@@ -24,16 +26,30 @@ def set_form(model: ConfigDict, deploy: bool) -> None:
 
 
 def match_form(cfg: Config, file: str) -> None:
-    """Set the form of a config's model to that in which a checkpoint is, and say so.
+    """Set the form of a config's model to that in which a checkpoint is, for a runner to load it.
+
+    What was read is handed over to the runner, which does not read the file again.
 
     Args:
         cfg: The config, changed in place.
-        file: The checkpoint.
+        file: The checkpoint, as the runner's ``load_from`` names it.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read.
+        FileNotFoundError: If there is no such file.
     """
-    checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
+    hand_over(file, _read(cfg, file))
+
+
+def _read(cfg: Config, file: str) -> dict:
+    """Read a checkpoint, set the form of a config's model to its form, and say so.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read.
+        FileNotFoundError: If there is no such file.
+    """
+    with safe_loading():
+        checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
     names = checkpoint.get('state_dict', checkpoint)
     deployed = any(re.search(r'(^|\.)backbone\.stem\.', str(name)) for name in names)
     training = any(re.search(r'(^|\.)backbone\.stem1\.', str(name)) for name in names)
@@ -45,6 +61,7 @@ def match_form(cfg: Config, file: str) -> None:
             f'the model is built with deploy={deployed}',
             logger='current',
         )
+    return checkpoint
 
 
 def build_model(cfg: Config, file: str) -> tuple[BaseModel, dict]:
@@ -61,11 +78,20 @@ def build_model(cfg: Config, file: str) -> tuple[BaseModel, dict]:
         CheckpointError: If the checkpoint cannot be read or is not one of this config.
         FileNotFoundError: If there is no such file.
     """
-    match_form(cfg, file)
+    checkpoint = _read(cfg, file)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     cfg.model.backbone.init_cfg = None  # the checkpoint has all
-    model = MODELS.build(cfg.model)
-    checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
-    check_weights(model, checkpoint, whole=True)
-    load_state_dict(model, checkpoint.get('state_dict', checkpoint), strict=False, logger='silent')
+    with safe_loading():  # a model may load others, such as a teacher, while it is built
+        model = MODELS.build(cfg.model)
+    try:
+        found = model.load_state_dict(checkpoint.get('state_dict', checkpoint), strict=False)
+    except RuntimeError as error:  # torch's, of tensors of other shapes
+        raise CheckpointError(
+            f'{file!r} is not of this config ({" ".join(str(error).split())}); use its own'
+        ) from error
+    if missing := [name for name in found.missing_keys if not name.endswith(OPTIONAL)]:
+        raise CheckpointError(
+            f'{file!r} lacks {missing[0]!r}, so a part of the model would stay random; use the '
+            'checkpoint of this config'
+        )
     return model.eval(), checkpoint.get('meta', {})

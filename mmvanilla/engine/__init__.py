@@ -1,5 +1,6 @@
-"""What training needs besides the model: optimizer constructors, hooks and a loop."""
+"""What training needs besides the model: hooks, optimizers, a loop, checks before it starts."""
 
+from .distributed import init_processes
 from .hooks.atomic_checkpoint import AtomicCheckpointHook
 from .hooks.broadcast_buffers import BroadcastBuffersHook
 from .hooks.check_labels import CheckLabelsHook
@@ -10,9 +11,11 @@ from .hooks.deep_training import DeepTrainingHook
 from .hooks.reseed import ReseedHook, seed_worker
 from .hooks.stop_on_signal import StopOnSignalHook
 from .hooks.switch_to_deploy import SwitchToDeployHook
+from .latest import latest_checkpoint, naming_last_checkpoint
 from .loops import ResumableEpochLoop
 from .optim.bfloat16 import BFloat16OptimWrapper
 from .optim.layer_decay import VanillaNetLayerDecayConstructor
+from .preflight import PreflightHook, check_loading, check_model, preflight
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -23,10 +26,17 @@ __all__ = [
     'CheckResumeHook',
     'CheckWeightsHook',
     'DeepTrainingHook',
+    'PreflightHook',
     'ReseedHook',
     'ResumableEpochLoop',
     'StopOnSignalHook',
     'SwitchToDeployHook',
     'VanillaNetLayerDecayConstructor',
+    'check_loading',
+    'check_model',
+    'init_processes',
+    'latest_checkpoint',
+    'naming_last_checkpoint',
+    'preflight',
     'seed_worker',
 ]

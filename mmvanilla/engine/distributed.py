@@ -2,7 +2,6 @@
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from ..errors import UserError
 
@@ -33,27 +32,3 @@ def init_processes(cfg: Config) -> None:
         broadcast_buffers=True,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
-
-
-def log_norms(runner: Runner) -> None:
-    """Say in the log of a distributed run on CPUs over what batch norms average."""
-    if runner.distributed and not torch.cuda.is_available():
-        runner.logger.info(
-            'Batch norms average over the images of their own process, since synchronised ones '
-            'need GPUs; the running statistics are those of the first process'
-        )
-
-
-def check_strategy(cfg: Config) -> None:
-    """Check that a config shards no model.
-
-    Raises:
-        UserError: If it does.
-    """
-    types = [(cfg.get(key) or {}).get('type', '') for key in ('strategy', 'model_wrapper_cfg')]
-    if any('FSDP' in str(name) or 'FullySharded' in str(name) for name in types):
-        raise UserError(
-            'the config shards the model (FSDP), which is not supported: deep training, fusion and '
-            'checkpoints need all weights in every process; remove strategy, runner_type and '
-            'model_wrapper_cfg'
-        )

@@ -4,13 +4,14 @@ import logging
 import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError, UserError, sentence
-from ..safe_load.loading import load_from_local
+from ..models import safe_loading
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
@@ -53,7 +54,8 @@ def is_resumable(file: str) -> bool:
         with zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None:  # compares checksums, which torch.load does not
                 return False
-        checkpoint = load_from_local(file, map_location='meta')
+        with safe_loading():
+            checkpoint = CheckpointLoader.load_checkpoint(file, 'meta', 'silent')
     except (OSError, ValueError, zipfile.BadZipFile):
         return False
     return 'optimizer' in checkpoint and 'iter' in checkpoint.get('meta', {})
@@ -73,11 +75,8 @@ def naming_last_checkpoint(work_dir: str, *kinds: type[Exception]) -> Iterator[N
     try:
         yield
     except kinds as error:
-        try:
+        last = None
+        with suppress(UserError, OSError):
             last = latest_checkpoint(work_dir)
-        except (UserError, OSError):
-            last = None
-        rest = (
-            f'; the last good checkpoint is {last!r}, go on from it with --resume' if last else ''
-        )
-        raise UserError(f'{sentence(error)}{rest}') from error
+        rest = f'; the last good checkpoint is {last!r}, go on from it with --resume'
+        raise UserError(sentence(error) + (rest if last else '')) from error

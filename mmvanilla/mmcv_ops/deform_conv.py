@@ -1,9 +1,14 @@
 """Deformable convolution, without and with modulation, on torchvision's kernels.
 
-N, C, H, W are the sizes of the input, O the output channels, H', W' the output size, kH, kW the
-kernel size and D the number of deformable groups. As in torchvision, offsets come as (dy, dx)
-per kernel position. Each function fills the tensors mmcv allocated for its results; ``columns``
-and ``ones`` are buffers of the compiled version, unused here.
+Input (N, C, H, W), weight (O, C / group, kH, kW) and bias (O,) are those of a convolution, output
+is (N, O, H', W'). With D deformable groups, offset (N, 2 D kH kW, H', W') has the displacement of
+each kernel position in pixels, as (dy, dx), and mask (N, D kH kW, H', W') its weight. Gradients
+have the shapes of what they belong to.
+
+Each function fills the tensors mmcv allocated for its results; ``columns`` and ``ones`` are buffers
+of the compiled version, unused here. The geometry comes by mmcv's keywords: stride, padding,
+dilation and groups. The kernel size, known from the weight, and ``im2col_step`` are ignored, since
+torchvision chooses how many images it takes at once.
 """
 
 import torch
@@ -11,6 +16,11 @@ import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
 from .float32 import at_least_float32
+
+# The geometry in torchvision's order, as mmcv calls it without and with modulation.
+_GROUPS = ('group', 'deformable_group')
+_PLAIN = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', *_GROUPS)
+_MODULATED = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w', *_GROUPS)
 
 
 def deform_conv_forward(
@@ -20,40 +30,9 @@ def deform_conv_forward(
     output: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **geometry: int,
 ) -> None:
-    """Convolve at displaced positions (https://arxiv.org/abs/1703.06211).
-
-    Args:
-        input: (N, C, H, W).
-        weight: (O, C / group, kH, kW).
-        offset: Displacements (N, 2 D kH kW, H', W') in pixels.
-        output: (N, O, H', W'), filled with the result.
-        columns: Unused.
-        ones: Unused.
-        kW: Kernel width; like kH, known from ``weight``.
-        kH: Kernel height.
-        dW: Horizontal stride.
-        dH: Vertical stride.
-        padW: Zeros left and right.
-        padH: Zeros above and below.
-        dilationW: Horizontal dilation.
-        dilationH: Vertical dilation.
-        group: Groups of channels convolved separately.
-        deformable_group: D, groups of channels displaced separately.
-        im2col_step: Unused; torchvision chooses how many images it takes at once.
-    """
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    """Convolve at displaced positions into ``output`` (https://arxiv.org/abs/1703.06211)."""
     _forward(input, weight, offset, None, None, output, geometry)
 
 
@@ -65,23 +44,9 @@ def deform_conv_backward_input(
     gradOffset: Tensor,
     weight: Tensor,
     columns: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **geometry: int,
 ) -> None:
-    """Fill ``gradInput`` and ``gradOffset`` from ``gradOutput`` (N, O, H', W').
-
-    The other arguments are those of :func:`deform_conv_forward`.
-    """
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    """Fill ``gradInput`` and ``gradOffset`` from ``gradOutput``."""
     grads = _backward(gradOutput, input, weight, offset, None, geometry)
     gradInput.copy_(grads[0])
     gradOffset.copy_(grads[2])
@@ -94,25 +59,14 @@ def deform_conv_backward_parameters(
     gradWeight: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
     scale: float,
-    im2col_step: int,
+    **geometry: int,
 ) -> None:
-    """Fill ``gradWeight`` from ``gradOutput`` (N, O, H', W'), times ``scale``.
+    """Fill ``gradWeight`` from ``gradOutput``, times ``scale``.
 
-    The other arguments are those of :func:`deform_conv_forward`. torchvision computes all
-    gradients at once, so those of :func:`deform_conv_backward_input` are computed again here.
+    torchvision computes all gradients at once, so those of :func:`deform_conv_backward_input` are
+    computed again here.
     """
-    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     # The gradient of the weights does not depend on them.
     grads = _backward(gradOutput, input, gradWeight, offset, None, geometry)
     gradWeight.copy_(scale * grads[1])
@@ -127,81 +81,35 @@ def modulated_deform_conv_forward(
     mask: Tensor,
     output: Tensor,
     columns: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
     with_bias: bool,
+    **geometry: int,
 ) -> None:
-    """Convolve at displaced and weighted positions (https://arxiv.org/abs/1811.11168).
+    """Convolve at displaced, weighted positions into ``output`` (https://arxiv.org/abs/1811.11168).
 
-    Args:
-        input: (N, C, H, W).
-        weight: (O, C / group, kH, kW).
-        bias: (O,), or empty without bias.
-        ones: Unused.
-        offset: Displacements (N, 2 D kH kW, H', W') in pixels.
-        mask: Weight of each position (N, D kH kW, H', W').
-        output: (N, O, H', W'), filled with the result.
-        columns: Unused.
-        kernel_h: Kernel height; like kernel_w, known from ``weight``.
-        kernel_w: Kernel width.
-        stride_h: Vertical stride.
-        stride_w: Horizontal stride.
-        pad_h: Zeros above and below.
-        pad_w: Zeros left and right.
-        dilation_h: Vertical dilation.
-        dilation_w: Horizontal dilation.
-        group: Groups of channels convolved separately.
-        deformable_group: D, groups of channels displaced separately.
-        with_bias: Whether ``bias`` is added.
+    ``bias`` is added if ``with_bias``, and may be empty else.
     """
-    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
     _forward(input, weight, offset, mask, bias if with_bias else None, output, geometry)
 
 
-def modulated_deform_conv_backward(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    ones: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    columns: Tensor,
-    grad_input: Tensor,
-    grad_weight: Tensor,
-    grad_bias: Tensor,
-    grad_offset: Tensor,
-    grad_mask: Tensor,
-    grad_output: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
-    with_bias: bool,
-) -> None:
-    """Fill the five gradients from ``grad_output`` (N, O, H', W').
+def modulated_deform_conv_backward(*tensors: Tensor, with_bias: bool, **geometry: int) -> None:
+    """Fill the gradients of input, weight, bias, offset and mask.
 
-    The other arguments are those of :func:`modulated_deform_conv_forward`.
+    Args:
+        *tensors: input, weight, bias, ones, offset, mask and columns; then the gradients of input,
+            weight, bias, offset and mask, which are filled, and that of the output.
+        with_bias: Whether there was a bias.
+        **geometry: As in :func:`modulated_deform_conv_forward`.
     """
-    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
-    grads = _backward(grad_output, input, weight, offset, mask, geometry)
-    # torchvision's order, which has the bias last.
-    targets = (grad_input, grad_weight, grad_offset, grad_mask, grad_bias)
-    for target, grad in zip(targets[: 5 if with_bias else 4], grads, strict=False):
+    input, weight, _, _, offset, mask, _, *targets, grad_output = tensors
+    # torchvision has the bias last.
+    targets.append(targets.pop(2))
+    found = _backward(grad_output, input, weight, offset, mask, geometry)
+    for target, grad in zip(targets[: 5 if with_bias else 4], found, strict=False):
         target.copy_(grad)
+
+
+def _in_order(geometry: dict[str, int]) -> tuple[int, ...]:
+    return tuple(geometry[name] for name in (_PLAIN if 'dH' in geometry else _MODULATED))
 
 
 def _forward(
@@ -211,10 +119,11 @@ def _forward(
     mask: Tensor | None,
     bias: Tensor | None,
     output: Tensor,
-    geometry: tuple[int, ...],
+    geometry: dict[str, int],
 ) -> None:
     tensors = _operands(input, weight, offset, mask, bias)
-    output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *geometry, mask is not None))
+    modulated = mask is not None
+    output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *_in_order(geometry), modulated))
 
 
 def _backward(
@@ -223,14 +132,15 @@ def _backward(
     weight: Tensor,
     offset: Tensor,
     mask: Tensor | None,
-    geometry: tuple[int, ...],
+    geometry: dict[str, int],
 ) -> tuple[Tensor, ...]:
     """Return the gradients of input, weight, offset, mask and bias."""
     tensors = _operands(input, weight, offset, mask, None)
+    ordered = _in_order(geometry)
     grads = torch.ops.torchvision._deform_conv2d_backward(
-        at_least_float32(grad_output), *tensors, *geometry, mask is not None
+        at_least_float32(grad_output), *tensors, *ordered, mask is not None
     )
-    grads[2].masked_fill_(_outside(tensors[2], weight.shape[2:], geometry), 0)
+    grads[2].masked_fill_(_outside(tensors[2], weight.shape[2:], ordered), 0)
     return grads
 
 

@@ -1,8 +1,10 @@
-"""What ``mmcv._ext`` offers: the names mmcv's Python code calls, with mmcv's signatures.
+"""What ``mmcv._ext`` offers: the names mmcv's Python code calls, with the keywords it uses.
 
 The operators below work on CPU and CUDA tensors. Every other public name is a function that
 says what to install, because mmcv asserts at import that all its operators exist.
 """
+
+# ruff: noqa: F401 - what is imported here is for mmcv
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -28,31 +30,10 @@ from .roi_align import roi_align_backward, roi_align_forward
 from .roi_pool import roi_pool_backward, roi_pool_forward
 from .soft_nms import softnms
 
-__all__ = [
-    'deform_conv_backward_input',
-    'deform_conv_backward_parameters',
-    'deform_conv_forward',
-    'get_compiler_version',
-    'get_compiling_cuda_version',
-    'modulated_deform_conv_backward',
-    'modulated_deform_conv_forward',
-    'nms',
-    'nms_match',
-    'roi_align_backward',
-    'roi_align_forward',
-    'roi_pool_backward',
-    'roi_pool_forward',
-    'sigmoid_focal_loss_backward',
-    'sigmoid_focal_loss_forward',
-    'softmax_focal_loss_backward',
-    'softmax_focal_loss_forward',
-    'softnms',
-]
-
 
 def get_compiler_version() -> str:
     """Say, for environment reports, what runs in place of a compiled mmcv."""
-    return f'none (mmvanilla.ops on torchvision {torchvision.__version__})'
+    return f'none (mmvanilla.mmcv_ops on torchvision {torchvision.__version__})'
 
 
 def get_compiling_cuda_version() -> str:

@@ -46,15 +46,10 @@ def sigmoid_focal_loss_backward(
 def softmax_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``output`` with the loss of every sample.
+    """Fill ``output`` (N,) with the loss of every sample, of which ``alpha`` is a factor.
 
-    Args:
-        input: Probabilities (N, C), the softmax already taken.
-        target: Labels (N,) int64 below C; a negative label costs nothing.
-        weight: Class weights (C,), or empty for none.
-        output: (N,).
-        gamma: Exponent of the probability of being wrong.
-        alpha: Factor of the loss.
+    ``input`` (N, C) are probabilities, the softmax already taken; a negative label costs nothing.
+    The other arguments are those of :func:`sigmoid_focal_loss_forward`.
     """
     p = _of_target(input, target)
     loss = -alpha * (1 - p) ** gamma * _log(p)

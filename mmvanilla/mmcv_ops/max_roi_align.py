@@ -15,8 +15,8 @@ def max_forward(
     Args:
         features: (N, C, H, W).
         images: Image index of each box (R,).
-        y: Grid of the R boxes along H, P bins.
-        x: Grid of the R boxes along W, Q bins.
+        y: Grid of the R boxes along H, of P bins.
+        x: Likewise along W, of Q bins.
 
     Returns:
         The maxima and their y and x in cells, each (R, C, P, Q). A bin without samples has
@@ -39,24 +39,16 @@ def max_forward(
     # What mmcv's search starts from, which differs between its two devices.
     lowest = torch.finfo(torch.float32).min if features.is_cuda else -10000.0
     found = maximum > lowest
-    return (
-        maximum.where(found, lowest),
-        argmax_y.where(found, -1),
-        argmax_x.where(found, -1),
-    )
+    return maximum.where(found, lowest), argmax_y.where(found, -1), argmax_x.where(found, -1)
 
 
 def max_backward(
     grad_output: Tensor, images: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_features: Tensor
 ) -> None:
-    """Add ``grad_output`` to the cells around each largest sample.
+    """Add ``grad_output`` to the cells of ``grad_features`` around each largest sample.
 
-    Args:
-        grad_output: (R, C, P, Q).
-        images: Image index of each box (R,).
-        argmax_y: Where the maximum was taken, in cells, (R, C, P, Q).
-        argmax_x: Likewise along W.
-        grad_features: (N, C, H, W), contiguous, added to.
+    ``grad_features`` (N, C, H, W) is contiguous. The other arguments are those that
+    :func:`max_forward` takes and returns.
     """
     height, width = grad_features.shape[2:]
     y, x = corners(argmax_y, height), corners(argmax_x, width)
@@ -70,12 +62,15 @@ def _sample(features: Tensor, images: Tensor, y_position: Tensor, x_position: Te
     """Interpolate at positions (R, P, G) and (R, Q, F), giving (R, C, P, Q, G, F)."""
     height, width = features.shape[2:]
     y, x = corners(y_position, height), corners(x_position, width)
-    total = None
-    for row, wy in _ends(y):
-        for column, wx in _ends(x):
-            weight = wy[:, None, :, None, :, None] * wx[:, None, None, :, None, :]
-            value = gather_cells(features, images, row, column) * weight
-            total = value if total is None else total.add_(value)
+    values = (
+        gather_cells(features, images, row, column)
+        * (wy[:, None, :, None, :, None] * wx[:, None, None, :, None, :])
+        for row, wy in _ends(y)
+        for column, wx in _ends(x)
+    )
+    total = next(values)
+    for value in values:
+        total += value
     inside = y.inside[:, :, None, :, None] & x.inside[:, None, :, None, :]
     return total.masked_fill_(~inside[:, None], 0)
 

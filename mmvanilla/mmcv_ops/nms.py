@@ -31,12 +31,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         kept = torch.ops.torchvision.nms(boxes[order], scores[order].to(boxes), float(threshold))
         return order[kept]
     # Widening the boxes by 1 for torchvision would round differently from mmcv.
-    groups = _greedy_groups(
-        boxes.numpy(force=True),
-        order.numpy(force=True),
-        lambda iou: iou > threshold,
-        offset,
-    )
+    arrays = boxes.numpy(force=True), order.numpy(force=True)
+    groups = _greedy_groups(*arrays, lambda iou: iou > threshold, offset)
     return order.new_tensor([group[0] for group in groups])
 
 

@@ -4,6 +4,8 @@ The average is computed either by torchvision's kernel or, on the CPU, as matrix
 ``benchmarks/roi_align.py`` compares the two.
 """
 
+from typing import Any
+
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
@@ -25,12 +27,8 @@ def roi_align_forward(
     output: Tensor,
     argmax_y: Tensor,
     argmax_x: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
     pool_mode: int,
-    aligned: bool,
+    **geometry: Any,
 ) -> None:
     """Fill ``output`` with the features below each bin of each box.
 
@@ -41,12 +39,8 @@ def roi_align_forward(
         argmax_y: For the maximum, of the shape of ``output``, filled with where it was
             taken, in cells; else unused.
         argmax_x: Likewise along W.
-        aligned_height: Bins down.
-        aligned_width: Bins across.
-        spatial_scale: Cells of the feature map per pixel of the image.
-        sampling_ratio: Samples per bin along each axis, 0 for one per cell begun.
         pool_mode: 0 for the maximum, 1 for the average.
-        aligned: Whether a cell's centre is at + 0.5.
+        **geometry: The keywords of :func:`~.roi_grid.roi_grids`.
 
     Raises:
         ValueError: If an aligned box on the CPU has a negative or undefined size.
@@ -55,20 +49,14 @@ def roi_align_forward(
         return
     features, boxes = at_least_float32(input), at_least_float32(rois)
     images = boxes[:, 0].long()
-    geometry = (boxes, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
     if pool_mode == MAX:
-        results = max_forward(features, images, *roi_grids(*geometry))
+        results = max_forward(features, images, *roi_grids(boxes, **geometry))
         for target, result in zip((output, argmax_y, argmax_x), results, strict=True):
             target.copy_(result)
-    elif grids := _grids_if_faster(geometry, features.size(1)):
+    elif grids := _grids_if_faster(boxes, features.size(1), geometry):
         separable_forward(features, images, *grids, output)
     else:
-        size = (aligned_height, aligned_width)
-        output.copy_(
-            torch.ops.torchvision.roi_align(
-                features, boxes, spatial_scale, *size, sampling_ratio, aligned
-            )
-        )
+        output.copy_(torch.ops.torchvision.roi_align(features, boxes, **_renamed(geometry)))
 
 
 def roi_align_backward(
@@ -77,12 +65,8 @@ def roi_align_backward(
     argmax_y: Tensor,
     argmax_x: Tensor,
     grad_input: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
     pool_mode: int,
-    aligned: bool,
+    **geometry: Any,
 ) -> None:
     """Fill ``grad_input`` (N, C, H, W), zero so far, from ``grad_output``.
 
@@ -90,33 +74,38 @@ def roi_align_backward(
     """
     if grad_output.numel() == 0:
         return
-    grad, boxes = at_least_float32(grad_output), at_least_float32(rois)
+    grad, boxes, total = map(at_least_float32, (grad_output, rois, grad_input))
     images = boxes[:, 0].long()
-    geometry = (boxes, (aligned_height, aligned_width), spatial_scale, sampling_ratio, aligned)
-    total = at_least_float32(grad_input)
     if pool_mode == MAX:
-        argmax = at_least_float32(argmax_y), at_least_float32(argmax_x)
-        max_backward(grad, images, *argmax, total)
-    elif grids := _grids_if_faster(geometry, grad.size(1)):
+        where = at_least_float32(argmax_y), at_least_float32(argmax_x)
+        max_backward(grad, images, *where, total)
+    elif grids := _grids_if_faster(boxes, grad.size(1), geometry):
         separable_backward(grad, images, *grids, total)
     else:
-        size = (aligned_height, aligned_width)
+        sizes = dict(zip(('batch_size', 'channels', 'height', 'width'), total.shape, strict=True))
         total = torch.ops.torchvision._roi_align_backward(
-            grad, boxes, spatial_scale, *size, *grad_input.shape, sampling_ratio, aligned
+            grad, boxes, **sizes, **_renamed(geometry)
         )
     if total is not grad_input:
         grad_input.copy_(total)
 
 
-def _grids_if_faster(geometry: tuple, channels: int) -> tuple[RoIGrid, RoIGrid] | None:
+def _renamed(geometry: dict[str, Any]) -> dict[str, Any]:
+    """Return mmcv's ``aligned_height`` and ``aligned_width`` under torchvision's names."""
+    return {name.replace('aligned_', 'pooled_'): value for name, value in geometry.items()}
+
+
+def _grids_if_faster(
+    boxes: Tensor, channels: int, geometry: dict[str, Any]
+) -> tuple[RoIGrid, RoIGrid] | None:
     """Return the grids for matrix products where these beat torchvision's kernel, else None.
 
     They do on the CPU for all but boxes with little to read. The products read every cell below
     a box, so neither must a box be large for the samples that a fixed number per bin takes.
     """
-    if geometry[0].is_cuda:
+    if boxes.is_cuda:
         return None
-    y, x = roi_grids(*geometry)
+    y, x = roi_grids(boxes, **geometry)
     samples = y.bins * x.bins * float((y.samples * x.samples).mean())
     cells = y.bins * x.bins * float((y.bin_size * x.bin_size).mean())
     pays = samples * channels >= _LEAST_SAMPLES and cells <= 4 * samples

@@ -53,7 +53,8 @@ class Corners(NamedTuple):
 
 def roi_grids(
     rois: Tensor,
-    output_size: tuple[int, int],
+    aligned_height: int,
+    aligned_width: int,
     spatial_scale: float,
     sampling_ratio: int,
     aligned: bool,
@@ -62,7 +63,8 @@ def roi_grids(
 
     Args:
         rois: Boxes (R, 5) as image index, x1, y1, x2, y2, in pixels of the image.
-        output_size: Bins down and across.
+        aligned_height: Bins down.
+        aligned_width: Bins across.
         spatial_scale: Cells of the feature map per pixel of the image.
         sampling_ratio: Samples per bin along each axis, 0 for one per cell begun.
         aligned: Whether a cell's centre is at + 0.5; the older form has it at + 0 and widens a
@@ -84,7 +86,7 @@ def roi_grids(
             'clip or drop such boxes first.'
         )
     grids = []
-    for axis, bins in ((1, output_size[0]), (0, output_size[1])):
+    for axis, bins in ((1, aligned_height), (0, aligned_width)):
         # By a tensor: CUDA divides by a number through its reciprocal, which rounds differently.
         bin_size = size[:, axis] / torch.full_like(size[:, axis], bins)
         fixed = torch.full_like(bin_size, sampling_ratio)

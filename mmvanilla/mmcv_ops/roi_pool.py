@@ -23,8 +23,8 @@ def roi_pool_forward(
     """Fill ``output`` with the largest feature each bin touches, 0 where it touches none.
 
     Args:
-        input: Feature map (N, C, H, W).
-        rois: Boxes (R, 5) as image index, x1, y1, x2, y2, in pixels of the image.
+        input: As in :func:`~.roi_align.roi_align_forward`.
+        rois: Likewise.
         output: (R, C, pooled_height, pooled_width).
         argmax: int32 of the shape of ``output``, filled with the cell y * W + x of each
             maximum, -1 for none.
@@ -50,17 +50,11 @@ def roi_pool_forward(
 
 
 def roi_pool_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax: Tensor,
-    grad_input: Tensor,
-    pooled_height: int,
-    pooled_width: int,
-    spatial_scale: float,
+    grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor, **geometry: float
 ) -> None:
     """Add ``grad_output`` to the cells of ``grad_input`` (N, C, H, W) that were the maxima.
 
-    The other arguments are those of :func:`roi_pool_forward`.
+    The other arguments are those of :func:`roi_pool_forward`; the geometry is not needed again.
     """
     if grad_output.numel() == 0:
         return

@@ -1,14 +1,15 @@
 """The backbone and its head, their layers and their fusion; the two ideas as parts for any net."""
 
+from typing import Any
+
 from mmengine.registry import MODELS
 from torch import nn
 
-from .deep_conv import DeepConv, join_convs, split_convs
-from .deep_training import DeepTraining
-from .layers import SeriesActivation
+from .archs import ARCHS
+from .deep_training import DeepConv, DeepTraining, join_convs, split_convs
 from .reparam import fuse
-from .series import replace_relus
-from .vanillanet import ARCHS, VanillaNet
+from .series_activation import SeriesActivation
+from .vanillanet import VanillaNet
 from .weights import safe_loading
 
 __all__ = [
@@ -19,14 +20,13 @@ __all__ = [
     'VanillaNet',
     'fuse',
     'join_convs',
-    'replace_relus',
     'safe_loading',
     'split_convs',
 ]
 
 
 @MODELS.register_module('VanillaNetClsHead')
-def build_cls_head(**kwargs: object) -> nn.Module:
+def build_cls_head(**kwargs: Any) -> nn.Module:
     """Build a :class:`.cls_head.VanillaNetClsHead`; only that imports mmpretrain."""
     from .cls_head import VanillaNetClsHead
 

@@ -1,23 +1,41 @@
-"""Fusion: turning the training form of VanillaNet into its deploy form, exactly.
+"""Structural re-parameterisation: a training form becomes a deploy form that computes the same.
 
-Everything is computed in float64 and written back, contiguous, in the weights' own type: a fused
-weight that is a transposed view makes the net slower than one built in deploy form.
+Everything is computed in float64 and kept, contiguous, in the weights' own type: a fused weight
+that is a transposed view makes the net slower than one that is built in deploy form.
 """
 
+from collections.abc import Callable
+
+import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import UserError
-from .deep_training import DeepTraining
 
 
+class Reparameterizable(nn.Module):
+    """What has a training form and, with ``deploy`` set, a deploy form; :func:`fuse` finds it."""
+
+    deploy: bool = False
+
+    def reparameterize(self, name: str = '') -> Callable[[], None]:
+        """Check and compute the deploy form; return what then takes it on, and cannot fail.
+
+        UserError names, by ``name`` in the model, what stands in the way.
+        """
+        raise NotImplementedError
+
+    def switch_to_deploy(self) -> None:
+        """Fuse this and all within it, see :func:`fuse`."""
+        fuse(self)
+
+
+@torch.no_grad()
 def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
-    """Bring every VanillaNet, and all else that has a deploy form, into it, in place.
+    """Fuse every re-parameterisable module of a model in place; outputs in eval mode stay the same.
 
-    That is what is trained deep, and series activations within other modules; one that is the model
-    itself has a ``fuse`` of its own.
+    Each module stays itself, so that its hooks, train and gradient flags survive.
 
     Args:
         model: A detector, segmentor or classifier, a backbone alone, or what wraps one: DDP, an
@@ -29,38 +47,25 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
         The model itself. A second call changes nothing.
 
     Raises:
-        UserError: If a net is not trained to the end or a batch norm cannot be folded; nothing has
-            been changed then.
+        UserError: If a net is half trained or a batch norm cannot be folded; nothing has changed.
     """
-    from .layers import SeriesActivation  # which itself needs this module
-
-    trained = {n: module for n, module in model.named_modules() if isinstance(module, DeepTraining)}
-    for name, module in trained.items():
-        module.check_fusable(name)
-    for name, module in model.named_modules():
-        if isinstance(module, SeriesActivation) and module.bias is None:
-            check_norm(module.bn, f'{name}.bn' if name else 'bn')
-    modules = foldable_modules(model) if neck_and_heads else {}
-    for name, module in modules.items():
-        check_norm(module.norm, f'{name}.{module.norm_name}')
-    for module in trained.values():
-        module.switch_to_deploy()
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, SeriesActivation):
-                setattr(module, name, child.fuse())
-    for module in modules.values():
-        fold_module(module)
+    switches = [
+        module.reparameterize(name)
+        for name, module in model.named_modules()
+        if isinstance(module, Reparameterizable) and not module.deploy
+    ]
+    if neck_and_heads:
+        switches += [fold_module(module, name) for name, module in foldable_modules(model).items()]
+    for switch in switches:
+        switch()
     return model
 
 
-def check_norm(norm: nn.Module, name: str) -> None:
-    """Check that a norm layer can be folded into a convolution before it.
+def fold_bn(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """Return a batch norm at inference as the scale and shift (C,) of its channels, in float64.
 
-    Raises:
-        UserError: If it is no batch norm, or its running statistics are unusable.
+    What is no batch norm, or has unusable statistics, raises a UserError with its name.
     """
-    reason = None
     if not isinstance(norm, _BatchNorm):
         reason = f'is a {type(norm).__name__}, expected a batch norm'
     elif norm.running_mean is None:
@@ -68,45 +73,38 @@ def check_norm(norm: nn.Module, name: str) -> None:
     elif not (norm.running_mean.isfinite().all() and norm.running_var.isfinite().all()):
         reason = 'has running statistics that are not finite; use an earlier checkpoint'
     elif (norm.running_var < 0).any():
+        least = norm.running_var.min().item()
         reason = (
-            f'has a running variance of {norm.running_var.min().item():g}, expected none below 0; '
-            'use another checkpoint'
+            f'has a running variance of {least:g}, expected none below 0; use another checkpoint'
         )
     # The counter alone does not tell: published weights may come without it.
-    elif (
-        not norm.num_batches_tracked
-        and not norm.running_mean.any()
-        and (norm.running_var == 1).all()
-    ):
+    elif not (norm.num_batches_tracked or norm.running_mean.any() or (norm.running_var != 1).any()):
         reason = 'has never seen a batch; load trained weights first, or build with deploy=True'
-    if reason:
-        raise UserError(f'{name} cannot be fused: it {reason}')
+    else:
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        scale = scale if norm.weight is None else scale * norm.weight.double()
+        shift = -norm.running_mean.double() * scale
+        return scale, shift if norm.bias is None else shift + norm.bias.double()
+    raise UserError(f'{name} cannot be fused: it {reason}')
 
 
-def fold_norm(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return a batch norm at inference as the scale and shift of every channel, in float64."""
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double() * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    return scale, shift
+def fold(conv: nn.Conv2d, norm: nn.Module | None, name: str = '') -> tuple[Tensor, Tensor]:
+    """Return weight (C_out, C_in, k, k) and bias of a convolution with its norm, in float64.
+
+    ``norm`` is the batch norm after it, which has ``name``, or None or an ``nn.Identity``.
+    """
+    weight = conv.weight.double()
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.double()
+    if norm is None or isinstance(norm, nn.Identity):
+        return weight, bias
+    scale, shift = fold_bn(norm, name)
+    return weight * scale[:, None, None, None], bias * scale + shift
 
 
-def fold_conv_norm(conv_norm: nn.Sequential) -> tuple[Tensor, Tensor]:
-    """Return weight (C_out, C_in, k, k) and bias of a convolution with its norm, in float64."""
-    conv, norm = conv_norm[0], conv_norm[1]
-    scale, shift = fold_norm(norm)
-    return conv.weight.double() * scale[:, None, None, None], conv.bias.double() * scale + shift
+def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a convolution and the 1x1 convolution after it, as one.
 
-
-def chain(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a convolution followed by a 1x1 convolution, as one.
-
-    Args:
-        first: Weight (C_mid, C_in, k, k) and bias of the first.
-        second: Weight (C_out, C_mid, 1, 1) and bias of the second.
+    Both are weight and bias: (C_mid, C_in, k, k) of the first, (C_out, C_mid, 1, 1) of the second.
     """
     (weight1, bias1), (weight2, bias2) = first, second
     matrix = weight2.flatten(1)
@@ -114,28 +112,17 @@ def chain(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[
     return weight, matrix @ bias1 + bias2
 
 
-def set_parameters(module: nn.Module, like: Tensor, **values: Tensor) -> None:
-    """Give a module parameters of the type, device and gradient flag of another.
-
-    Raises:
-        UserError: If a value does not fit that type.
-    """
-    for name, value in values.items():
+def parameters_like(like: Tensor, *values: Tensor) -> list[nn.Parameter]:
+    """Make parameters of another's type, which must hold the values, device and gradient flag."""
+    made = []
+    for value in values:
         value = value.detach().to(like.device, like.dtype, copy=True).contiguous()
         if not value.isfinite().all():
             raise UserError(
                 f'fused weights do not fit {like.dtype}; fuse in float32 and convert the result'
             )
-        setattr(module, name, nn.Parameter(value, requires_grad=like.requires_grad))
-
-
-def carry_over(old: nn.Module, new: nn.Module) -> nn.Module:
-    """Give a module the hooks and the train flag of the one whose place it takes."""
-    for name, value in vars(old).items():
-        if name.endswith(('_hooks', '_hooks_with_kwargs', '_hooks_always_called')):
-            vars(new)[name] = value  # the same dict, so that handles still remove their hook
-    new.train(old.training)
-    return new
+        made.append(nn.Parameter(value, requires_grad=like.requires_grad))
+    return made
 
 
 def foldable_modules(model: nn.Module) -> dict[str, ConvModule]:
@@ -153,8 +140,21 @@ def foldable_modules(model: nn.Module) -> dict[str, ConvModule]:
     return {name: module for name, module in found.items() if convs.count(id(module.conv)) == 1}
 
 
-def fold_module(module: ConvModule) -> None:
-    """Fold the batch norm of a ConvModule into its convolution, in place."""
-    training = module.conv.training
-    module.conv = fuse_conv_bn_eval(module.conv.eval(), module.norm.eval()).train(training)
-    setattr(module, module.norm_name, nn.Identity())
+def fold_module(module: ConvModule, name: str) -> Callable[[], None]:
+    """Fold the batch norm of a ConvModule; return what puts the result in place."""
+    folded = fold(module.conv, module.norm, f'{name}.{module.norm_name}')
+    fused = parameters_like(module.conv.weight, *folded)
+
+    def switch() -> None:
+        module.conv.weight, module.conv.bias = fused
+        setattr(module, module.norm_name, nn.Identity())
+
+    return switch
+
+
+def carry_over(old: nn.Module, new: nn.Module) -> nn.Module:
+    """Give a module the hooks and the train flag of the one whose place it takes."""
+    for name, value in vars(old).items():  # torch has no public way to hand hooks on
+        if name.endswith(('_hooks', '_hooks_with_kwargs', '_hooks_always_called')):
+            vars(new)[name] = value  # the same dict, so that handles still remove their hook
+    return new.train(old.training)

@@ -1,106 +1,95 @@
-"""VanillaNet, the backbone."""
+"""VanillaNet, the backbone: its block, and the net as a loop over blocks.
+
+The names of modules and parameters are those of the published checkpoints. Reference: Chen et al.,
+VanillaNet: the Power of Minimalism in Deep Learning, https://arxiv.org/abs/2305.12972.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import UserError
-from .deep_training import DeepTraining, deep_training_act
-from .layers import DeployStage, SeriesActivation, Stage, build_conv, conv_norm
-from .recompute import recompute
-from .reparam import carry_over, chain, check_norm, fold_conv_norm, set_parameters
+from ..errors import UserError, require
+from ..ops.recompute import recompute
+from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
+from .conv_norm import build_conv, conv_norm, initialize
+from .deep_training import DeepTraining, anneal
+from .reparam import Reparameterizable, fold, merge, parameters_like
+from .series_activation import SeriesActivation
 from .weights import fit, safe_loading
 
-# Paper, table 3. From depth 7 on a net differs from the next by one more 2048-channel layer.
-ARCHS: dict[str, dict] = {
-    '5': dict(dims=(512, 1024, 2048, 4096), strides=(2, 2, 2)),
-    '6': dict(dims=(512, 1024, 2048, 4096, 4096), strides=(2, 2, 2, 1)),
-    **{
-        str(depth): dict(
-            dims=(512, 512, 1024, *[2048] * (depth - 6), 4096, 4096),
-            strides=(1, 2, 2, *[1] * (depth - 7), 2, 1),
-        )
-        for depth in range(7, 14)
-    },
-}
-_WIDE = dict(
-    dims=tuple(dim * 3 // 2 for dim in ARCHS['13']['dims']), strides=ARCHS['13']['strides']
-)
-ARCHS['13-x1.5'] = _WIDE
-ARCHS['13-x1.5-ada'] = dict(**_WIDE, ada_pool=True)
 
-MAX_SIZE = 2**16  # of channels and strides; more is a slip, and no machine has the memory
-MAX_ACT_NUM = 64
+class AdaptivePool(nn.Module):
+    """Max-pool (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)), adaptively.
 
-
-def parse_arch(arch: str | int | dict) -> dict:
-    """Return ``dims``, ``strides`` and ``ada_pool`` of an architecture.
+    The ``ada`` variant pools 75 x 75 to 38, 19 and 10; this is how it extends to any size.
 
     Args:
-        arch: A key of :data:`ARCHS`, an int such as 13, or a dict with ``dims`` (channels of the
-            stem and of every stage), ``strides`` (of every stage) and, optionally, ``ada_pool``.
-
-    Raises:
-        UserError: If the name is unknown or the dict does not describe a net.
+        stride: Ratio of the input's size to the output's.
     """
-    if not isinstance(arch, dict):
-        if str(arch) not in ARCHS:
-            raise UserError(
-                f'arch of VanillaNet is {arch!r}, expected one of {", ".join(ARCHS)} '
-                'or a dict with dims, strides and ada_pool'
-            )
-        arch = ARCHS[str(arch)]
-    if not {'dims', 'strides'} <= set(arch) <= {'dims', 'strides', 'ada_pool'}:
-        raise UserError(
-            f'arch of VanillaNet has the keys {sorted(map(str, arch))}, '
-            'expected dims, strides and optionally ada_pool'
-        )
-    for key in ('dims', 'strides'):
-        values = arch[key]
-        if not (isinstance(values, Sequence) and all(is_int(v, 1) for v in values)):
-            raise UserError(
-                f'{key} of arch is {values!r}, expected a list of positive integers '
-                f'up to {MAX_SIZE}'
-            )
-    if not len(arch['dims']) == len(arch['strides']) + 1 > 1:
-        raise UserError(
-            f'arch has {len(arch["dims"])} dims and {len(arch["strides"])} strides, expected a dim '
-            'for the stem and one for each stride, of which there is at least one'
-        )
-    ada_pool = arch.get('ada_pool', False)
-    check_bool('ada_pool of arch', ada_pool)
-    return dict(dims=tuple(arch['dims']), strides=tuple(arch['strides']), ada_pool=ada_pool)
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool (N, C, H, W)."""
+        return F.adaptive_max_pool2d(x, [math.ceil(side / self.stride) for side in x.shape[-2:]])
 
 
-def is_int(value: object, least: int, most: int = MAX_SIZE) -> bool:
-    """Tell whether a value is an integer within a range, and not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+class Block(Reparameterizable):
+    """One layer: two 1x1 convolutions, in deploy form one, then a pool and a series activation.
 
-
-def check_bool(name: str, value: object) -> None:
-    """Refuse what is no bool; the text 'False' would count as true.
-
-    Raises:
-        UserError: If it is none.
+    It maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride); at stride 1 there
+    is no pool. Other arguments are those of :class:`VanillaNet`.
     """
-    if not isinstance(value, bool):
-        raise UserError(f'{name} is {value!r}, expected True or False')
 
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        act_num: int,
+        norm_cfg: dict,
+        ada_pool: bool = False,
+        deploy: bool = False,
+    ) -> None:
+        super().__init__()
+        self.deploy = deploy
+        if deploy:
+            self.conv = build_conv(in_channels, out_channels)
+        else:
+            self.conv1 = conv_norm(in_channels, in_channels, norm_cfg)
+            self.conv2 = conv_norm(in_channels, out_channels, norm_cfg)
+        pool = AdaptivePool if ada_pool else nn.MaxPool2d
+        self.pool = pool(stride) if stride > 1 else nn.Identity()
+        self.act = SeriesActivation(out_channels, act_num, norm_cfg, deploy)
 
-def check_cfg(name: str, value: object) -> None:
-    """Refuse what is no config of something to build.
+    def forward(self, x: Tensor, slope: Tensor | None = None) -> Tensor:
+        """Compute the layer; ``slope`` is that between the two convolutions, see :func:`anneal`."""
+        x = self.conv(x) if self.deploy else self.conv2(anneal(self.conv1(x), slope))
+        return self.act(self.pool(x))
 
-    Raises:
-        UserError: If it is none.
-    """
-    if not (isinstance(value, dict) and isinstance(value.get('type'), str | type)):
-        raise UserError(f'{name} is {value!r}, expected a dict with a type')
+    def reparameterize(self, name: str = '') -> Callable[[], None]:
+        """Compute the one convolution; see :class:`Reparameterizable`."""
+        first = fold(self.conv1[0], self.conv1[1], f'{name}.conv1.1')
+        second = fold(self.conv2[0], self.conv2[1], f'{name}.conv2.1')
+        fused = parameters_like(self.conv2[0].weight, *merge(first, second))
+
+        def switch() -> None:
+            conv, pool, act = self.conv2[0], self.pool, self.act
+            del self.conv1, self.conv2, self.pool, self.act
+            conv.weight, conv.bias = fused
+            self.conv, self.pool, self.act, self.deploy = conv, pool, act, True
+
+        return switch
 
 
 @MODELS.register_module()
@@ -148,88 +137,57 @@ class VanillaNet(DeepTraining, BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         for each in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
-            if each is not None:
-                check_cfg('init_cfg', each)
+            require('init_cfg', each, each is None or is_cfg(each), 'a dict with a type')
         super().__init__(init_cfg)
-        arch = parse_arch(arch)
-        dims, strides, ada_pool = arch['dims'], arch['strides'], arch['ada_pool']
-        if not is_int(act_num, 0, MAX_ACT_NUM):
-            raise UserError(
-                f'act_num is {act_num!r}, expected an integer of at least 0 and at most '
-                f'{MAX_ACT_NUM}'
-            )
-        if not is_int(in_channels, 1):
-            raise UserError(
-                f'in_channels is {in_channels!r}, expected an integer of at least 1 and at most '
-                f'{MAX_SIZE}'
-            )
-        check_cfg('norm_cfg', norm_cfg)
-        for name, value in dict(norm_eval=norm_eval, with_cp=with_cp, deploy=deploy).items():
-            check_bool(name, value)
-
+        self.arch = parse_arch(arch)
+        dims, strides, ada_pool = self.arch.values()
         # The index of the last output of every resolution; -1 is the stem.
         ends = [i - 1 for i, stride in enumerate(strides) if stride > 1] + [len(strides) - 1]
-        self._check_levels(out_indices, frozen_stages, len(ends))
-        self.arch = arch
+        check_levels(out_indices, frozen_stages, len(ends))
+        for name, value, least, most in (
+            ('act_num', act_num, 0, MAX_ACT_NUM),
+            ('in_channels', in_channels, 1, MAX_SIZE),
+        ):
+            expected = f'an integer of at least {least} and at most {most}'
+            require(name, value, is_int(value, least, most), expected)
+        require('norm_cfg', norm_cfg, is_cfg(norm_cfg), 'a dict with a type')
+        for name, flag in dict(norm_eval=norm_eval, with_cp=with_cp, deploy=deploy).items():
+            require(name, flag, isinstance(flag, bool), 'True or False')
         self.out_indices = tuple(out_indices)
         self.out_stages = tuple(ends[level] for level in out_indices)
         self.out_channels = tuple(dims[i + 1] for i in self.out_stages)
         self.in_channels = in_channels
-        base = 3 if ada_pool else 4
-        self.out_strides = tuple(base * math.prod(strides[: i + 1]) for i in self.out_stages)
+        stem = dict(kernel_size=4, **(dict(stride=3, padding=1) if ada_pool else dict(stride=4)))
+        reductions = [stem['stride'] * math.prod(strides[:i]) for i in range(len(dims))]
+        self.out_strides = tuple(reductions[i + 1] for i in self.out_stages)
+        self.min_size = reductions[-1]
         self.frozen_stages = frozen_stages
         # How many of the stages are frozen; -1 leaves the stem free as well.
-        self.num_frozen = (
-            ([0] + [end + 1 for end in ends])[frozen_stages] if frozen_stages >= 0 else -1
-        )
+        self.num_frozen = [-1, 0, *(end + 1 for end in ends)][frozen_stages + 1]
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.deploy = deploy
 
         norm_cfg = {'eps': 1e-6, **norm_cfg}
-        stem = dict(kernel_size=4, **(dict(stride=3, padding=1) if ada_pool else dict(stride=4)))
-        self.min_size = stem['stride'] * math.prod(strides)
+        act = SeriesActivation(dims[0], act_num, norm_cfg, deploy)
         if deploy:
-            self.stem = nn.Sequential(
-                build_conv(in_channels, dims[0], **stem),
-                SeriesActivation(dims[0], act_num, norm_cfg, deploy=True),
-            )
+            self.stem = nn.Sequential(build_conv(in_channels, dims[0], **stem), act)
         else:
             self.stem1 = conv_norm(in_channels, dims[0], norm_cfg, **stem)
-            self.stem2 = conv_norm(dims[0], dims[0], norm_cfg)
-            self.stem2.append(SeriesActivation(dims[0], act_num, norm_cfg))
+            self.stem2 = conv_norm(dims[0], dims[0], norm_cfg).append(act)
             self.add_act_learn()
-        stage = DeployStage if deploy else Stage
         self.stages = nn.ModuleList(
-            stage(*channels, stride, act_num, norm_cfg, ada_pool)
+            Block(*channels, stride, act_num, norm_cfg, ada_pool, deploy)
             for channels, stride in zip(pairwise(dims), strides, strict=True)
         )
+        initialize(module for module in self.modules() if isinstance(module, nn.Conv2d))
         self._freeze_stages()
 
-    @staticmethod
-    def _check_levels(out_indices: Sequence[int], frozen_stages: int, num_levels: int) -> None:
-        if not (
-            isinstance(out_indices, Sequence)
-            and len(out_indices) > 0
-            and all(is_int(i, 0, num_levels - 1) for i in out_indices)
-            and all(a < b for a, b in pairwise(out_indices))
-        ):
-            raise UserError(
-                f'out_indices is {out_indices!r}, expected ascending resolution levels '
-                f'from 0 to {num_levels - 1}, such as {tuple(range(num_levels))}'
-            )
-        if not is_int(frozen_stages, -1, num_levels):
-            raise UserError(
-                f'frozen_stages is {frozen_stages!r}, expected -1 (train all), 0 (freeze the stem) '
-                f'or a number of resolution levels up to {num_levels}'
-            )
-
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says.
+        """Initialise as ``init_cfg`` says; a checkpoint is loaded without running any of it.
 
-        Raises:
-            FileNotFoundError: If its checkpoint is not there.
-            UserError: If it cannot be followed, or its checkpoint does not fit.
+        What cannot be followed, or a checkpoint that is missing or does not fit, raises UserError
+        or FileNotFoundError.
         """
         try:
             with safe_loading():
@@ -243,7 +201,7 @@ class VanillaNet(DeepTraining, BaseModule):
                 "layer='Conv2d')"
             ) from error
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: object) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         fit(state_dict, self, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -257,38 +215,24 @@ class VanillaNet(DeepTraining, BaseModule):
             One tensor a level, (N, out_channels[k], H / stride, W / stride), strides 4, 8, 16, 32.
 
         Raises:
-            UserError: If the images have another channel count or are smaller than the stride, or
-                if the deploy form is to be trained.
+            UserError: If the images do not fit, or the deploy form is to be trained.
         """
-        self._check_input(x)
-        self._check_trainable()
+        self.check_input(x)
         if x.device.type == 'cpu':
             # Depthwise convolutions, backward above all, are several times faster in this layout.
             x = x.contiguous(memory_format=torch.channels_last)
-        act_learn = self.act_learn
-        x = self._stem(x, act_learn)
+        run = recompute if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
+        slope = self.slope
+        x = self.stem(x) if self.deploy else run(self.stem2, anneal(self.stem1(x), slope))
         outs = [x] if -1 in self.out_stages else []
         for i in range(self.out_stages[-1] + 1):
-            x = self._stage(i, x, act_learn)
+            x = run(self.stages[i], x) if slope is None else run(self.stages[i], x, slope)
             if i in self.out_stages:
                 outs.append(x)
         return tuple(outs)
 
-    def _stem(self, x: Tensor, act_learn: float) -> Tensor:
-        if self.deploy:
-            return self.stem(x)
-        x = deep_training_act(self.stem1(x), act_learn)
-        return recompute(self.stem2, x) if self._recomputes else self.stem2(x)
-
-    def _stage(self, i: int, x: Tensor, act_learn: float) -> Tensor:
-        args = (x,) if self.deploy else (x, act_learn)
-        return recompute(self.stages[i], *args) if self._recomputes else self.stages[i](*args)
-
-    @property
-    def _recomputes(self) -> bool:
-        return self.with_cp and torch.is_grad_enabled()
-
-    def _check_input(self, x: Tensor) -> None:
+    def check_input(self, x: Tensor) -> None:
+        """Raise UserError unless images fit, and the net is in a form for what it is to do."""
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise UserError(
                 f'VanillaNet got an input of shape {tuple(x.shape)}, '
@@ -299,69 +243,29 @@ class VanillaNet(DeepTraining, BaseModule):
                 f'VanillaNet got images of {x.shape[-2]} x {x.shape[-1]} pixels, smaller than its '
                 f'stride of {self.min_size}; enlarge or pad them'
             )
-
-    def _check_trainable(self) -> None:
-        if not (self.deploy and self.training and torch.is_grad_enabled()):
-            return
-        if any(parameter.requires_grad for parameter in self.parameters()):
+        trains = self.deploy and self.training and torch.is_grad_enabled()
+        if trains and any(parameter.requires_grad for parameter in self.parameters()):
             raise UserError(
                 'VanillaNet is in deploy form, which has no batch norms and is not for training; '
                 'train the training form (deploy=False), freeze this one (requires_grad_(False)) '
                 'or call eval() to use it'
             )
 
-    def check_fusable(self, name: str = '') -> None:
-        """Check that the net can be fused; a net in deploy form needs nothing.
+    def reparameterize(self, name: str = '') -> Callable[[], None]:
+        """Compute the stem's one convolution; the blocks compute theirs."""
+        self.check_act_learn(name)
+        first = fold(self.stem1[0], self.stem1[1], f'{name}.stem1.1'.lstrip('.'))
+        second = fold(self.stem2[0], self.stem2[1], f'{name}.stem2.1'.lstrip('.'))
+        fused = parameters_like(self.stem1[0].weight, *merge(first, second))
 
-        Args:
-            name: Name of the net in the model, for the message.
+        def switch() -> None:
+            conv, stem, stages = self.stem1[0], self.stem2, self.stages
+            conv.weight, conv.bias = fused
+            stem[0] = conv.train(stem.training)
+            del stem[1], self.stem1, self.stem2, self.stages, self._act_learn
+            self.stem, self.stages, self.deploy = stem, stages, True
 
-        Raises:
-            UserError: If ``act_learn`` is not 1, or the statistics of a batch norm are unusable.
-        """
-        super().check_fusable(name)
-        for path, module in self.named_modules(prefix=name):
-            if isinstance(module, SeriesActivation) and module.bias is None:
-                check_norm(module.bn, f'{path}.bn')
-            elif isinstance(module, nn.Sequential) and not self.deploy:
-                check_norm(module[1], f'{path}.1')
-
-    @torch.no_grad()
-    def switch_to_deploy(self) -> None:
-        """Fuse into the deploy form, in place: outputs in eval mode stay the same.
-
-        Every layer becomes one convolution (Figure 2 of the paper). Train flags, gradient flags and
-        hooks of the net, its stages and activations stay; a second call changes nothing.
-
-        Raises:
-            UserError: If ``act_learn`` is not 1, or the statistics of a batch norm are unusable;
-                the net is as before then.
-        """
-        if self.deploy:
-            return
-        self.check_fusable()
-        first = self.stem1[0]
-        weight, bias = chain(fold_conv_norm(self.stem1), fold_conv_norm(self.stem2))
-        with torch.device('meta'):
-            conv = build_conv(
-                self.in_channels,
-                len(weight),
-                kernel_size=first.kernel_size,
-                stride=first.stride,
-                padding=first.padding,
-            )
-        set_parameters(conv, first.weight, weight=weight, bias=bias)
-        stem = carry_over(self.stem2, nn.Sequential(conv, self.stem2[2].fuse()))
-        stages = [stage.fuse() for stage in self.stages]
-        self.deploy = True
-        del self.stem1, self.stem2, self._act_learn
-        for i, stage in enumerate(stages):
-            self.stages[i] = stage
-        # In the order in which a net that is built in deploy form has them.
-        children = dict(self._modules)
-        self._modules.clear()
-        self.stem = stem
-        self._modules.update(children)
+        return switch
 
     def _freeze_stages(self) -> None:
         if self.num_frozen < 0:

@@ -1,9 +1,12 @@
 """A depthwise convolution with a fast backward pass on the CPU."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 GROUP_BYTES = 2**22  # of the planes that are convolved at once; they should stay in the cache
 VECTORS = 32  # planes; groups of as many, or multiples, fill the processor's vectors
@@ -35,21 +38,19 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 class _DepthwiseConv2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
         padding = weight.shape[-1] // 2
         grad_x = None
         if need_x:
-            grad_x = torch.nn.grad.conv2d_input(
-                x.shape, weight, grad, padding=padding, groups=len(weight)
-            )
+            grad_x = conv2d_input(x.shape, weight, grad, padding=padding, groups=len(weight))
         grad_weight = _grad_weight(x, grad, padding).to(weight.dtype) if need_weight else None
         return grad_x, grad_weight, grad.sum((0, 2, 3)) if need_bias else None
 

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, library
 
-from ..errors import UserError
-
 
 def _has_triton() -> bool:
     """Whether there is a Triton that compiles the kernel: 3.4, that of torch 2.8, or later."""
@@ -49,7 +47,7 @@ def series_activation(x: Tensor, weight: Tensor, bias: Tensor, pool: int = 1) ->
         the input's layout otherwise.
 
     Raises:
-        UserError: If an argument has another shape, type or device.
+        ValueError: If an argument has another shape, type or device.
     """
     _check(x, weight, bias, pool)
     if _can_fuse(x, weight, bias):
@@ -109,29 +107,29 @@ if _HAS_TRITON:
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> None:
     if pool not in (1, 2):
-        raise UserError(f'pool of series_activation is {pool!r}, expected 1 or 2')
+        raise ValueError(f'pool of series_activation is {pool!r}, expected 1 or 2')
     if x.ndim != 4 or not x.is_floating_point():
-        raise UserError(
+        raise ValueError(
             f'series_activation got an input of shape {tuple(x.shape)} and type {x.dtype}, '
             'expected floating-point (N, C, H, W)'
         )
     if min(x.shape[2:]) < pool:
-        raise UserError(
+        raise ValueError(
             f'series_activation got {x.shape[2]} x {x.shape[3]} pixels, '
             f'expected at least {pool} x {pool}; enlarge the image'
         )
     channels, side = x.shape[1], weight.shape[-1] if weight.ndim else 0
     if tuple(weight.shape) != (channels, 1, side, side) or side not in (3, 5, 7, 9):
-        raise UserError(
+        raise ValueError(
             f'weight of series_activation has shape {tuple(weight.shape)}, '
             f'expected ({channels}, 1, k, k) with k = 3, 5, 7 or 9'
         )
     if tuple(bias.shape) != (channels,):
-        raise UserError(
+        raise ValueError(
             f'bias of series_activation has shape {tuple(bias.shape)}, expected ({channels},)'
         )
     if not x.device == weight.device == bias.device:
-        raise UserError(
+        raise ValueError(
             f'series_activation got an input on {x.device}, a weight on {weight.device} and a bias '
             f'on {bias.device}, expected one device; move them'
         )

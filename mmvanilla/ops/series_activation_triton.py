@@ -24,8 +24,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..errors import UserError
-
 _LANES = tl.constexpr(32)
 _OUTPUTS = tl.constexpr(8)
 _INPUTS = tl.constexpr(16)
@@ -318,7 +316,7 @@ def launch(
             of magnitude of the output is met.
 
     Raises:
-        UserError: If the fastest config is to be found while a CUDA graph is captured.
+        ValueError: If the fastest config is to be found while a CUDA graph is captured.
     """
     images, channels, height, width = x.shape
     out_height, out_width = out.shape[2:]
@@ -335,7 +333,7 @@ def launch(
     key = (x.device, x.dtype, weight.dtype, channels, weight.shape[-1], pool, bucket)
     config = config or _fastest.get(key)
     if config is None and x.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise UserError(
+        raise ValueError(
             'series_activation is to choose its kernel while a CUDA graph is captured; '
             'call it once on an input of this shape and type before'
         )

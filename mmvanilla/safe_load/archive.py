@@ -33,7 +33,8 @@ def check_archive(filename: str) -> None:
         file.seek(0)
         if start.startswith(ZIP):
             program = _read_program(file, size)
-            # What torch takes for the program, should the two read the archive differently.
+            # What torch takes for the program, should the two read the archive differently; torch
+            # has no public reader of an archive that does not unpickle it.
             if torch._C.PyTorchFileReader(filename).get_record('data.pkl') != program:
                 raise CheckpointError('is an archive that can be read in two ways')
             check_program(io.BytesIO(program), size)

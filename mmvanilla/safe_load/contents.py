@@ -22,49 +22,32 @@ def check_contents(checkpoint: Any) -> None:
     """
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'holds a {type(checkpoint).__name__}, expected a dict')
-    _check_names('checkpoint', checkpoint)
-    for name in ('state_dict', 'ema_state_dict'):
-        if name in checkpoint:
-            _check_weights(name, checkpoint[name])
+    _check_dict('the checkpoint', checkpoint)
+    for name in checkpoint.keys() & {'state_dict', 'ema_state_dict'}:
+        _check_dict(name, checkpoint[name])
+        for key, value in checkpoint[name].items():
+            if not isinstance(value, Tensor):
+                raise CheckpointError(
+                    f'holds {key!r} in {name}, a {type(value).__name__}, expected a tensor'
+                )
+    levels = [checkpoint, *(value for value in checkpoint.values() if isinstance(value, dict))]
+    if not any(isinstance(value, Tensor) for level in levels for value in level.values()):
+        raise CheckpointError('holds no weights')
     for name in ('model', 'model_ema'):
         if isinstance(checkpoint.get(name), dict):
-            _check_names(name, checkpoint[name])
-    if not _has_weights(checkpoint):
-        raise CheckpointError('holds no weights')
-    meta = _dict_or_none('meta', checkpoint.get('meta'))
-    hub = _dict_or_none('message_hub', checkpoint.get('message_hub'))
-    info = _dict_or_none('message_hub.runtime_info', hub.get('runtime_info'))
-    for name in ('config', 'cfg'):
-        meta.pop(name, None)
-        info.pop(name, None)
+            _check_dict(name, checkpoint[name])
+    hub = checkpoint.get('message_hub') or {}
+    for name, parent in (('meta', checkpoint), ('message_hub', checkpoint), ('runtime_info', hub)):
+        if parent.get(name) is not None:
+            _check_dict(name, parent[name])
+            parent[name].pop('config', None)
+            parent[name].pop('cfg', None)
 
 
-def _check_names(name: str, values: dict) -> None:
-    for key in values:
-        if not isinstance(key, str):
-            raise CheckpointError(f'holds a {name} with a {type(key).__name__} for a name')
-
-
-def _check_weights(name: str, weights: Any) -> None:
-    """Check that a state dict holds tensors by name."""
-    if not isinstance(weights, dict):
-        raise CheckpointError(f'holds a {name} that is a {type(weights).__name__}, expected a dict')
-    _check_names(name, weights)
-    for key, value in weights.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(
-                f'holds {key!r} in its {name}, a {type(value).__name__}, expected a tensor'
-            )
-
-
-def _has_weights(checkpoint: dict) -> bool:
-    """Tell whether there is a tensor, by name or one level deeper."""
-    levels = [checkpoint, *(value for value in checkpoint.values() if isinstance(value, dict))]
-    return any(isinstance(value, Tensor) for level in levels for value in level.values())
-
-
-def _dict_or_none(name: str, value: Any) -> dict:
-    """Return a dict, an empty one for None."""
-    if not isinstance(value, dict | None):
+def _check_dict(name: str, value: Any) -> None:
+    """Check that something is a dict whose names are texts."""
+    if not isinstance(value, dict):
         raise CheckpointError(f'holds {name}, a {type(value).__name__}, expected a dict')
-    return {} if value is None else value
+    for key in value:
+        if not isinstance(key, str):
+            raise CheckpointError(f'holds a {type(key).__name__} for a name in {name}')

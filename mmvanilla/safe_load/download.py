@@ -1,6 +1,7 @@
 """Downloads that are complete and verified, or are not there."""
 
 import os
+import shutil
 import tempfile
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import IO
@@ -10,7 +11,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 import torch
 from mmengine.dist import is_main_process
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import wrap_file
 
 from ..errors import CheckpointError
 from .digest import check_digest, split_digest
@@ -48,7 +49,7 @@ def check_scheme(url: str) -> None:
         )
 
 
-def fetch(url: str, folder: str | None = None, progress: bool = True) -> str:
+def fetch(url: str, folder: str | None = None) -> str:
     """Return the path of a downloaded file, fetching it unless it is there.
 
     It gets its name only when it is complete and has the expected hash, so that every file of that
@@ -57,7 +58,6 @@ def fetch(url: str, folder: str | None = None, progress: bool = True) -> str:
     Args:
         url: Where it is, with ``#sha256=HASH`` behind it if it is to be checked.
         folder: Where it is kept, by default torch.hub's folder.
-        progress: Show a progress bar.
 
     Raises:
         CheckpointError: If the URL is refused, what it gives is incomplete or has another hash, or
@@ -78,7 +78,7 @@ def fetch(url: str, folder: str | None = None, progress: bool = True) -> str:
         with tempfile.TemporaryDirectory(prefix='.downloading-', dir=folder) as scratch:
             partial = os.path.join(scratch, name)
             with build_opener(CheckedRedirects).open(url, timeout=TIMEOUT) as response:
-                _save(response, partial, name, progress)
+                _save(response, partial, name)
             check_digest(partial, digest, source=f'checkpoint {url}')
             os.replace(partial, file)
     except (OSError, HTTPException) as error:
@@ -89,28 +89,22 @@ def fetch(url: str, folder: str | None = None, progress: bool = True) -> str:
     return file
 
 
-def _save(response: HTTPResponse, file: str, name: str, progress: bool) -> None:
-    """Write what a server sends.
+def _save(response: HTTPResponse, file: str, name: str) -> None:
+    """Write what a server sends, with a progress bar.
 
     Raises:
         OSError: If it sends less than it announced, or nothing for too long.
     """
-    length = response.headers.get('Content-Length')
-    total = int(length) if length and length.isdigit() else None
-    columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    hidden = not progress or not is_main_process()
-    with (
-        open(file, 'wb') as opened,
-        Progress(
-            *Progress.get_default_columns()[:2],
-            *columns,
-            console=Console(stderr=True),
-            disable=hidden,
-        ) as bar,
-    ):
-        task = bar.add_task(name, total=total)
-        while chunk := response.read(CHUNK):
-            opened.write(chunk)
-            bar.advance(task, len(chunk))
-        if total is not None and opened.tell() != total:
+    length = response.headers.get('Content-Length') or ''
+    total = int(length) if length.isdigit() else 0
+    bar = wrap_file(
+        response,
+        total,
+        description=name,
+        console=Console(stderr=True),
+        disable=not is_main_process(),
+    )
+    with open(file, 'wb') as opened, bar as content:
+        shutil.copyfileobj(content, opened, CHUNK)
+        if opened.tell() < total:
             raise OSError(f'the connection ended after {opened.tell()} of {total} bytes')

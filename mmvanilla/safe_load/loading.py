@@ -14,7 +14,6 @@ from ..errors import CheckpointError
 from .archive import ZIP, check_archive
 from .contents import check_contents
 from .digest import verified
-from .download import fetch
 from .records import RECORDS, plain
 
 
@@ -60,26 +59,9 @@ def _read(filename: str, map_location: Any) -> Any:
 
         return load_file(filename, device=str(map_location))
     check_archive(filename)
-    records = [(record, name) for name, record in RECORDS.items()]
+    records: list[Any] = [(record, name) for name, record in RECORDS.items()]
     with torch.serialization.safe_globals(records):
         return plain(torch.load(filename, map_location=map_location, weights_only=True))
-
-
-def load_url(
-    url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True
-) -> dict:
-    """Download a checkpoint unless it is there, and load it as :func:`load_from_local` does.
-
-    Args:
-        url: Where it is, with ``#sha256=HASH`` behind it if it is to be checked.
-        model_dir: Folder to keep it in, by default torch.hub's.
-        map_location: As in :func:`torch.load`; None is the CPU.
-        progress: Show a progress bar.
-
-    Raises:
-        CheckpointError: If it cannot be downloaded or loaded.
-    """
-    return load_from_local(fetch(url, model_dir, progress), map_location)
 
 
 def _diagnose(filename: str) -> str:

@@ -8,7 +8,7 @@ a single one is run, and so are programs that build little but cost without boun
 import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from graphlib import CycleError, TopologicalSorter
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import CheckpointError
 from .records import RECORDS
@@ -38,12 +38,11 @@ ALLOWED = frozenset(
 MAX_VALUES = 1_000_000
 MAX_DEPTH = 100
 
-ARGUMENTS = dict(
-    REDUCE=2, NEWOBJ=2, BUILD=2, APPEND=2, SETITEM=3, BINPERSID=1, TUPLE1=1, TUPLE2=2, TUPLE3=3
-)
-FROM_MARK = {'TUPLE', 'APPENDS', 'SETITEMS'}
 IN_PLACE = {'APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'BUILD'}
-PUSH = {
+# All that torch.save writes.
+INSTRUCTIONS = {
+    *('PROTO', 'STOP', 'MARK', 'GLOBAL', 'REDUCE', 'NEWOBJ', 'BINPERSID', *IN_PLACE),
+    *('BINPUT', 'LONG_BINPUT', 'BINGET', 'LONG_BINGET', 'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3'),
     *('NONE', 'NEWTRUE', 'NEWFALSE', 'EMPTY_TUPLE', 'EMPTY_LIST', 'EMPTY_DICT', 'EMPTY_SET'),
     *('BININT', 'BININT1', 'BININT2', 'LONG1', 'BINFLOAT', 'BINUNICODE', 'SHORT_BINSTRING'),
 }
@@ -72,41 +71,44 @@ def check_program(file: BinaryIO, size: int) -> None:
             person.
         Exception: Others, if it is no pickle.
     """
-    stack, marks, memo, nodes = [], [], {}, []
+    stack: list[Any] = []
+    marks: list[list[Any]] = []
+    memo: dict[Any, Any] = {}
+    nodes: list[Node] = []
     for opcode, argument, _ in pickletools.genops(file):
         name = opcode.name
-        if name == 'GLOBAL':
-            stack.append(_global(argument))
-        elif name in ('BINGET', 'LONG_BINGET'):
-            stack.append(memo[argument])
-        elif name in ('BINPUT', 'LONG_BINPUT'):
-            memo[argument] = stack[-1]
-        elif name == 'MARK':
+        if name not in INSTRUCTIONS:
+            raise CheckpointError(f'holds the instruction {name}, which torch.save never writes')
+        if name == 'MARK':
             marks.append(stack)
             stack = []
-        elif name in PUSH:
-            container = name.startswith('EMPTY')
-            stack.append(Node([]) if container else argument)
-            nodes += stack[-1:] if container else []
-        elif name in ARGUMENTS or name in FROM_MARK:
-            if name in FROM_MARK:
-                parts, stack = stack, marks.pop()
-            else:
-                parts = [stack.pop() for _ in range(ARGUMENTS[name])][::-1]
+            continue
+        if pickletools.markobject in opcode.stack_before:
+            parts, stack = stack, marks.pop()
+            parts = [stack.pop(), *parts] if name in IN_PLACE else parts
+        else:
+            parts = [stack.pop() for _ in opcode.stack_before][::-1]
+        if name in IN_PLACE:
+            container, *added = parts
+            container.parts += added
+            stack.append(container)
+        elif name == 'GLOBAL':
+            stack.append(_global(str(argument)))
+        elif name.endswith('BINGET'):
+            stack.append(memo[argument])
+        elif name.endswith('BINPUT'):
+            memo[argument] = stack[-1]
+        elif parts or name.startswith(('EMPTY', 'TUPLE')):
             if name in ('REDUCE', 'NEWOBJ'):
                 _check_call(*parts)
-            elif name == 'BINPERSID':
-                _check_storage(parts[0].parts, size)
-            if name in IN_PLACE:
-                container = stack[-1] if name in FROM_MARK else parts.pop(0)
-                container.parts += parts
-            else:
-                container = Node(parts)
-                nodes.append(container)
-            if name not in IN_PLACE or name not in FROM_MARK:
-                stack.append(container)
-        elif name not in ('PROTO', 'STOP'):
-            raise CheckpointError(f'holds the instruction {name}, which torch.save never writes')
+            elif name == 'BINPERSID' and not 0 <= (length := parts[0].parts[4]) <= size:
+                raise CheckpointError(
+                    f'declares a tensor of {length} numbers in a file of {size} bytes'
+                )
+            nodes.append(Node(parts))
+            stack.append(nodes[-1])
+        elif opcode.stack_after:
+            stack.append(argument)
         if len(nodes) > MAX_VALUES:
             raise CheckpointError(f'builds more than {MAX_VALUES:,} values')
     _check_size(nodes)
@@ -136,12 +138,6 @@ def _check_call(function: object, arguments: Node) -> None:
             raise CheckpointError(f'holds more than weights (the codec {encoding!r})')
 
 
-def _check_storage(parts: list, size: int) -> None:
-    """Check that a tensor is no larger than the file that is to hold its numbers."""
-    if not 0 <= parts[4] <= size:
-        raise CheckpointError(f'declares a tensor of {parts[4]} numbers in a file of {size} bytes')
-
-
 def _check_size(nodes: list[Node]) -> None:
     """Check how large values would be where every reference to another were written out.
 
@@ -149,7 +145,8 @@ def _check_size(nodes: list[Node]) -> None:
     larger than any memory.
     """
     graph = {node: [part for part in node.parts if type(part) is Node] for node in nodes}
-    values, depths = {}, {}
+    values: dict[Node, int] = {}
+    depths: dict[Node, int] = {}
     try:
         for node in TopologicalSorter(graph).static_order():
             values[node] = len(node.parts) + sum(values[part] for part in graph[node])

@@ -149,7 +149,7 @@ def plain(value: Any) -> Any:
     if kind in (list, tuple, set):
         return kind(plain(part) for part in value)
     if kind in (dict, OrderedDict, Counter):
-        made = kind((plain(name), plain(part)) for name, part in value.items())
+        made: Any = kind((plain(name), plain(part)) for name, part in value.items())
         if attributes := getattr(value, '__dict__', None):
             made._metadata = _plain_metadata(attributes)
         return made if kind is not Counter else Counter(dict(made))

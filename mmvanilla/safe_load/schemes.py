@@ -6,10 +6,10 @@ picks a function by the beginning of the name.
 """
 
 import os
-from collections import OrderedDict
-from collections.abc import Callable
-from functools import partial
-from types import TracebackType
+import re
+from collections.abc import Callable, Mapping
+from functools import wraps
+from threading import RLock
 from typing import Any, NoReturn
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
@@ -21,82 +21,128 @@ from .digest import MARK
 from .download import fetch
 from .loading import load_from_local
 
-Adapt = Callable[[dict], dict]
-# What is in force: the loaders that were found, while ours are in their place.
-_found: OrderedDict | None = None
+Loader = Callable[..., dict]
+
+_lock = RLock()
+_requests: list['safe_loading'] = []  # the last one holds
+_others: dict[str, Loader | None] = {}  # the loaders of others that ours stand in for, by prefix
 
 
 class safe_loading:
     """Load every checkpoint without running anything of it, from now on or within a ``with`` block.
 
-    ``safe_loading()`` is a switch for the whole process, ``safe_loading(False)`` switches back;
-    ``with safe_loading():`` holds within the block only. Storages whose clients unpickle what they
-    fetch (s3://, petrel://, pavi://) are refused meanwhile.
+    ``safe_loading()`` is a switch for the whole process, ``safe_loading(False)`` switches back.
+    ``with safe_loading():`` holds until the block ends, and what was switched within ends with it;
+    blocks may be nested, and threads may hold some at a time. Meanwhile storages whose clients
+    unpickle what they fetch (s3://, petrel://, pavi://) are refused. Afterwards mmengine has the
+    loaders that it had before, and those that others registered meanwhile.
 
     Args:
         enabled: Whether to load safely.
-        adapt: What is done to each checkpoint that was read, such as renaming its weights.
+        adapt: What is done to each checkpoint that was read, such as renaming its weights; by
+            default nothing.
     """
 
-    def __init__(self, enabled: bool = True, adapt: Adapt = lambda checkpoint: checkpoint) -> None:
-        global _found
-        # mmengine has a way to register a loader, but none to take it back.
-        self._before = CheckpointLoader._schemes, _found
-        if enabled:
-            _found = CheckpointLoader._schemes if _found is None else _found
-            CheckpointLoader._schemes = OrderedDict(_found)
-            for prefixes, load in LOADERS.items():
-                register = partial(CheckpointLoader.register_scheme, prefixes, force=True)
-                register(partial(_adapted, load, adapt))
-        elif _found is not None:
-            CheckpointLoader._schemes, _found = _found, None
+    def __init__(self, enabled: bool = True, adapt: Callable[[dict], dict] | None = None) -> None:
+        self.enabled = enabled
+        self.adapt = adapt
+        self._blocks = 0  # how many `with` blocks it holds now; 0 for a switch
+        with _lock:
+            _requests.append(self)
+            _follow_requests()
 
     def __enter__(self) -> None:
-        """Load safely, as since the call."""
+        """Hold until the end of the block."""
+        with _lock:
+            if not self._blocks and self in _requests:
+                _requests.remove(self)  # it was a switch until now
+            self._blocks += 1
+            _requests.append(self)
+            _follow_requests()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Load as before."""
-        global _found
-        CheckpointLoader._schemes, _found = self._before
+    def __exit__(self, *error: object) -> None:
+        """Load as before the block, unless another one, of a thread, still holds."""
+        with _lock:
+            own = len(_requests) - 1 - _requests[::-1].index(self)
+            _requests[own:] = [request for request in _requests[own + 1 :] if request._blocks]
+            self._blocks -= 1
+            _follow_requests()
 
 
-def _adapted(
-    load: Callable[..., dict], adapt: Adapt, filename: str, map_location: Any = None
-) -> dict:
-    return adapt(load(filename, map_location))
+def hand_over(name: str, checkpoint: dict) -> None:
+    """Give a checkpoint that was read already to the next who loads one of its name.
+
+    Args:
+        name: Its path or URL, as the other will name it.
+        checkpoint: What was read.
+    """
+    pattern = f'{re.escape(name)}$'
+
+    def load_from_memory(filename: str, map_location: Any = None) -> dict:
+        _register({pattern: None})
+        return checkpoint
+
+    _register({pattern: load_from_memory})
+
+
+def _follow_requests() -> None:
+    """Put our loaders in the place of others', or these back, as the last request says."""
+    schemes = CheckpointLoader._schemes
+    if _requests and _requests[-1].enabled:
+        found = {prefix: schemes.get(prefix) for prefix in LOADERS}
+        _others.update((p, loader) for p, loader in found.items() if loader is not LOADERS[p])
+        _register(LOADERS)
+    else:
+        _register({p: other for p, other in _others.items() if schemes.get(p) is LOADERS[p]})
+        _others.clear()
+
+
+def _register(loaders: Mapping[str, Loader | None]) -> None:
+    """Let mmengine load with these, by prefix; None takes one away.
+
+    mmengine has no public way to take one away, nor to ask which there are.
+    """
+    for prefix, loader in loaders.items():
+        if loader:
+            CheckpointLoader.register_scheme(prefix, loader, force=True)
+        else:
+            CheckpointLoader._schemes.pop(prefix, None)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> dict:
     """Download a checkpoint, the first process before the others, and load it."""
-    if get_rank() == 0:
-        fetch(filename)
+    file = fetch(filename) if get_rank() == 0 else None
     barrier()
-    return load_from_local(fetch(filename), map_location)
+    return load_from_local(file or fetch(filename), map_location)
 
 
-def load_from_torchvision(filename: str, map_location: Any = None) -> dict:
-    """Load weights by torchvision's name of them, such as ``torchvision://resnet50``."""
-    return _load_named(filename, mmengine_checkpoint.get_torchvision_models(), map_location)
+def load_from_list(filename: str, map_location: Any = None) -> dict:
+    """Load weights by the name that mmengine has for them, such as ``torchvision://resnet50``.
 
+    Of mmpretrain's classifiers (``mmcls://``) the backbone is loaded.
 
-def load_from_openmmlab(filename: str, map_location: Any = None) -> dict:
-    """Load weights by OpenMMLab's name of them."""
-    urls = mmengine_checkpoint.get_external_models()
-    renamed = mmengine_checkpoint.get_deprecated_model_names()
-    aliases = {old: urls[new] for old, new in renamed.items() if new in urls}
-    return _load_named(filename, {**urls, **aliases}, map_location)
-
-
-def load_from_mmcls(filename: str, map_location: Any = None) -> dict:
-    """Load a backbone by mmpretrain's name of its classifier."""
-    checkpoint = _load_named(filename, mmengine_checkpoint.get_mmcls_models(), map_location)
-    weights = checkpoint.get('state_dict', checkpoint)
-    start = 'backbone.'
+    Raises:
+        CheckpointError: If the name is not in the list, or what it stands for cannot be loaded.
+    """
+    scheme, _, name = filename.partition('://')
+    key, mark, digest = name.partition(MARK)
+    if scheme in ('open-mmlab', 'openmmlab'):
+        key = mmengine_checkpoint.get_deprecated_model_names().get(key, key)
+    target = LISTS[scheme]().get(key)
+    if target is None:
+        raise CheckpointError(
+            f'checkpoint {filename!r} is unknown to the installed mmengine and torchvision; name a '
+            'local file or a URL'
+        )
+    if target.startswith(('http://', 'https://')):
+        checkpoint = load_from_http(target + mark + digest, map_location)
+    else:
+        caches = os.getenv('XDG_CACHE_HOME', '~/.cache')
+        folder = os.getenv('MMENGINE_HOME', os.path.join(caches, 'mmengine'))
+        checkpoint = load_from_local(os.path.join(folder, target) + mark + digest, map_location)
+    if scheme != 'mmcls':
+        return checkpoint
+    start, weights = 'backbone.', checkpoint.get('state_dict', checkpoint)
     return dict(
         state_dict={k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
     )
@@ -110,29 +156,27 @@ def load_from_storage(filename: str, map_location: Any = None) -> NoReturn:
     )
 
 
-def _load_named(name: str, urls: dict[str, str], map_location: Any) -> dict:
-    """Load what a list of names has under one: a URL, or a file in mmengine's own folder.
+def _adapted(load: Loader) -> Loader:
+    """Let what a function loads be adapted as the last request wants it."""
 
-    Raises:
-        CheckpointError: If the name is not in the list, or what it stands for cannot be loaded.
-    """
-    key, mark, digest = name.split('://', 1)[1].partition(MARK)
-    if key not in urls:
-        raise CheckpointError(
-            f'checkpoint {name!r} is unknown to the installed mmengine and torchvision; name a '
-            'local file or a URL'
-        )
-    target = urls[key]
-    if '://' not in target:
-        target = os.path.join(mmengine_checkpoint._get_mmengine_home(), target)
-    return CheckpointLoader.load_checkpoint(target + mark + digest, map_location, logger='silent')
+    @wraps(load)  # mmengine logs its name
+    def load_adapted(filename: str, map_location: Any = None) -> dict:
+        adapt = _requests[-1].adapt if _requests else None
+        checkpoint = load(filename, map_location)
+        return adapt(checkpoint) if adapt else checkpoint
+
+    return load_adapted
 
 
-LOADERS: dict[Any, Callable[..., dict]] = {
-    '': load_from_local,
-    ('http://', 'https://'): load_from_http,
-    ('torchvision://', 'modelzoo://'): load_from_torchvision,
-    ('open-mmlab://', 'openmmlab://'): load_from_openmmlab,
-    'mmcls://': load_from_mmcls,
-    ('pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'): load_from_storage,
+LISTS: dict[str, Callable[[], dict[str, str]]] = {
+    **dict.fromkeys(('torchvision', 'modelzoo'), mmengine_checkpoint.get_torchvision_models),
+    **dict.fromkeys(('open-mmlab', 'openmmlab'), mmengine_checkpoint.get_external_models),
+    'mmcls': mmengine_checkpoint.get_mmcls_models,
+}
+STORAGES = ('pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
+LOADERS = {
+    '': _adapted(load_from_local),
+    **dict.fromkeys(('http://', 'https://'), _adapted(load_from_http)),
+    **dict.fromkeys((f'{scheme}://' for scheme in LISTS), _adapted(load_from_list)),
+    **dict.fromkeys(STORAGES, _adapted(load_from_storage)),
 }

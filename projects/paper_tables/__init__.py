@@ -1,1 +1,1 @@
-"""Tables 1 and 2 of the paper, and what pre-training brings a detector: nets, trainings, results."""
+"""Tables 1 and 2 of the paper, and whether pre-training helps a detector."""

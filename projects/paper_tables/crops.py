@@ -1,23 +1,20 @@
 """A small set for classifiers: the objects of a set in COCO's layout, each cut out by itself."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 
-from mmvanilla.errors import UserError
+from mmvanilla import UserError
 
 MARGIN = 0.15  # around the longer side of a box, on either side
 SMALLEST = 16  # side of a box in pixels, below which nothing is to be recognised
 SPLITS = dict(train='train2017', val='val2017')
 
 
-def crop_objects(
-    coco: str | Path, out: str | Path, size: int = 64, on_crop: Callable[[], None] | None = None
-) -> Path:
+def crop_objects(coco: str | Path, out: str | Path, size: int = 64) -> Path:
     """Write every object as a square PNG, in mmpretrain's layout of a folder for each class.
 
     The files are ``OUT/{train,val}/CLASS/*.png``. They appear all at once or, if something goes
@@ -25,10 +22,9 @@ def crop_objects(
     side under 16 pixels are left out.
 
     Args:
-        coco: Folder in COCO's layout, such as that of :func:`make_shapes`.
+        coco: Folder in COCO's layout, such as that of :func:`mmvanilla.make_shapes`.
         out: Folder to make.
         size: Height and width of the crops in pixels.
-        on_crop: Called after each crop, for a progress bar.
 
     Returns:
         ``out`` as a path.
@@ -58,8 +54,6 @@ def crop_objects(
                     raise UserError(f'{str(file)!r} is no image that can be read; restore it')
                 target = fresh / split / names[note['category_id']] / f'{note["id"]:012d}.png'
                 cv2.imwrite(str(target), crop(image, note['bbox'], size))
-                if on_crop:
-                    on_crop()
         fresh.rename(out)
     return out
 

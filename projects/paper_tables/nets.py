@@ -3,15 +3,14 @@
 from itertools import pairwise
 
 import torch
+from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmvanilla.errors import UserError
-from mmvanilla.models.deep_conv import split_convs
-from mmvanilla.models.layers import build_pool, conv_norm
-from mmvanilla.models.series import replace_relus
-from mmvanilla.models.vanillanet import parse_arch
+from mmvanilla import UserError, VanillaNet, split_convs
+
+from .replace_relus import replace_relus
 
 SHORTCUTS = (None, 'before_act', 'after_act')
 
@@ -86,7 +85,8 @@ class PlainNet(BaseModule):
         norm_cfg: dict = dict(type='BN', eps=1e-6),  # noqa: B006 - read, never written
     ) -> None:
         super().__init__()
-        arch = parse_arch(arch)
+        with torch.device('meta'):  # without weights: what its arch is
+            arch = VanillaNet(arch, out_indices=(0,)).arch
         dims, strides = arch['dims'], arch['strides']
         if arch['ada_pool']:
             raise UserError('arch of PlainNet has ada_pool, expected one without; leave it out')
@@ -97,7 +97,7 @@ class PlainNet(BaseModule):
                 f'dims of arch is {dims}, expected each to be a multiple of the one before, '
                 'since shortcuts repeat channels; choose such dims or shortcut=None'
             )
-        self.stem = conv_norm(3, dims[0], norm_cfg, kernel_size=4, stride=4)
+        self.stem = conv_norm(3, dims[0], norm_cfg, stride=4)
         self.stem.append(nn.ReLU())
         self.stages = nn.ModuleList(
             PlainStage(*channels, stride, shortcut, norm_cfg)
@@ -110,6 +110,19 @@ class PlainNet(BaseModule):
         for stage in self.stages:
             x = stage(x)
         return (x,)
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, norm_cfg: dict, stride: int = 1
+) -> nn.Sequential:
+    """Build a convolution of windows that do not overlap, and a norm layer, as in VanillaNet.
+
+    It starts as VanillaNet's do, which the tables compare it with.
+    """
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=stride, stride=stride)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, build_norm_layer(norm_cfg, out_channels)[1])
 
 
 class PlainStage(nn.Module):
@@ -128,7 +141,7 @@ class PlainStage(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = conv_norm(in_channels, out_channels, norm_cfg)
-        self.pool = build_pool(stride, ada_pool=False)
+        self.pool = nn.MaxPool2d(stride) if stride > 1 else nn.Identity()
         self.act = nn.ReLU()
         self.shortcut = shortcut
         self.repeats = out_channels // in_channels

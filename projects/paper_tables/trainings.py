@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib as mpl
 
@@ -17,13 +18,15 @@ mpl.use('agg')
 import matplotlib.pyplot as plt
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmvanilla.cli.config import set_data_root
-from mmvanilla.datasets import crop_objects, make_shapes
-from mmvanilla.deploy.files import replace_file
-from mmvanilla.engine.latest import latest_checkpoint
+from mmvanilla import make_shapes, safe_loading
 
+from .crops import crop_objects
+from .nets import TwoIdeas  # noqa: F401 - registers the nets, in the processes that train, too
+
+T = TypeVar('T')
+CONFIGS = Path(__file__).parent / 'configs'
 SHAPES = dict(train=640, val=400)  # images, with about three objects each
 
 
@@ -34,7 +37,7 @@ class Variant:
     Attributes:
         net: Name of the net, a row of the table.
         name: Name of the column.
-        config: File in ``configs/ablation``, without ``_small`` and ``.py``.
+        config: File in ``configs``, without ``_small.py`` or ``_full.py``.
         settings: Of the config's ``model.backbone``.
         published: Top-1 on ImageNet in percent.
     """
@@ -91,17 +94,20 @@ class Run:
     top1: float
     cpu_seconds: float
 
+    def __str__(self) -> str:
+        """Say in a line what it came to."""
+        return f'{self.variant.net}, {self.variant.name}, seed {self.seed}: {self.top1:.2f} %'
 
-def read_variant(variant: Variant, folder: Path, small: bool, seed: int) -> Config:
+
+def read_variant(variant: Variant, small: bool, seed: int) -> Config:
     """Return the config of one training.
 
     Args:
         variant: What to train.
-        folder: The folder of the configs.
         small: Take the narrow net and the small set.
         seed: The seed.
     """
-    cfg = Config.fromfile(folder / f'{variant.config}{"_small" if small else ""}.py')
+    cfg = Config.fromfile(CONFIGS / f'{variant.config}_{"small" if small else "full"}.py')
     cfg.merge_from_dict({f'model.backbone.{k}': v for k, v in variant.settings.items()})
     if not cfg.model.backbone.deep_training:
         cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'DeepTrainingHook']
@@ -113,34 +119,35 @@ def read_variant(variant: Variant, folder: Path, small: bool, seed: int) -> Conf
     return cfg
 
 
-def train(cfg: Config) -> tuple[float, float]:
-    """Train once; return the accuracy of the fused net in percent and the processor time in s.
+def set_crops(cfg: Config, folder: Path) -> None:
+    """Let a small config read its images from a folder of crops, in place."""
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.data_root = str(folder)
+
+
+def train(variant: Variant, seed: int, cfg: Config) -> Run:
+    """Train once and measure the accuracy of the fused net.
 
     A training that was interrupted goes on from its last checkpoint; one that is done is not done
     again, its result being kept beside its checkpoints.
     """
     kept = Path(cfg.work_dir, 'result.json')
-    if kept.exists():
-        result = json.loads(kept.read_text())
-        return result['top1'], result['cpu_seconds']
-    cfg.load_from = latest_checkpoint(cfg.work_dir)
-    cfg.resume = cfg.load_from is not None
-    start = time.process_time()
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    top1 = runner.message_hub.get_scalar('val/accuracy/top1').current()
-    result = dict(top1=float(top1), cpu_seconds=time.process_time() - start)
-    replace_file(str(kept), json.dumps(result).encode())
-    return result['top1'], result['cpu_seconds']
+    if not kept.exists():
+        cfg.load_from = find_latest_checkpoint(cfg.work_dir)
+        cfg.resume = cfg.load_from is not None
+        start = time.process_time()
+        runner = Runner.from_cfg(cfg)
+        with safe_loading():
+            runner.train()
+        top1 = float(runner.message_hub.get_scalar('val/accuracy/top1').current())
+        partial = kept.with_suffix('.partial')  # so that a result is whole or not there
+        partial.write_text(json.dumps(dict(top1=top1, cpu_seconds=time.process_time() - start)))
+        partial.replace(kept)
+    return Run(variant, seed, **json.loads(kept.read_text()))
 
 
 def run_table(
-    what: str,
-    configs: Path,
-    out: Path,
-    small: bool,
-    seeds: list[int],
-    on_run: Callable[[Run, int], None],
+    what: str, out: Path, small: bool, seeds: list[int], on_run: Callable[[Run, int], None]
 ) -> list[Run]:
     """Train every variant of a table with every seed.
 
@@ -148,41 +155,51 @@ def run_table(
 
     Args:
         what: A key of :data:`TABLES`.
-        configs: The folder of the configs.
         out: Where full trainings keep their checkpoints and results; small ones keep none.
         small: Train narrow nets on a small set, which is generated.
         seeds: The seeds.
         on_run: Called after each training, with it and with how many there are.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    # Workers that are interrupted may still write.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder, data = Path(scratch) if small else out / what, Path(scratch, 'crops')
         tasks = []
         for seed in seeds:
             for variant in TABLES[what]:
-                cfg = read_variant(variant, configs, small, seed)
+                cfg = read_variant(variant, small, seed)
                 name = f'{variant.net} {variant.name} {seed}'.lower().replace(' ', '_')
                 cfg.experiment_name, cfg.work_dir = name, str(folder / name)
                 cfg.log_level = 'ERROR' if small else 'INFO'
                 if small:
-                    set_data_root(cfg, str(data))
+                    set_crops(cfg, data)
                 tasks.append((variant, seed, cfg))
         if small:
             make_shapes(Path(scratch, 'shapes'), **SHAPES)
             crop_objects(Path(scratch, 'shapes/coco'), data)
-        runs: dict[int, Run] = {}
-        with start_workers(small) as workers:
-            # The last seed's largest net first, so that the cores end together.
-            order = range(len(tasks) - 1, -1, -1)
-            pending = {workers.submit(train, tasks[i][-1]): i for i in order}
-            try:
-                for done in as_completed(pending):
-                    i = pending[done]
-                    runs[i] = Run(*tasks[i][:-1], *done.result())
-                    on_run(runs[i], len(tasks))
-            except BaseException:
-                workers.shutdown(wait=False, cancel_futures=True)
-                raise
-    return [runs[i] for i in sorted(runs)]
+        # The last seed's largest net first, so that the cores end together.
+        return run_all(train, tasks[::-1], on_run, small)[::-1]
+
+
+def run_all(
+    function: Callable[..., T], tasks: list[tuple], on_done: Callable[[T, int], None], small: bool
+) -> list[T]:
+    """Call a function with each of some arguments, in processes; return what it returned.
+
+    Args:
+        function: The function.
+        tasks: The arguments of each call.
+        on_done: Called after each, with what it returned and with how many there are.
+        small: See :func:`start_workers`.
+    """
+    with start_workers(small) as workers:
+        pending = [workers.submit(function, *task) for task in tasks]
+        try:
+            for done in as_completed(pending):
+                on_done(done.result(), len(tasks))
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [done.result() for done in pending]
 
 
 def start_workers(small: bool) -> ProcessPoolExecutor:
@@ -194,16 +211,13 @@ def start_workers(small: bool) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(cores, spawn, torch.set_num_threads, (1,))
 
 
-def check_imagenet(configs: Path) -> None:
+def check_imagenet() -> None:
     """Check that there is what full trainings read.
-
-    Args:
-        configs: The folder of the configs.
 
     Raises:
         FileNotFoundError: If there is not.
     """
-    cfg = read_variant(TABLES['table1'][0], configs, small=False, seed=0)
+    cfg = read_variant(TABLES['table1'][0], small=False, seed=0)
     root = cfg.train_dataloader.dataset.data_root
     if not os.path.isdir(root):
         raise FileNotFoundError(
@@ -214,41 +228,32 @@ def check_imagenet(configs: Path) -> None:
 
 def cells(runs: list[Run]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of a table: mean and standard deviation, and what was published."""
-    groups = group(runs)
-    nets = list(dict.fromkeys(net for net, _ in groups))
-    names = list(dict.fromkeys(name for _, name in groups))
-    header = ['Top-1, %', *names, 'seeds', 'published']
-    rows = []
-    for net in nets:
+    nets, rows = group(runs), []
+    for net, columns in nets.items():
+        scores = [spread([run.top1 for run in members]) for members in columns.values()]
         known = [
-            f'{name} {run.variant.published:.2f}'
-            for name in names
-            for run in groups[net, name][:1]
-            if run.variant.published
+            f'{name} {members[0].variant.published:.2f}'
+            for name, members in columns.items()
+            if members[0].variant.published
         ]
-        rows.append(
-            [
-                net,
-                *(describe([run.top1 for run in groups[net, name]]) for name in names),
-                str(len(groups[net, names[0]])),
-                ', '.join(known) or '-',
-            ]
-        )
-    return header, rows
+        seeds = len({run.seed for run in runs})
+        rows.append([net, *scores, str(seeds), ', '.join(known) or '-'])
+    names = next(iter(nets.values()))
+    return ['Top-1, %', *names, 'seeds', 'published'], rows
 
 
-def group(runs: list[Run]) -> dict[tuple[str, str], list[Run]]:
-    """Return the runs by net and variant, in their order."""
-    groups: dict[tuple[str, str], list[Run]] = {}
+def group(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Return the runs of each net and column, in their order."""
+    nets: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
-        groups.setdefault((run.variant.net, run.variant.name), []).append(run)
-    return groups
+        nets.setdefault(run.variant.net, {}).setdefault(run.variant.name, []).append(run)
+    return nets
 
 
-def describe(values: list[float], digits: int = 2) -> str:
+def spread(values: list[float], digits: int = 2) -> str:
     """Return mean and standard deviation of some values."""
-    spread = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):.{digits}f}{spread}'
+    deviation = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.{digits}f}{deviation}'
 
 
 def plot(runs: list[Run], file: str | Path) -> None:
@@ -258,30 +263,21 @@ def plot(runs: list[Run], file: str | Path) -> None:
         runs: The runs.
         file: The PNG file to write.
     """
-    groups = group(runs)
-    names = list(dict.fromkeys(name for _, name in groups))
-    nets = list(dict.fromkeys(net for net, _ in groups))
+    nets = group(runs)
     figure, axes = plt.subplots(figsize=(2 + 2.4 * len(nets), 4), layout='constrained')
-    width = 0.8 / len(names)
-    for k, name in enumerate(names):
-        for i, net in enumerate(nets):
-            members = groups[net, name]
+    for i, columns in enumerate(nets.values()):
+        width = 0.8 / len(columns)
+        for k, (name, members) in enumerate(columns.items()):
             values, color = [run.top1 for run in members], f'C{k}'
-            place = i + (k - (len(names) - 1) / 2) * width
+            place = i + (k - (len(columns) - 1) / 2) * width
             axes.plot([place] * len(values), values, 'o', color=color, alpha=0.6)
             mean = statistics.mean(values)
             label = name if i == 0 else None
             axes.hlines(mean, place - width / 3, place + width / 3, color=color, label=label)
-            if members[0].variant.published:
-                axes.plot(place, members[0].variant.published, '*', color='0.4', markersize=10)
-                axes.annotate(
-                    'published,\nImageNet',
-                    (place, members[0].variant.published),
-                    (6, -4),
-                    textcoords='offset points',
-                    fontsize=7,
-                    color='0.4',
-                )
+            if published := members[0].variant.published:
+                axes.plot(place, published, '*', color='0.4', markersize=10)
+                note = dict(textcoords='offset points', fontsize=7, color='0.4')
+                axes.annotate('published,\nImageNet', (place, published), (6, -4), **note)
     axes.set_xticks(range(len(nets)), nets)
     axes.set(ylabel='Top-1 on unseen images, %', xlim=(-0.5, len(nets) - 0.5))
     axes.grid(axis='y', alpha=0.3)

@@ -3,17 +3,18 @@
 import statistics
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmvanilla.cli.config import set_data_root
-from mmvanilla.datasets import crop_objects, make_shapes
-from projects.paper_tables.trainings import SHAPES, describe, start_workers
+from mmvanilla import make_shapes
 
+from .crops import crop_objects
+from .trainings import CONFIGS, SHAPES, run_all, set_crops, spread
+
+DETECTOR = Path(__file__).parents[2] / 'configs/mask_rcnn_vanillanet13_shapes.py'
 EPOCHS = 4  # of the 16 of the demo, 50 iterations each
 WAYS = ('from scratch', 'pre-trained')
 METRICS = ('box AP', 'mask AP')
@@ -37,34 +38,40 @@ class Result:
     mask_ap: float
     top1: float | None = None
 
+    def __str__(self) -> str:
+        """Say in a line what it came to."""
+        return f'{self.way}, seed {self.seed}: box AP {self.box_ap:.3f}'
 
-def pretrain(configs: Path, crops: Path, work_dir: Path, seed: int) -> tuple[str, float]:
+
+def pretrain(crops: Path, work_dir: Path, seed: int) -> tuple[str, float]:
     """Train the detector's backbone as a classifier; return its checkpoint and its Top-1 in %."""
-    cfg = Config.fromfile(configs / 'ablation/vanillanet13_small.py')
-    set_data_root(cfg, str(crops))
+    cfg = Config.fromfile(CONFIGS / 'vanillanet13_small.py')
+    set_crops(cfg, crops)
     runner = start(cfg, work_dir, seed)
     runner.train()
     top1 = runner.message_hub.get_scalar('val/accuracy/top1').current()
     return runner.message_hub.get_info('last_ckpt'), float(top1)
 
 
-def detect(configs: Path, data: Path, way: str, seed: int) -> Result:
+def detect(data: Path, way: str, seed: int) -> Result:
     """Train one detector.
 
     Args:
-        configs: The folder of the configs.
         data: Folder with the shapes of the detector, ``shapes/coco``, and the others', ``crops``.
         way: One of :data:`WAYS`.
         seed: The seed.
     """
-    cfg = Config.fromfile(configs / 'mask_rcnn_vanillanet13_shapes.py')
-    set_data_root(cfg, str(data / 'shapes/coco'))
+    cfg = Config.fromfile(DETECTOR)
+    shapes = data / 'shapes/coco'
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.data_root = str(shapes)
+    cfg.val_evaluator.ann_file = str(shapes / 'annotations/instances_val2017.json')
     cfg.train_cfg.update(max_epochs=EPOCHS, val_interval=EPOCHS)
     cfg.param_scheduler[-1].end = EPOCHS
     cfg.default_hooks.checkpoint = None
     work_dir, top1 = data / f'{way} {seed}'.replace(' ', '_'), None
     if way == 'pre-trained':
-        file, top1 = pretrain(configs, data / 'crops', Path(f'{work_dir}_classifier'), seed)
+        file, top1 = pretrain(data / 'crops', Path(f'{work_dir}_classifier'), seed)
         cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=file)
     runner = start(cfg, work_dir, seed)
     runner.train()
@@ -86,37 +93,23 @@ def start(cfg: Config, work_dir: Path, seed: int) -> Runner:
     return Runner.from_cfg(cfg)
 
 
-def run_transfer(
-    configs: Path, seeds: list[int], on_result: Callable[[Result, int], None]
-) -> list[Result]:
+def run_transfer(seeds: list[int], on_result: Callable[[Result, int], None]) -> list[Result]:
     """Train detectors from scratch and from pre-trained backbones, one on each core.
 
     The classifiers see other images than the detectors, of the same kinds of shapes.
 
     Args:
-        configs: The folder of the configs.
         seeds: The seeds.
         on_result: Called after each detector, with it and with how many there are.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         data = Path(scratch)
         make_shapes(data / 'shapes')
         make_shapes(data / 'others', **SHAPES, seed=1)
         crop_objects(data / 'others/coco', data / 'crops')
-        results = []
-        with start_workers(small=True) as workers:
-            pending = [
-                workers.submit(detect, configs, data, way, seed)
-                for seed in seeds
-                for way in reversed(WAYS)  # the longer one first
-            ]
-            try:
-                for done in as_completed(pending):
-                    results.append(done.result())
-                    on_result(results[-1], len(pending))
-            except BaseException:
-                workers.shutdown(wait=False, cancel_futures=True)
-                raise
+        # The longer way first.
+        tasks = [(data, way, seed) for seed in seeds for way in reversed(WAYS)]
+        results = run_all(detect, tasks, on_result, small=True)
     return sorted(results, key=lambda result: (WAYS.index(result.way), result.seed))
 
 
@@ -130,7 +123,7 @@ def cells(results: list[Result]) -> tuple[list[str], list[list[str]]]:
             members = [result for result in results if result.way == way]
             values = [r.box_ap if metric == 'box AP' else r.mask_ap for r in members]
             rows.append(
-                [f'{metric}, {way}', *(f'{value:.3f}' for value in values), describe(values, 3)]
+                [f'{metric}, {way}', *(f'{value:.3f}' for value in values), spread(values, 3)]
             )
     return header, rows
 

@@ -5,6 +5,7 @@ Needs the compiled mmcv in place of mmcv-lite, on the CPU:
     python tests/data/record_mmcv_ops.py
 """
 
+import importlib.util
 import itertools
 from pathlib import Path
 from typing import Any
@@ -120,10 +121,9 @@ def deform_conv_cases() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    from mmcv import _ext
-
-    if not _ext.__file__.endswith(('.so', '.pyd')):
-        raise SystemExit(f'Got {_ext.__name__}, expected compiled mmcv: install mmcv==2.1.0.')
+    spec = importlib.util.find_spec('mmcv._ext')
+    if spec is None or not (spec.origin or '').endswith(('.so', '.pyd')):
+        raise SystemExit('mmcv here was not compiled; install mmcv==2.1.0 in place of mmcv-lite')
     torch.manual_seed(0)
     cases = nms_cases() + roi_align_cases() + deform_conv_cases()
     for case in cases:

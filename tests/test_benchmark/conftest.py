@@ -1,10 +1,14 @@
 """Tests that bound memory run alone, where no other test has left memory that is free."""
 
+import multiprocessing.dummy
 import os
 import subprocess
 import sys
 
 import pytest
+from mmengine.logging import MMLogger
+
+from mmvanilla.benchmark import processes
 
 ALONE = 'MMVANILLA_TEST_ALONE'
 
@@ -24,3 +28,14 @@ def pytest_pyfunc_call(pyfuncitem):
     assert done.returncode == 0, done.stdout + done.stderr
     assert '1 passed' in done.stdout
     return True
+
+
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Let threads of this process do what processes do: tests can then reach into them."""
+    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
+    monkeypatch.setattr(processes, 'PAUSE', 0)
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    yield
+    logger.setLevel(level)  # a process that measures lowers its own

@@ -29,7 +29,7 @@ QUIET = dict(wall=0.0, total=0.0, busy=0.0, stolen=0.0, own=0.0, throttled=0)
 def test_disturbances(change, sentence, monkeypatch):
     after = dict(wall=10.0, total=20.0, busy=10.0, stolen=0.0, own=10.0, throttled=0) | change
     readings = iter([QUIET, after])
-    monkeypatch.setattr(Watch, '_read', staticmethod(lambda: next(readings)))
+    monkeypatch.setattr(Watch, '_read', lambda self: next(readings))
     found = Watch().start().disturbances()
     assert len(found) == (sentence is not None)
     assert sentence is None or sentence in found[0]
@@ -40,6 +40,11 @@ def test_another_process_is_seen():
     watch = Watch().start()
     busy = 'import time\nend = time.time() + 1.5\nwhile time.time() < end: pass'
     other = subprocess.Popen([sys.executable, '-c', busy])
+    ours = Watch(pids=[other.pid]).start()
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and still counts
+    found = watch._read()['own'] - watch.before['own']
+    assert found < 0.5
+    assert ours._read()['own'] - ours.before['own'] > found + 0.5
     other.wait()
     # Waited for, a child's time counts as this process's own: take it out again.
     children = os.times()
@@ -48,7 +53,7 @@ def test_another_process_is_seen():
 
 
 def test_counters_only_grow():
-    for before, after in pairwise([Watch._read() for _ in range(3)]):
+    for before, after in pairwise([Watch()._read() for _ in range(3)]):
         assert all(before[name] <= after[name] for name in before)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmvanilla.benchmark import Candidate, Row, Settings, measure, run
+from mmvanilla.benchmark import Candidate, Row, Settings, measure, processes, run
 from mmvanilla.benchmark import peak_memory as memory
 from mmvanilla.benchmark.tables import markdown, plot_speed, speed_cells, to_json
 
@@ -24,35 +24,42 @@ def candidate(small_config):
 
 
 @pytest.fixture(autouse=True)
-def idle(monkeypatch):
+def idle(monkeypatch, in_threads):
     """Take the machine for idle, whatever runs beside the tests."""
-    monkeypatch.setattr(run.Watch, 'disturbances', lambda self: [])
+    monkeypatch.setattr(processes.Watch, 'disturbances', lambda self: [])
 
 
-@pytest.mark.parametrize(
-    ('error', 'reason'),
-    [
-        (ModuleNotFoundError("No module named 'mmpretrain'", name='mmpretrain'), 'needs the pac'),
-        (torch.OutOfMemoryError('CUDA out of memory'), 'too little memory'),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 'too little memory'),
-        (RuntimeError('sizes must match\nwhere?'), 'RuntimeError: sizes must match where?'),
-    ],
-)
-def test_a_row_that_fails_leaves_the_others_alone(error, reason, candidate, monkeypatch):
-    build = run._build
+def test_a_row_that_fails_leaves_the_others_alone(candidate, monkeypatch):
+    build = run.build
 
-    def fail(made, settings, row):
+    def fail(made, settings):
         if made.name == 'broken':
-            raise error
-        return build(made, settings, row)
+            raise ModuleNotFoundError("No module named 'mmpretrain'", name='mmpretrain')
+        return build(made, settings)
 
-    monkeypatch.setattr(run, '_build', fail)
+    monkeypatch.setattr(run, 'build', fail)
     names = ('first', 'broken', 'last')
     rows = measure(map(candidate, names), Settings(**SETTINGS)).rows
     assert [row.name for row in rows] == ['first', 'broken', 'last']
-    assert reason in rows[1].reason
-    assert rows[1].times is rows[1].counts is rows[1].memory is None
+    assert rows[1].reason == 'needs the package mmpretrain'
+    assert not rows[1].times
+    assert rows[1].counts is rows[1].memory is None
     assert all(len(rows[i].times.values) == 4 for i in (0, 2))
+
+
+def test_a_row_that_fails_late_keeps_no_figures(candidate, monkeypatch):
+    prepare = run.Subject.prepare
+
+    def fail(self, turn):
+        if turn == 2:
+            raise RuntimeError('no more')
+        return prepare(self, turn)
+
+    monkeypatch.setattr(run.Subject, 'prepare', fail)
+    (row,) = measure([candidate()], Settings(**SETTINGS)).rows
+    assert row.reason == 'RuntimeError: no more'
+    assert not row.times
+    assert row.counts is row.memory is None
 
 
 @pytest.mark.alone
@@ -79,18 +86,22 @@ def test_forms_side_by_side(candidate):
     assert cells[0][header.index('time / first')] == '1.00 (1.00-1.00)'
 
 
-def test_ctrl_c(candidate, monkeypatch):
-    candidates = [candidate('first'), candidate('second')]
-    calls = []
+def interrupt(monkeypatch, times):
+    """Let ctrl-C come when something has been asked of models so many times."""
+    ask, asked = processes.Worker.ask, []
 
-    def stop(self, turn):
-        calls.append(turn)
-        if len(calls) == 8:  # two while building each, then two rounds
+    def stop(self, what):
+        asked.append(what)
+        if len(asked) > times:
             raise KeyboardInterrupt
-        return lambda: None
+        return ask(self, what)
 
-    monkeypatch.setattr(run.Subject, 'prepare', stop)
-    result = measure(candidates, Settings(**SETTINGS))
+    monkeypatch.setattr(processes.Worker, 'ask', stop)
+
+
+def test_ctrl_c(candidate, monkeypatch):
+    interrupt(monkeypatch, 2 + 3)  # both are built; a round and a half
+    result = measure([candidate('first'), candidate('second')], Settings(**SETTINGS))
     assert not result.complete
     assert [len(row.times.values) for row in result.rows] == [1, 2]
     assert 'interrupted after 1 of 4 rounds' in result.warnings
@@ -98,18 +109,19 @@ def test_ctrl_c(candidate, monkeypatch):
 
 
 def test_ctrl_c_while_building(candidate, monkeypatch):
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run, '_build', stop)
-    result = measure([candidate()], Settings(**SETTINGS))
+    interrupt(monkeypatch, 1)
+    result = measure([candidate('first'), candidate('second')], Settings(**SETTINGS))
     assert not result.complete
-    assert result.rows[0].times is None
+    first, second = result.rows
+    assert first.counts
+    assert not first.times
+    assert not second.times
+    assert second.counts is None
     assert 'interrupted' in speed_cells(result)[1][0]
 
 
 def test_ctrl_c_before_the_first_round_counts_no_boxes(candidate, monkeypatch):
-    monkeypatch.setattr(run, 'interleaved', lambda *args: ({}, False))
+    interrupt(monkeypatch, 1)
     result = measure([candidate()], Settings(**dict(SETTINGS, part='model')))
     assert result.rows[0].counts
     assert not any('boxes' in note for note in result.notes)
@@ -132,7 +144,7 @@ def test_differing_detections_are_doubtful(candidate, monkeypatch):
 )
 def test_unsteady(halves, sentence, candidate, monkeypatch):
     ticks = iter([halves[0]] * 2 + [halves[1]] * 2)
-    monkeypatch.setattr(run, 'Clock', lambda device: lambda call: next(ticks))
+    monkeypatch.setattr(processes, 'Clock', lambda device: lambda call: next(ticks))
     result = measure([candidate()], Settings(**SETTINGS))
     assert bool(result.warnings) == bool(sentence)
     assert sentence is None or sentence in result.warnings[0]
@@ -144,7 +156,7 @@ def test_halves_with_other_images_are_not_compared(repeat, told, candidate, tmp_
     for i in range(2):
         cv2.imwrite(str(tmp_path / f'{i}.png'), np.zeros((40, 40 + 40 * i, 3), dtype=np.uint8))
     ticks = iter([1.0, 2.0, 4.0, 8.0])
-    monkeypatch.setattr(run, 'Clock', lambda device: lambda call: next(ticks))
+    monkeypatch.setattr(processes, 'Clock', lambda device: lambda call: next(ticks))
     settings = Settings(**dict(SETTINGS, images=str(tmp_path), repeat=repeat))
     result = measure([candidate()], settings)
     assert any('differ by' in warning for warning in result.warnings) == told
@@ -153,7 +165,7 @@ def test_halves_with_other_images_are_not_compared(repeat, told, candidate, tmp_
 
 def test_sizes_that_come_late(candidate, monkeypatch):
     sizes = [(3, 64, 64), (3, 64, 96), (3, 96, 64)]
-    monkeypatch.setattr(run.Subject, 'input_shape', lambda self, turn: sizes[turn % 3])
+    monkeypatch.setattr(run.Subject, 'sizes', lambda self: sizes)
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
     for warmup, number in ((0, 2), (1, 1), (2, 0)):
         result = measure([candidate()], Settings(**dict(SETTINGS, warmup=warmup)))

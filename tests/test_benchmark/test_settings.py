@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from mmvanilla import UserError
 from mmvanilla.benchmark import settings as module
 from mmvanilla.benchmark.settings import Settings, precision
-from mmvanilla.errors import UserError
 
 
 @pytest.mark.parametrize(

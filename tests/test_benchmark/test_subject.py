@@ -9,9 +9,16 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmvanilla import UserError, fuse
 from mmvanilla.benchmark.settings import Settings, precision
-from mmvanilla.benchmark.subject import Candidate, Subject, build, describe_form
-from mmvanilla.errors import UserError
+from mmvanilla.benchmark.subject import (
+    Candidate,
+    Subject,
+    build,
+    build_still,
+    calibrate,
+    describe_form,
+)
 
 SHAPE = (96, 128)
 
@@ -50,6 +57,34 @@ def test_deploy_form_is_built_not_fused(small_config):
     # A fused stage keeps what hung on the one it replaced; a built one has an initialiser's traces.
     assert built.backbone.stages[0].conv.weight.is_contiguous()
     assert cfg.model.backbone.get('deploy', False) is False  # the config is as it was
+
+
+@pytest.mark.parametrize('kind', ['mask_rcnn', 'upernet'])
+@pytest.mark.parametrize('form', ['fused', 'deploy'])
+def test_what_is_timed_is_what_fuse_makes(kind, form, small_config):
+    cfg = small_config(kind, **{'neck.norm_cfg': dict(type='BN')} if kind == 'mask_rcnn' else {})
+    found = build(cfg, form).state_dict()
+    torch.manual_seed(0)
+    model = build_still(copy.deepcopy(cfg.model))
+    calibrate(model)
+    for name, value in model.state_dict().items():
+        if name.endswith('num_batches_tracked'):
+            value.fill_(1)  # of necks and heads, too
+    expected = fuse(copy.deepcopy(model), neck_and_heads=True).state_dict()
+    assert found.keys() == expected.keys()
+    assert not any('running_mean' in name for name in found)
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_norms_of_a_peer_are_folded_in_its_backbone_too(small_config):
+    cfg = small_config('mask_rcnn', **{'neck.norm_cfg': dict(type='BN')})
+    cfg.model.backbone = dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3))
+    cfg.model.neck.in_channels = [64, 128, 256, 512]
+    plain, folded = build(cfg, 'train'), build(cfg, 'fused')
+    assert not any('running_mean' in name for name in folded.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    for found, expected in zip(folded.extract_feat(x), plain.extract_feat(x), strict=True):
+        assert relative(found, expected) < 1e-5
 
 
 @pytest.mark.parametrize('kind', ['mask_rcnn', 'retinanet'])
@@ -124,7 +159,8 @@ def test_real_images(small_config, tmp_path):
         (result,) = call(made, turn)
         assert result.ori_shape == size
         assert result.pred_instances.masks.shape[-2:] == size
-        assert max(made.input_shape(turn)[1:]) <= max(scale)
+    assert len(made.sizes()) == 2
+    assert max(side for size in made.sizes() for side in size[1:]) <= max(scale)
     with pytest.raises(FileNotFoundError, match='holds no images'):
         subject(small_config('mask_rcnn'), images=str(tmp_path.parent / 'empty'))
 
@@ -154,6 +190,16 @@ def test_a_missing_library_is_named(small_config, monkeypatch):
     with pytest.raises(ModuleNotFoundError) as caught:
         subject(small_config('upernet'))
     assert caught.value.name == 'mmseg.structures'
+
+
+def test_custom_imports_are_made_where_the_model_is_built(small_config, tmp_path, monkeypatch):
+    (tmp_path / 'only_here.py').write_text('')
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = small_config('retinanet')
+    cfg.custom_imports = dict(imports=['only_here'])
+    monkeypatch.delitem(sys.modules, 'only_here', raising=False)
+    subject(cfg, part='backbone')
+    assert 'only_here' in sys.modules
 
 
 def test_what_cannot_be_built(small_config):

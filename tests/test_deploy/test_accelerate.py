@@ -8,11 +8,11 @@ from torch import nn
 
 from mmvanilla import VanillaNet, accelerate, fuse
 from mmvanilla.benchmark.subject import calibrate
-from mmvanilla.deploy.accelerate import layers
+from mmvanilla.deploy.accelerate import fast_layers as layers
 from mmvanilla.deploy.accelerate.cuda_graphs import GraphCache
 from mmvanilla.deploy.accelerate.low_precision import check_range
 from mmvanilla.errors import UserError
-from mmvanilla.models.layers import SeriesActivation
+from mmvanilla.models import SeriesActivation
 
 ARCHS = {
     'pool': dict(dims=[16, 16, 32, 64, 64], strides=[1, 2, 2, 2]),
@@ -67,7 +67,7 @@ def test_wide_activations_of_large_images_go_by_groups_of_channels(size, channel
     nn.init.normal_(act.weight)
     nn.init.normal_(act.bias)
     conv = nn.Conv2d(3, channels, 1).requires_grad_(False)
-    layer = layers.cpu_layer(conv, nn.MaxPool2d(2), act, dtype)
+    layer = nn.Sequential(*layers.cpu_layer(conv, nn.MaxPool2d(2), act, dtype))
     called = set()
     for module in layer[2].modules():
         module.register_forward_hook(lambda module, args, out: called.add(module))
@@ -105,10 +105,12 @@ def test_the_layers_for_cuda_compute_the_same(kind, act_num):
     x = torch.randn(2, 3, 75, 90)
     fused = net(x)
     outs = []
-    x = layers.cuda_layer(net.stem[0], nn.Identity(), net.stem[1], torch.float32)(x)
+    stem = layers.cuda_layer(net.stem[0], nn.Identity(), net.stem[1], torch.float32)
+    x = nn.Sequential(*stem)(x)
     outs += [x] if -1 in net.out_stages else []
     for i, stage in enumerate(net.stages):
-        x = layers.cuda_layer(stage.conv, stage.pool, stage.act, torch.float32)(x)
+        layer = layers.cuda_layer(stage.conv, stage.pool, stage.act, torch.float32)
+        x = nn.Sequential(*layer)(x)
         outs += [x] if i in net.out_stages else []
     assert error(tuple(outs), fused) < 1e-5
 
@@ -116,8 +118,9 @@ def test_the_layers_for_cuda_compute_the_same(kind, act_num):
 def test_a_pool_goes_into_the_activation_on_cuda():
     stage = fuse(make_net('pool')).stages[1]
     layer = layers.cuda_layer(stage.conv, stage.pool, stage.act, torch.float32)
-    assert [type(part) for part in layer] == [layers.PointwiseConv, layers.FusedActivation]
-    assert layer[1].pool == 2
+    parts = [layers.PointwiseConv, nn.Identity, layers.FusedActivation]
+    assert [type(part) for part in layer] == parts
+    assert layer[2].pool == 2
 
 
 @torch.no_grad()
@@ -151,7 +154,7 @@ def test_ten_sizes_add_nothing_that_is_kept(monkeypatch):
     monkeypatch.setattr(layers, 'SIZES', 3)
     for side in (33, 65, 97, 129, 161):
         net(torch.randn(1, 3, side, side))
-    assert len(net.stages[0][0].layouts) in (2, 3)
+    assert len(net.stages[0].conv.layouts) in (2, 3)
     assert len(tensors()) <= 12 * (1 + len(net.stages))
     assert dict(torch._dynamo.utils.counters['stats']) == compiled
 
@@ -325,9 +328,9 @@ def test_a_copy_computes_the_same():
 
 
 def test_the_report_names_every_step(monkeypatch, capsys):
-    from mmvanilla.deploy.accelerate import report
+    from mmvanilla.deploy.accelerate import steps
 
-    monkeypatch.setattr(report, 'SHAPE', (64, 96))
+    monkeypatch.setattr(steps, 'SHAPE', (64, 96))
     accelerate(make_net(), dtype='fp32', report=True)
     printed = capsys.readouterr().out
     assert 'fused' in printed

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from mmengine.structures import BaseDataElement
 
 from mmvanilla import accelerate, fuse
-from mmvanilla.benchmark.subject import calibrate, sample_type
+from mmvanilla.benchmark.subject import calibrate
 from mmvanilla.deploy.accelerate.low_precision import LowPrecision
 from mmvanilla.errors import UserError
 
@@ -24,10 +25,10 @@ DTYPES = [
 def make_model(build, kind):
     model = build(kind)
     calibrate(model.backbone)
-    return model, 'mmseg' if kind == 'upernet' else 'mmdet'
+    return model
 
 
-def make_batch(scope, sizes=((96, 128),)):
+def make_batch(sizes=((96, 128),)):
     generator = torch.Generator().manual_seed(0)
     samples, images = [], []
     for height, width in sizes:
@@ -39,7 +40,7 @@ def make_batch(scope, sizes=((96, 128),)):
             batch_input_shape=(height, width),
         )
         images.append(image)
-        samples.append(sample_type(scope)(metainfo=meta))
+        samples.append(BaseDataElement(metainfo=meta))
     return dict(inputs=images, data_samples=samples)
 
 
@@ -51,7 +52,7 @@ def relative(mine, its):
 @pytest.mark.parametrize('dtype', DTYPES)
 @pytest.mark.parametrize('kind', ['retinanet', 'mask_rcnn'])
 def test_necks_and_heads_of_detectors(build, kind, dtype):
-    model, _ = make_model(build, kind)
+    model = make_model(build, kind)
     reference = fuse(copy.deepcopy(model), neck_and_heads=True)
     accelerate(model, dtype=dtype)
     bound = 1e-5 if dtype == 'fp32' else 1e-2
@@ -77,12 +78,12 @@ def test_necks_and_heads_of_detectors(build, kind, dtype):
 @torch.no_grad()
 @pytest.mark.parametrize('kind', ['retinanet', 'mask_rcnn'])
 def test_results_of_detectors_in_float32(build, kind):
-    model, scope = make_model(build, kind)
+    model = make_model(build, kind)
     reference = fuse(copy.deepcopy(model), neck_and_heads=True)
     accelerate(model, dtype='fp32')
     sizes = ((96, 128), (64, 96))
-    mine = model.test_step(make_batch(scope, sizes))
-    its = reference.test_step(make_batch(scope, sizes))
+    mine = model.test_step(make_batch(sizes))
+    its = reference.test_step(make_batch(sizes))
     found = 0
     for a, b in zip(mine, its, strict=True):
         a, b = a.pred_instances, b.pred_instances
@@ -100,10 +101,10 @@ def test_results_of_detectors_in_float32(build, kind):
 @torch.no_grad()
 @pytest.mark.parametrize('dtype', DTYPES)
 def test_results_of_segmentors(build, dtype):
-    model, scope = make_model(build, 'upernet')
+    model = make_model(build, 'upernet')
     reference = fuse(copy.deepcopy(model), neck_and_heads=True)
     accelerate(model, dtype=dtype)
-    [mine], [its] = (each.test_step(make_batch(scope)) for each in (model, reference))
+    [mine], [its] = (each.test_step(make_batch()) for each in (model, reference))
     assert mine.seg_logits.data.dtype == torch.float32
     assert mine.keys() == its.keys()
     bound = 1e-5 if dtype == 'fp32' else 5e-2
@@ -112,7 +113,7 @@ def test_results_of_segmentors(build, dtype):
 
 
 def test_what_is_no_vanillanet_keeps_its_state(build):
-    model, _ = make_model(build, 'mask_rcnn')
+    model = make_model(build, 'mask_rcnn')
     fuse(model, neck_and_heads=True)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     accelerate(model, dtype='fp32')
@@ -123,7 +124,7 @@ def test_what_is_no_vanillanet_keeps_its_state(build):
 
 
 def test_an_accelerated_detector_in_training_is_refused(build):
-    model, _ = make_model(build, 'retinanet')
+    model = make_model(build, 'retinanet')
     accelerate(model, dtype='fp32').train()
     with pytest.raises(UserError, match='not for training'):
         model(torch.randn(1, 3, 64, 64), [], mode='loss')

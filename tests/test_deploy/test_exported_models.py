@@ -9,7 +9,7 @@ from torch import nn
 from mmvanilla.deploy.export import compare, exportable, open_model, pasted, reference, write_model
 from mmvanilla.deploy.export.pooling import AdaptiveMax, AdaptiveMean
 from mmvanilla.errors import UserError
-from mmvanilla.models.layers import AdaptivePool
+from mmvanilla.models.vanillanet import AdaptivePool
 
 # The least that RetinaNet's coarsest level takes, a common one, and none that 32 divides.
 SIZES = [(64, 64), (160, 192), (161, 99)]

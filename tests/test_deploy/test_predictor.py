@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmvanilla.datasets.shapes import draw_scene
@@ -74,6 +75,23 @@ def test_a_model_of_other_classes_is_refused(small_config, tmp_path):
     sample = DetDataSample(pred_instances=instances)
     with pytest.raises(UserError, match='class 79, but the config has'):
         results.add_prediction('image', sample)
+
+
+def test_classes_that_only_folders_name(tmp_path):
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path / 'val'))
+    visualizer = dict(type='UniversalVisualizer', name='folders')
+    cfg = Config(dict(default_scope='mmpretrain', visualizer=visualizer))
+    cfg.test_dataloader = dict(dataset=dataset)
+    (tmp_path / 'val').mkdir()
+    with pytest.raises(UserError, match=r'no folder for each.*metainfo\.classes, or data_root'):
+        Results(str(tmp_path / 'out'), cfg)
+    for name in ('stripes', 'dots'):
+        (tmp_path / 'val' / name).mkdir()
+    assert Results(str(tmp_path / 'out'), cfg).classes == ['dots', 'stripes']
+    dataset.update(ann_file='list.txt')
+    cfg.test_dataloader = dict(dataset=dataset)
+    with pytest.raises(UserError, match='no folder for each'):
+        Results(str(tmp_path / 'out'), cfg)
 
 
 def test_coco_has_gaps_in_its_numbers():

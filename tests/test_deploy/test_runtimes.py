@@ -4,9 +4,9 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 
 from mmvanilla.deploy.export import compare, exportable, open_model, pasted, reference, write_model
-from mmvanilla.deploy.export.images import to_tensor
 
 COCO = Path(__file__).parents[3] / 'shared/data/coco/val2017'
 VANILLANET_13 = {'backbone.arch': '13', 'neck.in_channels': [512, 1024, 2048, 4096]}
@@ -20,7 +20,8 @@ pytestmark = [
 def read(path, short_side=320):
     image = cv2.imread(str(path))
     scale = short_side / min(image.shape[:2])
-    return to_tensor(cv2.resize(image, None, fx=scale, fy=scale))
+    image = cv2.resize(image, None, fx=scale, fy=scale)
+    return torch.from_numpy(image.transpose(2, 0, 1)[None]).float().contiguous()
 
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml'])

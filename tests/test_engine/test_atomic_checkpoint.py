@@ -11,8 +11,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import METRICS, MODELS
 from mmengine.runner import Runner
 
-from mmvanilla.errors import CheckpointError, UserError
 from mmvanilla.engine.latest import latest_checkpoint, naming_last_checkpoint
+from mmvanilla.errors import CheckpointError, UserError
 from mmvanilla.safe_load import load_from_local
 
 

@@ -107,3 +107,47 @@ def test_a_batch_without_names():
     runner = SimpleNamespace(iter=0)
     with pytest.raises(UserError, match='loss is not finite in iteration 1, on images whose names'):
         CheckLossHook().after_train_iter(runner, 0, [1, 2], dict(loss=torch.tensor(torch.nan)))
+
+
+@pytest.mark.parametrize('count', [1, 3, 9])
+@pytest.mark.parametrize('bad', [False, True])
+def test_one_transfer_for_all_losses(count, bad, monkeypatch):
+    transfers = []
+    for name in ('item', 'tolist', '__bool__', '__int__', '__float__', '__index__', 'numpy'):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *args, original=original, name=name):
+            transfers.append(name)
+            return original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    losses = {f'loss_{i}': torch.tensor([float(i), 1.0]) for i in range(count)}
+    losses['loss_0'][1] = torch.inf if bad else 1.0
+    transfers.clear()
+    runner = SimpleNamespace(iter=0)
+    if bad:
+        with pytest.raises(UserError, match='^loss_0 is not finite in iteration 1, on a.jpg;'):
+            CheckLossHook().after_train_iter(
+                runner, 0, dict(data_samples=[SimpleNamespace(img_path='a.jpg')]), losses
+            )
+    else:
+        CheckLossHook().after_train_iter(runner, 0, None, losses)
+    assert len(transfers) == 1
+
+
+def test_losses_that_are_numbers_or_absent():
+    hook, runner = CheckLossHook(), SimpleNamespace(iter=0)
+    hook.after_train_iter(runner, 0, None, None)
+    hook.after_train_iter(runner, 0, None, dict(loss=torch.ones(()), accuracy=0.5))
+    with pytest.raises(UserError, match='^accuracy is not finite'):
+        hook.after_train_iter(runner, 0, None, dict(loss=torch.ones(2), accuracy=float('nan')))
+
+
+def test_a_loss_of_another_process(monkeypatch):
+    monkeypatch.setattr(
+        'mmvanilla.engine.hooks.check_loss.all_reduce', lambda tensor, op: tensor.fill_(1)
+    )
+    with pytest.raises(UserError, match='^another process has a loss that is not finite'):
+        CheckLossHook().after_train_iter(
+            SimpleNamespace(iter=0), 0, None, dict(loss=torch.ones(()))
+        )

@@ -155,7 +155,7 @@ def test_act_learn_between_the_convolutions():
     for act_learn in (0.0, 0.4, 1.0):
         net.act_learn = act_learn
         mixed = (1 - act_learn) * hidden.relu() + act_learn * hidden
-        torch.testing.assert_close(stage(x, net.act_learn), stage.act(stage.conv2(mixed)))
+        torch.testing.assert_close(stage(x, net.slope), stage.act(stage.conv2(mixed)))
     net.act_learn = 0.0
     plain_relu = net(image)[-1]
     net.act_learn = 1.0

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
-from mmvanilla import VanillaNet
+from mmvanilla import VanillaNet, safe_loading
 from mmvanilla.errors import CheckpointError
 
 DATA = Path(__file__).parents[1] / 'data'
@@ -35,11 +35,11 @@ def publish(tmp_path):
     return write
 
 
-def build(record, init=None, **options):
+def build(record, init=None, prefix=None, **options):
     arch = dict(record['arch'])
     options.setdefault('act_num', arch.pop('act_num'))
     arch.pop('act_num', None)
-    init = init and dict(type='Pretrained', checkpoint=init)
+    init = init and dict(type='Pretrained', checkpoint=init, prefix=prefix)
     return VanillaNet(arch, init_cfg=init, **options).eval()
 
 
@@ -50,10 +50,12 @@ def assert_features(net, record, tolerance=1e-5):
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
+@pytest.mark.parametrize('prefix', [None, 'backbone.'])
 @pytest.mark.parametrize('name', NAMES)
-def test_init_cfg(name, publish):
+def test_init_cfg(name, prefix, publish):
+    """Without safe loading for the whole process, as in a script of somebody else."""
     record, file = publish(name)
-    net = build(record, file)
+    net = build(record, file, prefix)
     net.init_weights()
     assert_features(net, record)
 
@@ -62,8 +64,15 @@ def test_init_cfg(name, publish):
 def test_load_from(name, publish):
     record, file = publish(name)
     model = Detector(build(record))
-    load_checkpoint(model, file)  # what a runner's load_from comes to
+    with safe_loading():
+        load_checkpoint(model, file)  # what a runner's load_from comes to
     assert_features(model.backbone, record)
+
+
+def test_without_safe_loading_the_message_says_how_to_load(publish):
+    record, file = publish('cls6.pt')
+    with pytest.raises(CheckpointError, match=r'init_cfg.* mmvanilla.safe_loading\(\)'):
+        load_checkpoint(Detector(build(record)), file)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -84,7 +93,8 @@ def test_load_from_of_a_runner(name, publish, tmp_path):
     runner = Runner(
         Detector(build(record)), str(tmp_path), load_from=file, experiment_name=name + tmp_path.name
     )
-    runner.load_or_resume()
+    with safe_loading():
+        runner.load_or_resume()
     assert_features(runner.model.backbone, record)
 
 
@@ -175,7 +185,7 @@ def test_no_silent_start_from_scratch(change, options, sentence, door, publish):
     else:
         # Under load_from the names carry the prefix of the backbone.
         sentence = sentence.replace("lacks '", "lacks 'backbone.")
-        with pytest.raises(CheckpointError, match=sentence):
+        with safe_loading(), pytest.raises(CheckpointError, match=sentence):
             load_checkpoint(Detector(build(record, **options)), file)
 
 

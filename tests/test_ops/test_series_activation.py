@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import library
 
-from mmvanilla.errors import UserError
-from mmvanilla.models.layers import SeriesActivation
+from mmvanilla.models import SeriesActivation
 from mmvanilla.ops.series_activation import channels_innermost, series_activation
 
 needs_triton = pytest.mark.skipif(
@@ -248,5 +247,5 @@ def test_cuda_graph():
 )
 def test_mistakes_get_one_sentence(change, message):
     good = dict(x=torch.zeros(1, 4, 5, 5), weight=torch.zeros(4, 1, 3, 3), bias=torch.zeros(4))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(ValueError, match=message):
         series_activation(**{**good, **change})

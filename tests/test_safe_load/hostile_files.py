@@ -431,27 +431,27 @@ HOSTILE = {
     'no weights': (saved(lambda canary: dict(meta={})), 'holds no weights'),
     'names that are numbers': (
         saved(lambda canary: dict(state_dict={1: torch.rand(2)})),
-        'a state_dict with a int for a name',
+        'a int for a name in state_dict',
     ),
     'published names that are numbers': (
         saved(lambda canary: dict(model={'stem.w': torch.rand(2), 1: torch.rand(2)})),
-        'a model with a int for a name',
+        'a int for a name in model',
     ),
     'top names that are numbers': (
         saved(lambda canary: {1: torch.rand(2)}),
-        'with a int for a name',
+        'a int for a name in the checkpoint',
     ),
     'weights that are texts': (
         saved(lambda canary: dict(state_dict=dict(w='import os'))),
-        "holds 'w' in its state_dict, a str, expected a tensor",
+        "holds 'w' in state_dict, a str, expected a tensor",
     ),
     'state dict that is a list': (
         saved(lambda canary: dict(state_dict=[torch.rand(2)])),
-        'a state_dict that is a list',
+        'holds state_dict, a list, expected a dict',
     ),
     'averages that are numbers': (
         saved(lambda canary: dict(state_dict=WEIGHTS, ema_state_dict=dict(w=1))),
-        "holds 'w' in its ema_state_dict, a int",
+        "holds 'w' in ema_state_dict, a int",
     ),
     'meta that is a text': (
         saved(lambda canary: dict(state_dict=WEIGHTS, meta='x')),

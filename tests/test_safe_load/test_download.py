@@ -13,10 +13,14 @@ import torch
 from mmengine.runner import CheckpointLoader
 
 from mmvanilla.errors import CheckpointError
-from mmvanilla.safe_load import load_url
+from mmvanilla.safe_load import load_from_local
 from mmvanilla.safe_load.download import ALLOW_HTTP, fetch
 
 WRONG = '0' * 64
+
+
+def load_url(url, folder):
+    return load_from_local(fetch(url, folder))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -116,14 +120,14 @@ def test_the_hash_is_checked(plain, weights, tmp_path):
 
 
 @pytest.mark.parametrize('digest', ['', '12', 'g' * 64, '0' * 65])
-def test_what_is_no_hash(digest, plain, tmp_path):
+def test_what_is_no_hash(digest, plain, tmp_path, safe):
     for file in (f'{plain[1]}/a.pth', str(tmp_path / 'weights.pth')):
         with pytest.raises(CheckpointError, match='expected 64 hexadecimal digits of SHA-256'):
             CheckpointLoader.load_checkpoint(f'{file}#sha256={digest}')
     assert plain[0].requests == []
 
 
-def test_the_hash_of_a_local_file(weights, tmp_path):
+def test_the_hash_of_a_local_file(weights, tmp_path, safe):
     file = tmp_path / 'weights.pth'
     digest = hashlib.sha256(weights).hexdigest()
     checkpoint = CheckpointLoader.load_checkpoint(f'{file}#sha256={digest}')
@@ -155,7 +159,7 @@ def test_failed_downloads_leave_nothing(path, sentence, plain, tmp_path):
 
 
 def test_a_download_without_a_length(plain, weights, tmp_path):
-    file = fetch(f'{plain[1]}/chunked.pth', str(tmp_path / 'cache'), progress=False)
+    file = fetch(f'{plain[1]}/chunked.pth', str(tmp_path / 'cache'))
     with open(file, 'rb') as opened:
         assert opened.read() == weights
 

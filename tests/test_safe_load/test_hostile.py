@@ -11,7 +11,7 @@ from hostile_files import HOSTILE, LYING, program
 from mmengine.runner import CheckpointLoader
 
 from mmvanilla.errors import CheckpointError
-from mmvanilla.safe_load import pickle_code as program_module
+from mmvanilla.safe_load import pickle_code, safe_loading
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def folder(tmp_path, monkeypatch):
 def refusal(path, watched):
     """Load a file, which must be refused and leave everything as it was; return the sentence."""
     before = sorted(watched.rglob('*'))
-    with pytest.raises(CheckpointError) as error:
+    with safe_loading(), pytest.raises(CheckpointError) as error:
         CheckpointLoader.load_checkpoint(str(path))
     assert sorted(watched.rglob('*')) == before  # no canary either
     sentence = str(error.value)
@@ -46,7 +46,7 @@ def test_hostile(kind, folder, tmp_path):
 
 
 def test_too_many_values(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(program_module, 'MAX_VALUES', 10_000)
+    monkeypatch.setattr(pickle_code, 'MAX_VALUES', 10_000)
     program(b'}' * 10_002)(folder / 'a.pth', tmp_path / 'canary')
     assert 'builds more than 10,000 values' in refusal(folder / 'a.pth', tmp_path)
 
@@ -59,7 +59,7 @@ def test_lying_safetensors(kind, folder, tmp_path):
     assert re.search('truncated or corrupt|is an empty file|holds no weights', sentence)
 
 
-def test_a_directory(tmp_path):
+def test_a_directory(tmp_path, safe):
     with pytest.raises(FileNotFoundError, match='there is no checkpoint file'):
         CheckpointLoader.load_checkpoint(str(tmp_path))
 
@@ -78,6 +78,7 @@ def test_a_gadget_runs_without_the_loader(kind, folder, tmp_path):
     ('tool', 'kind'),
     [
         ('train', 'os.system'),
+        ('load from', 'getattr to a call'),
         pytest.param('resume', 'legacy keys', marks=pytest.mark.slow),
         ('test', 'getattr to globals'),
         ('test', 'zip bomb'),
@@ -104,14 +105,15 @@ def test_tools(tool, kind, small_config, tmp_path, capsys, monkeypatch):
     data = make_shapes(tmp_path / 'shapes', train=2, val=1, size=64) / 'coco'
     image.write_bytes(next(data.rglob('*.jpg')).read_bytes())
     run = ['--data-root', data, '--work-dir', tmp_path / 'work']
-    arguments = dict(
-        train=['train.py', config, *run],
-        resume=['train.py', config, *run, '--resume', file],
-        test=['test.py', config, file, *run],
-        predict=['predict.py', config, file, image, '--out', tmp_path / 'out'],
-        deploy=['deploy.py', config, file, '--out', tmp_path / 'fused.pth', '--data-root', data],
-        convert=['convert_checkpoint.py', file, tmp_path / 'new.pth'],
-    )[tool]
+    arguments = {
+        'train': ['train.py', config, *run],
+        'load from': ['train.py', config, *run, '--cfg-options', f'load_from={file}'],
+        'resume': ['train.py', config, *run, '--resume', file],
+        'test': ['test.py', config, file, *run],
+        'predict': ['predict.py', config, file, image, '--out', tmp_path / 'out'],
+        'deploy': ['deploy.py', config, file, '--out', tmp_path / 'fused.pth', '--data-root', data],
+        'convert': ['convert_checkpoint.py', file, tmp_path / 'new.pth'],
+    }[tool]
     monkeypatch.setattr(sys, 'argv', [str(argument) for argument in arguments])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(f'tools/{arguments[0]}', run_name='__main__')

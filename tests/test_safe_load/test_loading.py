@@ -9,10 +9,10 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import load_from_http
 
 from mmvanilla import VanillaNet
 from mmvanilla.errors import CheckpointError
+from mmvanilla.safe_load import safe_loading
 
 NARROW = dict(dims=(8,) * 5, strides=(1, 2, 2, 2))
 
@@ -28,7 +28,8 @@ class Gadget:
 
 
 def load(path):
-    return CheckpointLoader.load_checkpoint(str(path))
+    with safe_loading():
+        return CheckpointLoader.load_checkpoint(str(path))
 
 
 def test_training_checkpoint_of_mmengine(tmp_path):
@@ -116,11 +117,11 @@ def test_other_files(tmp_path):
         load(tmp_path / 'other.zip')
 
 
-def test_urls_take_the_same_way(tmp_path, monkeypatch):
+def test_urls_take_the_same_way(tmp_path, monkeypatch, safe):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     folder = tmp_path / 'checkpoints'
     folder.mkdir()
     torch.save({'state_dict': Gadget(os.mkdir, str(tmp_path / 'canary'))}, folder / 'a.pth')
     with pytest.raises(CheckpointError, match='is refused'):
-        load_from_http('https://example.invalid/release/a.pth')
+        CheckpointLoader.load_checkpoint('https://example.invalid/release/a.pth')
     assert not (tmp_path / 'canary').exists()

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmvanilla.deploy.load import check_model
+from mmvanilla.engine import check_model
 from mmvanilla.errors import UserError
 
 ROOT = Path(__file__).parents[2]

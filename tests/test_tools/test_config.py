@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmvanilla.cli.config import add_config_arguments, check_data, load_config, set_data_root
+from mmvanilla import UserError
+from mmvanilla.cli import add_config_arguments, load_config, set_data_root
+from mmvanilla.data_checks import check_paths
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob('configs/*.py'))
@@ -75,16 +77,16 @@ def test_missing_data(tmp_path):
     expected = (
         f'train_dataloader looks for {str(tmp_path / "annotations/instances_train2017.json")!r}'
     )
-    with pytest.raises(FileNotFoundError, match='--data-root') as error:
-        check_data(cfg)
+    with pytest.raises(UserError, match='--data-root') as error:
+        check_paths(cfg)
     assert str(error.value).startswith(expected)
     (tmp_path / 'annotations').mkdir()
     (tmp_path / 'annotations/instances_train2017.json').touch()
-    with pytest.raises(FileNotFoundError, match='train2017/'):
-        check_data(cfg)
+    with pytest.raises(UserError, match='train2017/'):
+        check_paths(cfg)
     for name in ('train2017', 'val2017'):
         (tmp_path / name).mkdir()
-    with pytest.raises(FileNotFoundError, match='val_dataloader .*instances_val2017.json'):
-        check_data(cfg)
+    with pytest.raises(UserError, match='val_dataloader .*instances_val2017.json'):
+        check_paths(cfg)
     (tmp_path / 'annotations/instances_val2017.json').touch()
-    check_data(cfg)
+    check_paths(cfg)

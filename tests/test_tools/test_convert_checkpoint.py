@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
-from mmvanilla import VanillaNet
+from mmvanilla import VanillaNet, safe_loading
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / 'tests/data'
@@ -28,7 +28,8 @@ def assert_features(record, file):
     """Check a file's features against what the authors' code computes."""
     arch = dict(record['arch'])
     net = VanillaNet(act_num=arch.pop('act_num'), arch=arch).eval()
-    load_checkpoint(net, str(file))
+    with safe_loading():
+        load_checkpoint(net, str(file))
     key = 'features' if 'features' in record else 'features_act1'
     for ours, theirs in zip(net(record['input']), record[key], strict=True):
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
@@ -71,8 +72,8 @@ def test_a_whole_classifier_there_and_back(suffix, tmp_path, monkeypatch):
     )
     for file in (ours, back):
         net = MODELS.build(model).eval()
-        load_checkpoint(net, str(file))
-        with torch.no_grad():
+        with safe_loading(), torch.no_grad():
+            load_checkpoint(net, str(file))
             difference = net(record['input']) - record['logits_act1']
         assert difference.norm() <= 1e-5 * record['logits_act1'].norm()
 
@@ -82,7 +83,8 @@ def test_deploy_form(tmp_path, monkeypatch):
     torch.save(net.state_dict(), tmp_path / 'in.pth')
     convert(monkeypatch, tmp_path / 'in.pth', tmp_path / 'out.safetensors')
     other = VanillaNet(net.arch, out_indices=[0, 1, 2], deploy=True).eval()
-    load_checkpoint(other, str(tmp_path / 'out.safetensors'))
+    with safe_loading():
+        load_checkpoint(other, str(tmp_path / 'out.safetensors'))
     image = torch.randn(1, 3, 32, 32)
     assert torch.equal(net(image)[-1], other(image)[-1])
 

@@ -20,7 +20,7 @@ from mmengine.model import MMDistributedDataParallel
 
 from mmvanilla import VanillaNet
 from mmvanilla.datasets import make_shapes
-from mmvanilla.engine.distributed import check_strategy, init_processes
+from mmvanilla.engine import init_processes, preflight
 from mmvanilla.safe_load import load_from_local
 
 CONFIG = 'tests/data/tiny_shapes.py'
@@ -205,9 +205,9 @@ def test_evaluation_counts_every_image_once(data, files, run_tool, ranks, tmp_pa
 )
 def test_sharding_is_refused(change):
     with pytest.raises(ValueError, match=r'shards the model \(FSDP\), which is not supported'):
-        check_strategy(Config(change))
-    check_strategy(Config(dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel'))))
-    check_strategy(Config(dict(model_wrapper_cfg=None)))
+        preflight(Config(change))
+    preflight(Config(dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel'))))
+    preflight(Config(dict(model_wrapper_cfg=None)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

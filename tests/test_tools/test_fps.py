@@ -1,8 +1,11 @@
 """tools/fps.py on narrow nets: rows, files, and mistakes found before anything is measured."""
 
 import json
+import multiprocessing.dummy
 
 import pytest
+
+from mmvanilla.benchmark import processes
 
 FAST = ('--shape', 64, 96, '--repeat', 2, '--warmup', 1)
 
@@ -15,6 +18,12 @@ def config(small_config, tmp_path):
         return file
 
     return write
+
+
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Save the seconds that processes take to start; what they run is the same."""
+    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
 
 
 def test_forms_in_one_run(config, run_tool, tmp_path):
@@ -42,7 +51,7 @@ def test_forms_in_one_run(config, run_tool, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith('.')) == []
 
 
-def test_a_missing_package_is_a_row(config, run_tool, tmp_path):
+def test_a_missing_package_is_a_row(config, run_tool, tmp_path, in_threads):
     lost = tmp_path / 'lost.py'
     lost.write_text("custom_imports = dict(imports='no_such_package')\nmodel = dict(backbone={})\n")
     code, printed, _ = run_tool('fps.py', lost, config(), '--part', 'backbone', *FAST)
@@ -53,7 +62,7 @@ def test_a_missing_package_is_a_row(config, run_tool, tmp_path):
     assert code == 1  # nothing was measured
 
 
-def test_a_segmentor_without_neck_is_a_row(config, run_tool):
+def test_a_segmentor_without_neck_is_a_row(config, run_tool, in_threads):
     code, printed, _ = run_tool('fps.py', config('upernet'), '--part', 'neck', *FAST)
     assert code == 1
     assert 'net has no neck; measure another --part' in printed

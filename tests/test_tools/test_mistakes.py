@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmvanilla.datasets import make_shapes
+from mmvanilla.deploy.accelerate import low_precision
 
 ROOT = Path(__file__).parents[2]
 SHAPES = 'configs/mask_rcnn_vanillanet13_shapes.py'
@@ -99,9 +100,7 @@ def test_help_says_that_a_config_is_run(tool, capsys, monkeypatch):
 
 
 def test_mixed_precision_needs_instructions(capsys, monkeypatch, tmp_path, data):
-    monkeypatch.setattr(
-        'mmvanilla.deploy.accelerate.low_precision.has_fast_bfloat16', lambda: False
-    )
+    monkeypatch.setattr(low_precision, 'has_fast_bfloat16', lambda: False)
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     line = run(capsys, monkeypatch, tmp_path, 'train.py', SHAPES, '--data-root', data, '--amp')
     assert '--amp is bfloat16 on the CPU, for which this processor has no instructions' in line

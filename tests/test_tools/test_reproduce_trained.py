@@ -1,6 +1,9 @@
 """tools/reproduce.py where it trains: tables 1 and 2, and the transfer check."""
 
 import json
+import runpy
+import shutil
+import sys
 from concurrent.futures import Future
 
 import pytest
@@ -33,10 +36,9 @@ class Inline:
 @pytest.fixture
 def tiny(monkeypatch):
     """Few images, few iterations, no processes."""
-    monkeypatch.setattr(ablation, 'SHAPES', dict(train=16, val=4))
+    monkeypatch.setattr(trainings, 'SHAPES', dict(train=16, val=4))
     monkeypatch.setattr(transfer, 'SHAPES', dict(train=16, val=4))
-    monkeypatch.setattr(ablation, 'start_workers', lambda small: Inline())
-    monkeypatch.setattr(transfer, 'start_workers', lambda small: Inline())
+    monkeypatch.setattr(trainings, 'start_workers', lambda small: Inline())
     monkeypatch.setattr(transfer, 'EPOCHS', 1)
     read = Config.fromfile
 
@@ -83,10 +85,10 @@ def test_table2(run_tool, tiny, tmp_path):
 def test_nothing_half_written(run_tool, tiny, monkeypatch, tmp_path):
     """An interruption after the first training leaves no file."""
 
-    def stop(cfg):
+    def stop(variant, seed, cfg):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ablation, 'train', stop)
+    monkeypatch.setattr(trainings, 'train', stop)
     code, _, error = run_tool('reproduce.py', 'table1', '--small', '--out', tmp_path / 'out')
     assert code == 130
     assert error.endswith('interrupted; nothing is written\n')
@@ -95,7 +97,7 @@ def test_nothing_half_written(run_tool, tiny, monkeypatch, tmp_path):
 
 def test_full_trainings_are_not_done_again(run_tool, tiny, monkeypatch, tmp_path):
     """A result that is kept is reported; what is missing is trained."""
-    monkeypatch.setattr(ablation, 'check_imagenet', lambda cfg: None)
+    monkeypatch.setattr(trainings, 'check_imagenet', lambda: None)
     for name in ('none', 'before_activation', 'after_activation'):
         kept = tmp_path / f'table2/vanillanet-6_{name}_0/result.json'
         kept.parent.mkdir(parents=True)
@@ -126,3 +128,15 @@ def test_small_is_not_for_speed(run_tool):
     code, _, error = run_tool('reproduce.py', 'table3', '--small')
     assert code == 2
     assert '--small is for table1, table2 and transfer' in error
+
+
+def test_without_a_checkout(monkeypatch, capsys, tmp_path):
+    """Where the tool stands alone, it says what is missing and where it is."""
+    alone = shutil.copy('tools/reproduce.py', tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['reproduce.py', 'table1', '--out', str(tmp_path / 'out')])
+    with pytest.raises(SystemExit, match='2'):
+        runpy.run_path(alone, run_name='__main__')
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'projects/paper_tables' in line
+    assert 'checkout' in line
+    assert not (tmp_path / 'out').exists()

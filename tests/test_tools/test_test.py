@@ -1,10 +1,12 @@
 """tools/test.py, with the fused net and without."""
 
+import hashlib
 import json
 import pickle
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmvanilla.datasets import make_shapes
 
@@ -37,3 +39,31 @@ def test_both_forms_predict_the_same(kind, files, run_tool, tmp_path):
     for name in metrics[1]:
         if 'time' not in name:
             assert metrics[0][name] == pytest.approx(metrics[1][name], abs=1e-3)
+
+
+@pytest.mark.parametrize(('named', 'tta'), [('path', True), ('hash', False), ('url', False)])
+def test_the_checkpoint_is_read_once(named, tta, files, run_tool, tmp_path, monkeypatch):
+    """It tells the form of the model, then the runner gets it under the name that was given."""
+    _, config, file = files('upernet', deploy=True)
+    data = make_shapes(tmp_path / 'shapes', train=1, val=1, size=64) / 'ADEChallengeData2016'
+    name = str(file)
+    if named != 'path':
+        name += f'#sha256={hashlib.sha256(file.read_bytes()).hexdigest()}'
+    if named == 'url':
+        monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+        (tmp_path / 'checkpoints').mkdir()
+        file = file.rename(tmp_path / 'checkpoints' / file.name)  # as if downloaded before
+        name = name.replace(str(tmp_path), 'https://example.invalid')
+    reads = []
+    load = torch.load
+    monkeypatch.setattr(torch, 'load', lambda path, **how: reads.append(path) or load(path, **how))
+    code, out, error = run_tool(
+        *('test.py', config, name, '--data-root', data, '--work-dir', tmp_path / 'work'),
+        *('--cfg-options', 'test_dataloader.num_workers=0'),
+        *('test_dataloader.persistent_workers=False', *(['--tta'] if tta else [])),
+    )
+    assert code == 0, error
+    assert reads == [str(file)]
+    assert 'is in training form; the model is built with deploy=False' in out
+    assert f'Load checkpoint from {name}' in out
+    assert Config.fromfile(tmp_path / 'work/config.py').load_from == name

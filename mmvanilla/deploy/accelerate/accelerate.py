@@ -1,17 +1,18 @@
 """One call that makes a trained model as fast as it gets, for inference on the device it is on."""
 
+import copy
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import UserError
+from ...errors import UserError, require
 from ...models import VanillaNet, fuse
-from ...models.reparam import carry_over
 from .cuda_graphs import GraphCache
 from .fast_layers import cpu_layer, cuda_layer
 from .low_precision import LowPrecision, check_range, choose_dtype, tf32_as_in_products
 from .malloc import keep_freed_memory
+from .steps import Steps
 
 HEADS = ('neck', 'rpn_head', 'bbox_head', 'decode_head')
 ROI_HEADS = ('bbox_head', 'mask_head')
@@ -30,7 +31,7 @@ def accelerate(
     oneDNN's primitives with packed weights on the CPU, matrix products and the fused series
     activation on CUDA, channels-last; in 16 bit, necks and heads compute in it too. Inputs, results
     and the decoding of boxes stay in float32. On Linux the process keeps freed memory from then on,
-    see :func:`~.memory.keep_freed_memory`. Images are normalised as before: batches are padded with
+    see :func:`~.malloc.keep_freed_memory`. Images are normalised as before: batches are padded with
     normalised zeros, so folding the normalisation into the stem would not be exact.
 
     The net has no parameters any more: load weights and average them before, and neither train nor
@@ -57,7 +58,9 @@ def accelerate(
     nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
     if not nets:
         raise UserError(f'{type(model).__name__} has no VanillaNet, which accelerate() is for')
-    _check_options(compile, cuda_graph)
+    known = isinstance(compile, bool) or compile == 'auto'
+    require('compile', compile, known, "True, False or 'auto'")
+    require('cuda_graph', cuda_graph, isinstance(cuda_graph, bool), 'True or False')
     for net in nets:
         if isinstance(net.forward, FastForward):
             net.forward.check_again(dtype, compile, cuda_graph)
@@ -71,20 +74,16 @@ def accelerate(
     for net in nets:
         check_range(net, dtype)
 
-    steps = None
-    if report:
-        from .steps import Report  # measures with what itself measures accelerated models
-
-        steps = Report(nets[0], device)
+    steps = Steps(nets[0], device) if report else None
+    if steps:
         steps.add('fused', nets[0])
+        if dtype != torch.float32:
+            exact = copy.deepcopy(nets[0])
+            _replace_layers(exact, torch.float32, device)
+            exact.forward = FastForward(exact, torch.float32, device)
+            steps.add('fast layers, float32', exact)
     for net in nets:
-        layers = [(net.stem[0], nn.Identity(), net.stem[1])]
-        layers += [(stage.conv, stage.pool, stage.act) for stage in net.stages]
-        if steps and net is nets[0] and dtype != torch.float32:
-            _replace(net, layers, torch.float32, device)
-            net.forward = FastForward(net, torch.float32, device)
-            steps.add('fast layers, float32', net)
-        _replace(net, layers, dtype, device)
+        _replace_layers(net, dtype, device)
         net.forward = FastForward(net, dtype, device, compile is True, cuda_graph)
     for part in _parts(model):
         part.to(memory_format=torch.channels_last)
@@ -100,15 +99,7 @@ def accelerate(
 
 
 class FastForward:
-    """Takes the place of a net's ``forward``: float32 in and out, for inference only.
-
-    Args:
-        net: The net, whose layers are fast ones.
-        dtype: Their type.
-        device: Where they are.
-        compile: Compile the net.
-        cuda_graph: Replay it from CUDA graphs.
-    """
+    """Takes the place of ``forward`` of a net with fast layers: float32 in and out."""
 
     def __init__(
         self,
@@ -127,7 +118,7 @@ class FastForward:
             self.run = GraphCache(self.run)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of an image (N, in_channels, H, W) as the net does, in float32.
+        """Return the features of images (N, in_channels, H, W) as the net does, in float32.
 
         Raises:
             UserError: If the net is in training mode, or the image is elsewhere or does not fit.
@@ -142,7 +133,7 @@ class FastForward:
                 f'the image is on {x.device}, but VanillaNet was accelerated on {self.device}; '
                 'bring both to one device first'
             )
-        self.net._check_input(x)
+        self.net.check_input(x)
         with torch.no_grad(), torch.autocast(self.device, enabled=False), tf32_as_in_products():
             outs = self.run(x.detach().to(self.dtype))
             return tuple(out.float() for out in outs)
@@ -166,14 +157,6 @@ class FastForward:
         return type(self.net).forward(self.net, x)
 
 
-def _check_options(compile: bool | str, cuda_graph: bool) -> None:
-    """Check the options whatever the device."""
-    if not (isinstance(compile, bool) or compile == 'auto'):
-        raise UserError(f"compile is {compile!r}, expected True, False or 'auto'")
-    if not isinstance(cuda_graph, bool):
-        raise UserError(f'cuda_graph is {cuda_graph!r}, expected True or False')
-
-
 def _check_device(device: torch.device, compile: bool, cuda_graph: bool) -> None:
     """Check that a device is known and can do what is asked for."""
     if device.type not in ('cpu', 'cuda'):
@@ -184,20 +167,19 @@ def _check_device(device: torch.device, compile: bool, cuda_graph: bool) -> None
         option = 'compile' if compile else 'cuda_graph'
         raise UserError(f'{option}=True needs CUDA, and the model is on the CPU; leave it out')
     if compile:
-        from torch.utils._triton import has_triton
+        from torch.utils._triton import has_triton  # there is no public way to ask
 
         if not has_triton():
             raise UserError('compile=True needs Triton: pip install triton')
 
 
-def _replace(net: VanillaNet, layers: list, dtype: torch.dtype, device: torch.device) -> None:
-    """Put fast layers in the place of the net's own, with the hooks of its stages."""
+def _replace_layers(net: VanillaNet, dtype: torch.dtype, device: torch.device) -> None:
+    """Put fast layers into a net's stem and blocks, which stay themselves and keep their hooks."""
     build = cuda_layer if device.type == 'cuda' else cpu_layer
-    old = [net.stem, *net.stages]
-    new = [
-        carry_over(before, build(*layer, dtype)) for before, layer in zip(old, layers, strict=True)
-    ]
-    net.stem, net.stages = new[0], nn.ModuleList(new[1:])
+    net.stem[0], _, net.stem[1] = build(net.stem[0], nn.Identity(), net.stem[1], dtype)
+    for block in net.stages:
+        block.conv, block.pool, block.act = build(block.conv, block.pool, block.act, dtype)
+    net.eval()
 
 
 def _parts(model: nn.Module) -> Iterator[nn.Module]:

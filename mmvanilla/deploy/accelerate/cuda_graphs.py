@@ -3,6 +3,7 @@
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,15 +18,13 @@ class GraphCache:
     A shape is captured when it is met again while it is remembered, since a capture costs several
     calls. Graphs share one pool of memory, so calls must follow each other on one stream.
 
-    Args:
-        call: Maps a tensor on a GPU to a tuple of tensors, without synchronisation.
-        limit: Most shapes that are remembered.
+    ``call`` maps a tensor on a GPU to a tuple of tensors, without synchronisation.
     """
 
     def __init__(self, call: Callable[[Tensor], tuple[Tensor, ...]], limit: int = LIMIT) -> None:
         self.call, self.limit = call, limit
         self.graphs: OrderedDict[tuple, tuple | None] = OrderedDict()  # None: met once
-        self.pool: tuple | None = None
+        self.pool: Any = None  # the type of torch's handle has no public name
         self.stream: torch.cuda.Stream | None = None  # one, as libraries keep memory for each
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -2,24 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from ...errors import UserError
-from ...models.layers import SeriesActivation
+from ...errors import UserError, require
+from ...models import SeriesActivation
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
 
 def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """Return the type to compute in.
-
-    Args:
-        dtype: ``fp32``, ``fp16``, ``bf16`` or torch's names; None takes float16 on CUDA, bfloat16
-            on a CPU with instructions for it (AVX512-bf16 or AMX), else float32.
-        device: Where the model runs.
+    """Return the type to compute in on a device, see :func:`~.accelerate.accelerate`.
 
     Raises:
         UserError: If the type is unknown or this device does not compute in it.
@@ -29,8 +25,8 @@ def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch
             return torch.float16
         return torch.bfloat16 if has_fast_bfloat16() else torch.float32
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen not in DTYPES.values():
-        raise UserError(f'dtype is {dtype!r}, expected None or one of {", ".join(DTYPES)}')
+    expected = f'None or one of {", ".join(DTYPES)}'
+    require('dtype', dtype, chosen in DTYPES.values(), expected)
     supported = {
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
@@ -86,13 +82,7 @@ def store_weights(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 class LowPrecision:
-    """Takes the place of a module's ``forward``: computes in 16 bit, gives float32.
-
-    Args:
-        module: A neck or a head; its weights are stored in that type.
-        dtype: The type.
-        device: Kind of device.
-    """
+    """Takes the place of ``forward`` of a neck or head: computes in 16 bit, gives float32."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, device: str) -> None:
         store_weights(module, dtype)
@@ -105,11 +95,10 @@ class LowPrecision:
             return convert(self.forward(*args, **kwargs), torch.float32)
 
 
-def convert(values: object, dtype: torch.dtype) -> object:
+def convert(values: Any, dtype: torch.dtype) -> Any:
     """Convert the floating-point tensors in tuples, lists and dicts."""
-    return tree_map(
-        lambda value: (
-            value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
-        ),
-        values,
-    )
+
+    def each(value: object) -> object:
+        return value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+
+    return tree_map(each, values)

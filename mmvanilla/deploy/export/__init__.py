@@ -9,7 +9,6 @@ from ...errors import UserError
 from ...models import fuse
 from .agreement import Agreement, compare
 from .formats import FORMATS, open_model, write_model
-from .images import sample_images
 from .pooling import make_exportable
 from .reference import pasted, reference
 
@@ -21,7 +20,6 @@ __all__ = [
     'open_model',
     'pasted',
     'reference',
-    'sample_images',
     'write_model',
 ]
 
@@ -32,7 +30,7 @@ def exportable(model: BaseModel, features: bool = False, label_map: bool = False
     Args:
         model: RetinaNet, Faster or Mask R-CNN of mmdet, a segmentor of mmseg or a classifier of
             mmpretrain.
-        features: Only the backbone with its pyramid.
+        features: Only the backbone with its neck.
         label_map: A segmentor's labels instead of its logits.
 
     Returns:

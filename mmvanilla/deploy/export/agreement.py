@@ -1,6 +1,6 @@
 """How well an exported model agrees with the one in PyTorch."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +13,8 @@ TOLERANCE, SCORES, BOXES, MASKS, PIXELS = 1e-3, 1e-3, 0.99, 0.98, 0.999
 Outputs = dict[str, np.ndarray]
 
 
-@dataclass
-class Agreement:
-    """The result of a comparison.
-
-    Attributes:
-        agrees: Whether everything is within its bounds.
-        text: The figures, for people.
-    """
+class Agreement(NamedTuple):
+    """Whether everything is within its bounds, and the figures, for people."""
 
     agrees: bool
     text: str
@@ -69,8 +63,8 @@ def compare_detections(found: Outputs, expected: Outputs) -> Agreement:
             np.delete(found['scores'], [j for _, j in pairs]),
         ]
     )
-    scores = [abs(expected['scores'][i] - found['scores'][j]) for i, j in pairs]
-    scores = float(max(scores, default=0.0))
+    differences = [abs(expected['scores'][i] - found['scores'][j]) for i, j in pairs]
+    scores = float(max(differences, default=0.0))
     text = (
         f'{len(pairs)} of {len(expected["boxes"])} boxes matched by {len(found["boxes"])}, '
         f'IoU {min(boxes, default=1):.4f}, scores within {scores:.1e}'

@@ -4,52 +4,40 @@ What mmdet does with lists of results, which may be of any length, is done here 
 that it can be traced: where a list would be shorter, fillers stand in; the last step drops them.
 """
 
-import torch
-from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
-from mmdet.models.roi_heads import SingleRoIExtractor
-from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
+from typing import Any
 
-from .pixels import Pixels
+import torch
+from mmdet.models.roi_heads import SingleRoIExtractor
+from mmengine.config import ConfigDict
+from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image, nms, roi_align
+
+from .pixels import ImageFunction
 
 FILLER = -1.0  # as a score: below every threshold
 
 
-class OneStage(nn.Module):
-    """RetinaNet.
-
-    Args:
-        model: The detector, in eval mode.
-    """
+class OneStage(ImageFunction):
+    """RetinaNet."""
 
     output_names = ('boxes', 'scores', 'labels')
-
-    def __init__(self, model: SingleStageDetector) -> None:
-        super().__init__()
-        self.model = model
-        self.pixels = Pixels(model.data_preprocessor)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map an image (1, 3, H, W) to boxes (K, 4), xyxy, scores (K,) and labels (K,)."""
         head = self.model.bbox_head
         features = self.model.extract_feat(self.pixels(image))
         boxes, scores, labels, _ = best_anchors(head, features, head.test_cfg.nms_pre)
-        return best_boxes(clip(boxes, image), scores, labels, head.test_cfg)
+        boxes = clip_boxes_to_image(boxes, image.shape[-2:])
+        return best_boxes(boxes, scores, labels, head.test_cfg)
 
 
-class TwoStage(nn.Module):
-    """Faster R-CNN, or Mask R-CNN, whose masks are (K, 28, 28) probabilities inside the boxes.
+class TwoStage(ImageFunction):
+    """Faster R-CNN, or Mask R-CNN, whose masks are (K, 28, 28) probabilities inside the boxes."""
 
-    Args:
-        model: The detector, in eval mode.
-    """
-
-    def __init__(self, model: TwoStageDetector) -> None:
-        super().__init__()
-        self.model = model
-        self.pixels = Pixels(model.data_preprocessor)
-        with_mask = model.roi_head.with_mask
-        self.output_names = (*OneStage.output_names, *(['masks'] if with_mask else []))
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what it returns."""
+        return (*OneStage.output_names, *(['masks'] if self.model.roi_head.with_mask else []))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map an image (1, 3, H, W) to boxes (K, 4), xyxy, scores (K,), labels (K,) and masks."""
@@ -68,7 +56,7 @@ class TwoStage(nn.Module):
         head = self.model.rpn_head
         cfg = head.test_cfg
         boxes, scores, _, levels = best_anchors(head, features, cfg.nms_pre)
-        boxes = clip(boxes, image)
+        boxes = clip_boxes_to_image(boxes, image.shape[-2:])
         # As mmdet does, drop what has no area; here it may suppress nothing, and comes last.
         sides = boxes[:, 2:] - boxes[:, :2]
         scores = torch.where((sides > max(cfg.min_bbox_size, 0)).all(1), scores, FILLER)
@@ -96,18 +84,16 @@ class TwoStage(nn.Module):
         first = candidates.new_zeros(1)
         candidates = torch.cat([first, candidates])
         scores = torch.cat([scores.new_full((1,), FILLER), scores.flatten()[candidates[1:]]])
-        boxes = clip(boxes[candidates], image)
+        boxes = clip_boxes_to_image(boxes[candidates], image.shape[-2:])
         return best_boxes(boxes, scores, labels.flatten()[candidates], cfg)
 
 
-def best_anchors(
-    head: nn.Module, features: tuple[Tensor, ...], number: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def best_anchors(head: nn.Module, features: tuple[Tensor, ...], number: int) -> tuple[Tensor, ...]:
     """Return the boxes, scores, labels and levels of the best anchors, ``number`` of every level.
 
     Args:
         head: RPN's or RetinaNet's head, with sigmoid scores.
-        features: The pyramid, (1, C, H, W) each.
+        features: The levels of the neck, (1, C, H, W) each.
         number: How many of each level; fillers stand in where a level has less.
     """
     levels = head(features)
@@ -131,7 +117,7 @@ def pool(extractor: SingleRoIExtractor, features: tuple[Tensor, ...], boxes: Ten
     At the other levels its box is empty and adds nothing: the shapes do not depend on the boxes.
     """
     levels = extractor.map_roi_levels(torch.cat([boxes[:, :1], boxes], 1), extractor.num_inputs)
-    pooled = 0
+    pooled: Any = 0
     for level, (layer, feature) in enumerate(zip(extractor.roi_layers, features, strict=False)):
         here = levels == level
         rois = torch.where(here[:, None], boxes, 0.0)
@@ -143,7 +129,7 @@ def pool(extractor: SingleRoIExtractor, features: tuple[Tensor, ...], boxes: Ten
 
 
 def best_boxes(
-    boxes: Tensor, scores: Tensor, labels: Tensor, cfg: dict
+    boxes: Tensor, scores: Tensor, labels: Tensor, cfg: ConfigDict
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the boxes, scores and labels that remain after suppression and the threshold.
 
@@ -169,13 +155,6 @@ def grouped_nms(
     # Moved so far apart that boxes of different groups do not meet.
     offset = (boxes.max() + 1) * groups.to(boxes)
     return nms(boxes + offset[:, None], scores, iou_threshold)[:limit]
-
-
-def clip(boxes: Tensor, image: Tensor) -> Tensor:
-    """Clip boxes (K, 4), xyxy, to an image (1, 3, H, W)."""
-    height, width = image.shape[-2:]
-    x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
-    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
 
 
 def pad_rows(values: Tensor, number: int) -> Tensor:

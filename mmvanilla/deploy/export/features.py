@@ -1,26 +1,22 @@
-"""The backbone with its pyramid, segmentors and classifiers as plain functions of an image."""
+"""The backbone with its neck, segmentors and classifiers as plain functions of an image."""
 
 import torch.nn.functional as F
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from ...errors import UserError
-from .pixels import Pixels
+from .pixels import ImageFunction, Pixels
 
 
 class Features(nn.Module):
-    """The backbone and, where there is one, the neck of a detector or segmentor.
+    """The backbone and, where there is one, the neck of a detector or segmentor."""
 
-    Args:
-        model: The model, in eval mode.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: BaseModel) -> None:
         super().__init__()
         self.pixels = Pixels(model.data_preprocessor)
         self.backbone = model.backbone
         self.neck = model.neck if model.with_neck else nn.Identity()
-        number = getattr(model.neck if model.with_neck else None, 'num_outs', None)
-        number = number or len(model.backbone.out_indices)
+        number = getattr(self.neck, 'num_outs', None) or len(model.backbone.out_indices)
         self.output_names = tuple(f'level{i}' for i in range(number))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -28,38 +24,25 @@ class Features(nn.Module):
         return tuple(self.neck(self.backbone(self.pixels(image))))
 
 
-class Classifier(nn.Module):
-    """A classifier of mmpretrain.
-
-    Args:
-        model: The classifier, in eval mode.
-    """
+class Classifier(ImageFunction):
+    """A classifier of mmpretrain."""
 
     output_names = ('logits',)
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.pixels = Pixels(model.data_preprocessor)
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         """Map an image (1, 3, H, W) to logits (1, classes)."""
         return (self.model(self.pixels(image), mode='tensor'),)
 
 
-class Segmentor(nn.Module):
+class Segmentor(ImageFunction):
     """A segmentor that sees the whole image at once.
-
-    Args:
-        model: The segmentor, in eval mode.
-        label_map: Give the classes of the pixels instead of their logits.
 
     Raises:
         UserError: If the model is tested with a sliding window or has a single class.
     """
 
-    def __init__(self, model: nn.Module, label_map: bool = False) -> None:
-        super().__init__()
+    def __init__(self, model: BaseModel, label_map: bool = False) -> None:
+        super().__init__(model)
         if model.test_cfg.get('mode') != 'whole':
             raise UserError(
                 f'model.test_cfg.mode is {model.test_cfg.get("mode")!r}, but only whole images can '
@@ -67,8 +50,6 @@ class Segmentor(nn.Module):
             )
         if model.decode_head.out_channels == 1:
             raise UserError('a decode_head with one output channel cannot be exported; use two')
-        self.model = model
-        self.pixels = Pixels(model.data_preprocessor)
         self.label_map = label_map
         self.output_names = ('label_map',) if label_map else ('logits',)
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,7 @@ Runnable = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def need(*packages: str) -> list[ModuleType]:
-    """Import optional packages.
-
-    Raises:
-        UserError: If one is missing.
-    """
+    """Import optional packages, or raise a UserError."""
     try:
         return [importlib.import_module(package) for package in packages]
     except ImportError as error:
@@ -37,17 +34,12 @@ def need(*packages: str) -> list[ModuleType]:
 
 @torch.no_grad()
 def trace(model: nn.Module, image: Tensor) -> ExportedProgram:
-    """Trace a model for images of any height and width.
-
-    Args:
-        model: One of this package's, in eval mode.
-        image: An example, (1, 3, H, W).
-    """
+    """Trace a model by an example (1, 3, H, W) for images of any height and width."""
     sizes = ({2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
     return torch.export.export(model, (image,), dynamic_shapes=sizes, strict=False)
 
 
-def write_program(model: nn.Module, image: Tensor, file: str) -> None:
+def write_pt2(model: nn.Module, image: Tensor, file: str) -> None:
     """Write a .pt2 file, which :func:`torch.export.load` reads."""
     names = json.dumps(model.output_names)
     torch.export.save(trace(model, image), file, extra_files={NAMES: names})
@@ -56,8 +48,9 @@ def write_program(model: nn.Module, image: Tensor, file: str) -> None:
 def write_onnx(model: nn.Module, image: Tensor, file: str) -> None:
     """Write an .onnx file; weights of 2 GiB and more go into a second file beside it."""
     need('onnx', 'onnxscript')
-    names = dict(input_names=['image'], output_names=list(model.output_names))
-    torch.onnx.export(trace(model, image), dynamo=True, verbose=False, **names).save(file)
+    names: dict[str, Any] = dict(input_names=['image'], output_names=list(model.output_names))
+    program: Any = torch.onnx.export(trace(model, image), dynamo=True, verbose=False, **names)
+    program.save(file)
 
 
 def write_openvino(model: nn.Module, image: Tensor, file: str) -> None:
@@ -69,7 +62,7 @@ def write_openvino(model: nn.Module, image: Tensor, file: str) -> None:
         openvino.save_model(openvino.convert_model(onnx_file), file, compress_to_fp16=False)
 
 
-def open_program(file: str) -> Runnable:
+def open_pt2(file: str) -> Runnable:
     """Open a .pt2 file in PyTorch, which runs what is in it: it unpickles and evaluates texts."""
     extra = {NAMES: ''}
     run = torch.export.load(file, extra_files=extra).module()
@@ -108,18 +101,14 @@ def open_openvino(file: str) -> Runnable:
 
 
 FORMATS = {
-    '.pt2': (write_program, open_program),
+    '.pt2': (write_pt2, open_pt2),
     '.onnx': (write_onnx, open_onnx),
     '.xml': (write_openvino, open_openvino),
 }
 
 
 def suffix_of(file: str) -> str:
-    """Return the suffix of a file, which tells its format.
-
-    Raises:
-        UserError: If it is none of :data:`FORMATS`.
-    """
+    """Return the suffix of a file, one of :data:`FORMATS`, or raise a UserError."""
     suffix = os.path.splitext(file)[1]
     if suffix not in FORMATS:
         raise UserError(f'{file!r} is of no known format, expected a name in {", ".join(FORMATS)}')
@@ -135,7 +124,7 @@ def write_model(
     """Write a model; what stood under its name is replaced only if all goes well.
 
     Args:
-        model: One of this package's, in eval mode.
+        model: What :func:`~.exportable` returns.
         image: An example, (1, 3, H, W); the written model takes any height and width.
         file: Where to; its suffix tells the format.
         check: Called with the written model, opened; raises an error if it is not to be kept.
@@ -162,7 +151,7 @@ def open_model(file: str, trust: bool = False) -> Runnable:
         A function of an image, float32 (1, 3, H, W), BGR of 0 to 255, that returns its outputs by
         name: ``boxes`` (K, 4), ``scores`` (K,), ``labels`` (K,) and ``masks`` (K, h, w) of a
         detector, ``logits`` (1, C, H, W) or ``label_map`` (1, H, W) of a segmentor, ``logits``
-        (1, C) of a classifier, ``level0`` and so on of a pyramid.
+        (1, C) of a classifier, ``level0`` and so on of a neck.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -172,7 +161,7 @@ def open_model(file: str, trust: bool = False) -> Runnable:
     opened = FORMATS[suffix_of(file)][1]
     if not os.path.isfile(file):
         raise FileNotFoundError(f'there is no exported file {file!r}; check the path')
-    if opened is open_program and not trust:
+    if opened is open_pt2 and not trust:
         raise UserError(
             f'{file!r} is a program of PyTorch, which is run to open it, so nothing of it was '
             'opened; trust it (--trust) if it is your own, or use ONNX or OpenVINO'

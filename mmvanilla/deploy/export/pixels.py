@@ -1,7 +1,7 @@
-"""From the pixels of an image to what a model takes."""
+"""What all plain functions of an image begin with: from its pixels to what a model takes."""
 
 import torch.nn.functional as F
-from mmengine.model import BaseDataPreprocessor
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from ...errors import UserError
@@ -9,9 +9,6 @@ from ...errors import UserError
 
 class Pixels(nn.Module):
     """Normalise and pad an image, as OpenMMLab's data preprocessors do with a batch of one.
-
-    Args:
-        preprocessor: The model's ``data_preprocessor``.
 
     Raises:
         UserError: If it pads to a fixed size.
@@ -44,3 +41,12 @@ class Pixels(nn.Module):
         if self.divisor > 1:
             image = F.pad(image, (0, -width % self.divisor, 0, -height % self.divisor))
         return image
+
+
+class ImageFunction(nn.Module):
+    """A model, in eval mode, as a plain function of an image."""
+
+    def __init__(self, model: BaseModel) -> None:
+        super().__init__()
+        self.model = model
+        self.pixels = Pixels(model.data_preprocessor)

@@ -3,10 +3,12 @@
 The formats know pools of fixed windows only; those of an adaptive pool depend on the input.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ...models.layers import AdaptivePool
+from ...models.vanillanet import AdaptivePool
 
 
 def windows(size: int, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -63,7 +65,7 @@ def make_exportable(model: nn.Module) -> nn.Module:
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
-                size = child.output_size
+                size: Any = child.output_size
                 size = (size, size) if isinstance(size, int) else tuple(size)
                 setattr(parent, name, AdaptiveMean(size))
             elif isinstance(child, AdaptivePool):

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from .agreement import Outputs
@@ -17,31 +18,25 @@ def reference(
     Args:
         model: The model, in eval mode.
         image: (1, 3, H, W), BGR of 0 to 255.
-        features: Only the backbone with its pyramid.
-        label_map: A segmentor's labels instead of its logits.
+        features: As in :func:`~.exportable`.
+        label_map: Likewise.
 
     Returns:
         The outputs by name; masks are pasted, (K, H, W).
     """
-    segments, classifies = (hasattr(model, name) for name in ('decode_head', 'head'))
-    if classifies:
-        from mmpretrain.structures import DataSample as Sample
-    elif segments:
-        from mmseg.structures import SegDataSample as Sample
-    else:
-        from mmdet.structures import DetDataSample as Sample
     shape = tuple(image.shape[-2:])
-    sample = Sample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0)))
+    meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))
+    sample = BaseDataElement(metainfo=meta)
     data = model.data_preprocessor(dict(inputs=[image[0]], data_samples=[sample]), False)
     if features:
         levels = model.extract_feat(data['inputs'])
         return {f'level{i}': level.numpy() for i, level in enumerate(levels)}
-    if classifies:
+    if hasattr(model, 'head'):
         return dict(logits=model(data['inputs'], mode='tensor').numpy())
     (result,) = model.predict(data['inputs'], data['data_samples'])
-    if segments:
-        if label_map:
-            return dict(label_map=result.pred_sem_seg.data.numpy())
+    if label_map:
+        return dict(label_map=result.pred_sem_seg.data.numpy())
+    if hasattr(model, 'decode_head'):
         return dict(logits=result.seg_logits.data[None].numpy())
     found = result.pred_instances
     outputs = dict(boxes=found.bboxes, scores=found.scores, labels=found.labels)

@@ -7,13 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from ...cli.config import tested_dataset
 from ...errors import UserError
 from ...models import fuse
 from ...safe_load.digest import split_digest
@@ -40,7 +39,7 @@ def make_predictor(
         device: Where a checkpoint's model runs; an exported one runs where its runtime does.
         fuse_model: Fuse the model of a checkpoint; what cannot be fused runs as it is, with a
             warning.
-        trust: Open a .pt2 file, which is a program and is run like one.
+        trust: Open a .pt2 file, which runs what is in it.
         fast: Accelerate the model of a checkpoint, see :func:`mmvanilla.accelerate`.
 
     Returns:
@@ -66,6 +65,14 @@ def make_predictor(
     return lambda image: predict(pipeline(dict(img=image, img_id=0)))
 
 
+def tested_dataset(cfg: Config) -> ConfigDict:
+    """Return the data set of a config's test data loader, without wrappers around it."""
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
 def test_pipeline(cfg: Config) -> Compose:
     """Return the test pipeline of a config for images that are in memory already."""
     steps = [
@@ -82,7 +89,7 @@ def from_memory(results: dict) -> dict:
     return dict(results, img_path=None, img_shape=shape, ori_shape=shape)
 
 
-def trained(cfg: Config, file: str, device: str, fuse_model: bool, fast: bool = False) -> Callable:
+def trained(cfg: Config, file: str, device: str, fuse_model: bool, fast: bool) -> Callable:
     """Return the function of a checkpoint."""
     model, _ = build_model(cfg, file)
     if fuse_model and not fast:
@@ -102,7 +109,7 @@ def trained(cfg: Config, file: str, device: str, fuse_model: bool, fast: bool = 
     return predict
 
 
-def exported(cfg: Config, file: str, trust: bool = False) -> Callable:
+def exported(cfg: Config, file: str, trust: bool) -> Callable:
     """Return the function of an exported file."""
     run = open_model(file, trust)
     align_corners = cfg.model.get('decode_head', {}).get('align_corners', False)

@@ -1,22 +1,23 @@
 """Predictions as pictures, as JSON (a detector's in COCO's result format) and as label maps."""
 
-import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import cv2
+import mmengine
 import numpy as np
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from mmengine.structures import BaseDataElement
+from torchvision.datasets.folder import find_classes
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
-from ...cli.config import tested_dataset
-from ...data_checks import class_folders
 from ...errors import UserError
 from ..files import writing
+from .predictor import tested_dataset
 
 TOP = 5  # classes of an image that are told
 
@@ -40,15 +41,13 @@ class Results:
     def __init__(self, folder: str, cfg: Config, score_thr: float = 0.3) -> None:
         self.folder = folder
         self.score_thr = score_thr
-        self.predictions = None
+        self.predictions: list[dict] | None = None
         with writing(os.path.join(folder, 'predictions.json')):  # fails now, not after the work
             pass
         init_default_scope(cfg.get('default_scope', 'mmdet'))
-        dataset = tested_dataset(cfg)
-        meta = dict(DATASETS.build(dict(dataset, lazy_init=True)).metainfo)
-        if 'classes' not in meta:
-            meta['classes'] = folder_classes(cfg, dataset)
-        self.classes = meta['classes']
+        dataset = DATASETS.build(dict(tested_dataset(cfg), lazy_init=True))
+        self.classes = dataset.metainfo.get('classes') or folder_classes(dataset)
+        meta = dict(dataset.metainfo, classes=self.classes)
         self.categories = category_ids(self.classes)
         visualizer = dict(cfg.visualizer, vis_backends=None, save_dir=None)
         with warnings.catch_warnings():
@@ -112,19 +111,16 @@ class Results:
     @contextmanager
     def video(
         self, name: str, fps: float, size: tuple[int, int]
-    ) -> Iterator[Callable[[np.ndarray, BaseDataElement], None]]:
+    ) -> Iterator[Callable[[np.ndarray, BaseDataElement], object]]:
         """Open ``NAME.mp4`` and yield a function that draws and appends a frame.
 
-        Args:
-            name: Its name.
-            fps: Frames a second.
-            size: Width and height in pixels.
+        It has ``fps`` frames a second of ``size`` (width, height) in pixels.
 
         Raises:
             UserError: If OpenCV cannot write it.
         """
         with writing(os.path.join(self.folder, f'{name}.mp4')) as path:
-            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'mp4v'), fps, size)
+            writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
             if not writer.isOpened():
                 raise UserError(
                     f'OpenCV cannot write a video of {size[0]} x {size[1]} pixels at {fps:g} '
@@ -143,29 +139,27 @@ class Results:
     def save(self) -> None:
         """Write the predictions of a detector or classifier."""
         if self.predictions is not None:
-            with (
-                writing(os.path.join(self.folder, 'predictions.json')) as path,
-                open(path, 'w', encoding='utf-8') as file,
-            ):
-                json.dump(self.predictions, file)
+            with writing(os.path.join(self.folder, 'predictions.json')) as path:
+                mmengine.dump(self.predictions, path)
 
 
-def folder_classes(cfg: Config, dataset: ConfigDict) -> list[str]:
-    """Return the classes of a data set that has one folder for each.
+def folder_classes(dataset: BaseDataset) -> list[str]:
+    """Return the classes of a data set of mmpretrain that has one folder for each.
 
     Raises:
         UserError: If there are no such folders.
     """
+    folder = getattr(dataset, 'img_prefix', None)
     with suppress(FileNotFoundError):
-        if classes := class_folders(cfg, dataset):
-            return classes
+        if folder and not dataset.ann_file:
+            return find_classes(folder)[0]
     raise UserError(
         'the test data of the config name no classes and have no folder for each; set '
         'test_dataloader.dataset.metainfo.classes, or data_root to where the folders are'
     )
 
 
-def category_ids(classes: tuple[str, ...]) -> list[int]:
+def category_ids(classes: Sequence[str]) -> list[int]:
     """Return the number of each class in result files: COCO's own, which has gaps, else 1, 2, 3."""
     coco = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta['categories']
     coco_names = {name: i for i, name in enumerate(coco) if name not in ('__background__', 'N/A')}

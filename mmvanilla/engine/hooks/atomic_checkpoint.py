@@ -100,7 +100,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super()._save_best_checkpoint(runner, metrics)
         after = {key: path or before[key] for key, path in self._best_paths().items()}
         self._set_best_paths(after)
-        for path in set(before.values()) - set(after.values()) - {None}:
+        for path in filter(None, set(before.values()) - set(after.values())):
             self._remove(path)
 
     def _best_paths(self) -> dict[str, str | None]:

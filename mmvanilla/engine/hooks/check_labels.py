@@ -34,23 +34,20 @@ class CheckLabelsHook(Hook):
                 )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
-        """Check the label maps (1, H, W) of a batch.
-
-        Raises:
-            UserError: If a label is out of range; the message names the file.
-        """
-        _check_labels(runner.train_dataloader.dataset, data_batch)
+        """Check the labels of a batch."""
+        check_labels(runner.train_dataloader.dataset, data_batch)
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
-        """Check the label maps (1, H, W) of a batch.
-
-        Raises:
-            UserError: If a label is out of range; the message names the file.
-        """
-        _check_labels(runner.val_dataloader.dataset, data_batch)
+        """Check the labels of a batch."""
+        check_labels(runner.val_dataloader.dataset, data_batch)
 
 
-def _check_labels(dataset: BaseDataset, data_batch: dict) -> None:
+def check_labels(dataset: BaseDataset, data_batch: dict) -> None:
+    """Check the label maps (1, H, W) of a batch.
+
+    Raises:
+        UserError: If a label is out of range; the message names the file.
+    """
     classes = len(dataset.metainfo['classes'])
     for sample in data_batch['data_samples']:
         labels = sample.gt_sem_seg.data

@@ -26,15 +26,17 @@ class CheckLossHook(Hook):
         Raises:
             UserError: If one is not finite; the message names the iteration and the images.
         """
-        wrong = [
-            name
-            for name, value in (outputs or {}).items()
-            if not torch.isfinite(torch.as_tensor(value)).all()
-        ]
-        anywhere = torch.tensor(len(wrong))
+        values = [torch.as_tensor(value) for value in (outputs or {}).values()]
+        device = next((value.device for value in values if value.device.type != 'cpu'), 'cpu')
+        bad = [(~torch.isfinite(value)).any().to(device) for value in values]
+        # One transfer to the host, whatever the number of losses and processes.
+        flags = torch.stack(bad).int() if bad else torch.zeros(1, dtype=torch.int32)
+        anywhere = flags.amax(0, keepdim=True)
         all_reduce(anywhere, 'max')
-        if not anywhere:
+        stop, *bad = torch.cat([anywhere, flags]).tolist()
+        if not stop:
             return
+        wrong = [name for name, is_bad in zip(outputs or {}, bad, strict=False) if is_bad]
         where = f'in iteration {runner.iter + 1}'
         if not wrong:
             raise UserError(f'another process has a loss that is not finite {where}')

@@ -1,22 +1,26 @@
 """A check of what training resumes from."""
 
 import os
-from typing import Any
+from contextlib import nullcontext
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ...errors import CheckpointError, UserError
+from ...models import safe_loading
+
+META: dict[str, type] = dict(epoch=int, iter=int)
+HUB: dict[str, type] = dict(log_scalars=dict, runtime_info=dict, resumed_keys=dict)
 
 
 @HOOKS.register_module()
 class CheckResumeHook(Hook):
-    """Trust a checkpoint that training resumes from with numbers, not with files.
+    """Trust a checkpoint that training resumes from with numbers, not with files or code.
 
-    mmengine takes from it where the best checkpoint is, and deletes that, be it a file or a whole
-    folder, when it has a better one. Here only files in the run's own work dir are taken over.
-    Whatever mmengine cannot resume from is refused in one sentence.
+    It is loaded safely. mmengine takes from it where the best checkpoint is, and deletes that, be
+    it a file or a whole folder, when it has a better one. Here only files in the run's own work dir
+    are taken over. Whatever mmengine cannot resume from is refused in one sentence.
     """
 
     priority = 'VERY_HIGH'
@@ -27,7 +31,8 @@ class CheckResumeHook(Hook):
 
         def load_or_explain() -> None:
             try:
-                load_or_resume()
+                with safe_loading() if runner._resume else nullcontext():
+                    load_or_resume()
             except (UserError, FileNotFoundError):
                 raise
             except Exception as error:  # mmengine and torch index and call what they find
@@ -47,17 +52,15 @@ class CheckResumeHook(Hook):
         """
         if not runner._resume:
             return
-        meta = _entry(checkpoint, 'meta', dict)
-        for name in ('epoch', 'iter'):
-            if _entry(meta, name, int) < 0:
+        _expect(checkpoint, {'meta': dict, 'message_hub': dict})
+        meta, hub = checkpoint['meta'], checkpoint['message_hub']
+        _expect(meta, META if meta.get('seed') is None else dict(META, seed=int))
+        for name in META:
+            if meta[name] < 0:
                 raise CheckpointError(
                     f'the checkpoint says {name} {meta[name]}, expected 0 or more'
                 )
-        if meta.get('seed') is not None:
-            _entry(meta, 'seed', int)
-        hub = _entry(checkpoint, 'message_hub', dict)
-        for name in ('log_scalars', 'runtime_info', 'resumed_keys'):
-            _entry(hub, name, dict)
+        _expect(hub, HUB)
         info = hub['runtime_info']
         for name in list(info):
             if not _harmless(name, info[name], runner.work_dir):
@@ -65,23 +68,16 @@ class CheckResumeHook(Hook):
                 del info[name]
 
 
-def _entry(values: dict, name: str, kind: type) -> Any:
-    """Return what stands under a name.
-
-    Raises:
-        CheckpointError: If nothing does, or something of another kind.
-    """
-    value = values.get(name)
-    if type(value) is not kind and not (kind is dict and isinstance(value, dict)):
-        raise CheckpointError(
-            f'the checkpoint cannot be resumed from: its {name} is {_short(value)}, expected '
-            f'{kind.__name__}; use one that a training saved'
-        )
-    return value
-
-
-def _short(value: object) -> str:
-    return 'missing' if value is None else f'a {type(value).__name__}'
+def _expect(values: dict, kinds: dict[str, type]) -> None:
+    """Refuse a checkpoint where something is missing or of another kind than a training saves."""
+    for name, kind in kinds.items():
+        value = values.get(name)
+        if type(value) is not kind and not (kind is dict and isinstance(value, dict)):
+            found = 'missing' if value is None else f'a {type(value).__name__}'
+            raise CheckpointError(
+                f'the checkpoint cannot be resumed from: its {name} is {found}, expected '
+                f'{kind.__name__}; use one that a training saved'
+            )
 
 
 def _harmless(name: object, value: object, work_dir: str) -> bool:

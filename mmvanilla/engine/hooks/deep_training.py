@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ...errors import UserError
-from ...models.deep_training import DeepTraining
+from ...models import DeepTraining
+from .switch_to_deploy import ema_hooks
 
 
 @HOOKS.register_module()
@@ -55,7 +56,7 @@ class DeepTrainingHook(Hook):
                 f'DeepTrainingHook ends at {self.end} of {total} {unit}, so act_learn would never '
                 f'be 1; set its end to at most {total - 1}'
             )
-        if not any(not net.deploy for net in self._nets(runner)):
+        if all(net.deploy for net in self._nets(runner)):
             raise UserError(
                 'DeepTrainingHook finds no net in training form; remove it from '
                 'custom_hooks or set deploy=False on the backbone'
@@ -71,6 +72,5 @@ class DeepTrainingHook(Hook):
 
     @staticmethod
     def _nets(runner: Runner) -> Iterator[DeepTraining]:
-        averaged = [hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)]
-        for model in [runner.model, *averaged]:
+        for model in [runner.model, *(hook.ema_model for hook in ema_hooks(runner))]:
             yield from (module for module in model.modules() if isinstance(module, DeepTraining))

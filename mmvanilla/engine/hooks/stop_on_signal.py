@@ -28,7 +28,7 @@ class StopOnSignalHook(Hook):
 
     def __init__(self) -> None:
         self._received = 0
-        self._previous = {}
+        self._previous: dict = {}
 
     def before_train(self, runner: Runner) -> None:
         """Take over the signals; only a main thread can."""

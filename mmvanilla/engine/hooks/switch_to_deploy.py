@@ -14,7 +14,7 @@ from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
 from ...errors import UserError
-from ...models import fuse
+from ...models import fuse, safe_loading
 from .atomic_checkpoint import replace_file
 
 
@@ -69,7 +69,8 @@ class SwitchToDeployHook(Hook):
         if not file:
             return
         model = copy.deepcopy(unwrap(runner.model)).cpu()
-        checkpoint = load_checkpoint(model, file, map_location='cpu', logger='silent')
+        with safe_loading():
+            checkpoint = load_checkpoint(model, file, map_location='cpu', logger='silent')
         if fuse_or_warn(model, runner):
             target = f'{os.path.splitext(file)[0]}_deploy.pth'
             content = io.BytesIO()

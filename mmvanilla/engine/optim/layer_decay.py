@@ -1,12 +1,8 @@
 """Layer-wise learning-rate decay."""
 
-from io import StringIO
-
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from ...errors import UserError
@@ -71,7 +67,12 @@ class VanillaNetLayerDecayConstructor(DefaultOptimWrapperConstructor):
             group['params'].append(param)
             group['param_names'].append(name)
         params.extend(groups[key] for key in sorted(groups))
-        print_log('Parameter groups:\n' + group_table(params), logger='current')
+        lines = (
+            f'{g["group_name"]}: lr {g["lr"]:.4g} (x {g["lr_scale"]:.4g}), weight decay '
+            f'{g["weight_decay"]:g}, {sum(p.numel() for p in g["params"]):,} parameters'
+            for g in params
+        )
+        print_log('\n'.join(['Parameter groups:', *lines]), logger='current')
 
 
 def layer_id(name: str, prefix: str, last: int) -> int:
@@ -89,20 +90,3 @@ def layer_id(name: str, prefix: str, last: int) -> int:
             return int(stage) // 2 + 1
         case _:
             return last
-
-
-def group_table(groups: list[dict]) -> str:
-    """Draw parameter groups as a table of plain text."""
-    table = Table('group', 'lr scale', 'lr', 'weight decay', 'tensors', 'parameters')
-    for group in groups:
-        table.add_row(
-            group['group_name'],
-            f'{group["lr_scale"]:.4g}',
-            f'{group["lr"]:.4g}',
-            f'{group["weight_decay"]:g}',
-            str(len(group['params'])),
-            f'{sum(param.numel() for param in group["params"]):,}',
-        )
-    text = StringIO()
-    Console(file=text, width=100).print(table)
-    return text.getvalue()

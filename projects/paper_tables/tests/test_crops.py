@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mmvanilla.datasets import CLASSES, crop_objects, make_shapes
-from mmvanilla.errors import UserError
-from projects.paper_tables.crops import crop
+from mmvanilla import UserError, make_shapes
+from mmvanilla.datasets import CLASSES
+from projects.paper_tables.crops import crop, crop_objects
 
 
 @pytest.fixture

@@ -1,22 +1,18 @@
 """Tables 1 and 2 and the transfer check: configs, figures and what is written."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmvanilla.benchmark import ablation, transfer
 from mmvanilla.models import DeepConv, SeriesActivation, fuse
+from projects.paper_tables import trainings, transfer
 from projects.paper_tables.trainings import TABLES, Run, Variant, read_variant
 
-ROOT = Path(__file__).parents[2]
-CONFIGS = ROOT / 'configs/ablation'
 VARIANTS = {f'{v.net} {v.name}': v for v in [*TABLES['table1'], *TABLES['table2']]}
 
 
 def build(variant, small, tmp_path):
-    cfg = read_variant(variant, CONFIGS, small, seed=0)
+    cfg = read_variant(variant, small, seed=0)
     cfg.work_dir, cfg.log_level = str(tmp_path), 'ERROR'
     cfg.experiment_name = f'{tmp_path.name}'
     return cfg, Runner.from_cfg(cfg)
@@ -40,7 +36,7 @@ def test_small_variants(name, tmp_path):
 def test_the_variants_are_those_of_the_tables():
     assert len(TABLES['table1']) == 12
     assert [v.published for v in TABLES['table1'] if v.published] == [76.36]
-    shortcuts = [read_variant(v, CONFIGS, False, 0) for v in TABLES['table2']]
+    shortcuts = [read_variant(v, False, 0) for v in TABLES['table2']]
     assert [cfg.model.backbone.net.shortcut for cfg in shortcuts] == [
         None,
         'before_act',
@@ -80,14 +76,14 @@ def runs():
 
 
 def test_cells():
-    header, rows = ablation.cells(runs())
+    header, rows = trainings.cells(runs())
     assert header == ['Top-1, %', 'x', 'y', 'seeds', 'published']
     # The standard deviation of 90 and 92 is the square root of 2.
     assert rows == [['A', '91.00 ± 1.41', '50.00 ± 0.00', '2', 'x 76.36']]
 
 
 def test_plot(tmp_path):
-    ablation.plot(runs(), tmp_path / 'plot.png')
+    trainings.plot(runs(), tmp_path / 'plot.png')
     assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')
 
 

@@ -1,7 +1,8 @@
 """Objects cut out of the embedded shapes, in grey; 200 steps, about a minute of a core."""
 
-_base_ = '../../_base_/runtime.py'
+_base_ = '../../../../configs/_base_/runtime.py'
 
+custom_imports = dict(imports=['mmvanilla', 'projects.paper_tables.nets'])
 default_scope = 'mmpretrain'
 data_preprocessor = dict(num_classes=6, mean=[127.5] * 3, std=[64.0] * 3, to_rgb=True)
 pipeline = [

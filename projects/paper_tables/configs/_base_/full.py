@@ -1,10 +1,11 @@
 """ImageNet by VanillaNet-6's recipe, without the layer decay, which knows VanillaNet alone."""
 
 _base_ = [
-    '../../_base_/imagenet.py',
-    '../../_base_/schedule_300e.py',
-    '../../_base_/runtime_cls.py',
+    '../../../../configs/_base_/imagenet.py',
+    '../../../../configs/_base_/schedule_300e.py',
+    '../../../../configs/_base_/runtime_cls.py',
 ]
+custom_imports = dict(imports=['mmvanilla', 'projects.paper_tables.nets'])
 data_preprocessor = dict(
     num_classes=1000,
     mean=[123.675, 116.28, 103.53],

@@ -1,6 +1,6 @@
 """VanillaNet-6 on ImageNet with both ideas; deep_training and series_activation switch them."""
 
-_base_ = ['_base_/vanillanet6.py', '_base_/imagenet.py']
+_base_ = ['_base_/vanillanet6.py', '_base_/full.py']
 
 model = dict(
     head=dict(loss=dict(loss_weight=1 / 1000)),

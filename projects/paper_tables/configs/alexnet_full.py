@@ -1,6 +1,6 @@
 """AlexNet on ImageNet with both ideas; deep_training and series_activation switch them."""
 
-_base_ = ['_base_/alexnet.py', '_base_/imagenet.py']
+_base_ = ['_base_/alexnet.py', '_base_/full.py']
 
 model = dict(
     head=dict(loss=dict(loss_weight=1 / 1000)),

@@ -1,4 +1,4 @@
-"""Gradient checkpointing that recomputes what is cheap and keeps what is dear."""
+"""Activation checkpointing that recomputes what is cheap and keeps what is dear."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from ..errors import UserError
-from .layers import SeriesActivation
+from mmvanilla import SeriesActivation, UserError
 
-FUNCTIONS = (F.relu, torch.relu, torch.relu_)
+CALLS = (F.relu, torch.relu, torch.relu_, 'relu', 'relu_')
 
 
 def replace_relus(
@@ -19,21 +18,17 @@ def replace_relus(
 ) -> fx.GraphModule:
     """Put a :class:`SeriesActivation` in the place of every ReLU on (N, C, H, W).
 
-    The net is traced with an image, which tells the channels of each ReLU; one that is called
-    several times, as in the blocks of a ResNet, gives way to as many activations.
+    One that is called several times, as in the blocks of a ResNet, gives way to as many.
 
     Args:
         net: A net that takes images (N, 3, H, W) and that torch.fx can trace.
-        act_num: See :class:`SeriesActivation`.
+        act_num: As of :class:`SeriesActivation`.
         norm_cfg: Likewise.
-        image_size: Height and width of the image, of which the net must be capable.
+        image_size: Height and width of an image, by which the channels of each ReLU are found.
 
     Returns:
-        The traced net, with the modules and names of the net itself and with ``relu_0``,
-        ``relu_1``, ... beside them.
-
-    Raises:
-        UserError: If the net cannot be traced or has no such ReLU.
+        The traced net, with its modules and names and with ``relu_0``, ... beside them. One that
+        cannot be traced or has no such ReLU raises UserError.
     """
     training = net.training
     try:
@@ -49,8 +44,16 @@ def replace_relus(
         ) from error
     finally:
         net.train(training)
-    relus = [node for node in traced.graph.nodes if is_relu(node, traced)]
-    relus = [node for node in relus if len(node.meta['tensor_meta'].shape) == 4]
+    relus = [
+        node
+        for node in traced.graph.nodes
+        if (
+            isinstance(traced.get_submodule(node.target), nn.ReLU)
+            if node.op == 'call_module'
+            else node.target in CALLS
+        )
+        and len(node.meta['tensor_meta'].shape) == 4
+    ]
     if not relus:
         raise UserError(
             f'{type(net).__name__} has no ReLU on (N, C, H, W) for a series activation to replace; '
@@ -65,10 +68,3 @@ def replace_relus(
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced.train(training)
-
-
-def is_relu(node: fx.Node, traced: fx.GraphModule) -> bool:
-    """Tell whether a call is of a ReLU, be it a module, a function or a method."""
-    if node.op == 'call_module':
-        return isinstance(traced.get_submodule(node.target), nn.ReLU)
-    return node.target in (*FUNCTIONS, 'relu', 'relu_')

@@ -1,0 +1,73 @@
+"""The series activation (paper, section 3.2), a layer for VanillaNet and other nets."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from ..errors import require
+from ..ops.depthwise_conv import depthwise_conv2d
+from .archs import is_int
+from .conv_norm import build_norm
+from .reparam import Reparameterizable, fold_bn, parameters_like
+
+
+@MODELS.register_module()
+class SeriesActivation(Reparameterizable):
+    """A sum of shifted, scaled ReLUs: a depthwise convolution after a ReLU.
+
+    Training form: ``norm(depthwise(relu(x)))``; deploy form: ``depthwise(relu(x)) + bias``.
+
+    Layers of mmcv which let choose their activation take it, told its channels:
+    ``ConvModule(64, 128, 3, act_cfg=dict(type='SeriesActivation', channels=128))``.
+
+    Args:
+        channels: Number of channels C.
+        act_num: Half the width n of the window; the kernel is (2n + 1) x (2n + 1).
+        norm_cfg: Config of the norm layer, unused in deploy form.
+        deploy: Build the deploy form.
+        inplace: Ignored; mmcv's layers say so to every activation.
+
+    Raises:
+        UserError: If ``channels`` or ``act_num`` is out of its range.
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        act_num: int = 3,
+        norm_cfg: dict = dict(type='BN'),  # noqa: B006 - read, never written
+        deploy: bool = False,
+        inplace: bool = False,
+    ) -> None:
+        super().__init__()
+        example = "act_cfg=dict(type='SeriesActivation', channels=128), with the layer's channels"
+        for name, value, least in (('channels', channels, 1), ('act_num', act_num, 0)):
+            expected = f'an integer of at least {least}; write {example}'
+            require(f'{name} of SeriesActivation', value, is_int(value, least), expected)
+        self.deploy = deploy
+        kernel_size = 2 * act_num + 1
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
+        # Start as a ReLU: random windows would blur what they have not yet learnt to combine.
+        nn.init.normal_(self.weight, std=0.02)
+        self.weight.data[..., act_num, act_num] += 1
+        self.bias = nn.Parameter(torch.zeros(channels)) if deploy else None
+        self.bn = nn.Identity() if deploy else build_norm(norm_cfg, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H, W)."""
+        return self.bn(depthwise_conv2d(F.relu(x), self.weight, self.bias))
+
+    def reparameterize(self, name: str = '') -> Callable[[], None]:
+        """Compute the weight and bias with the norm in them; see :class:`Reparameterizable`."""
+        scale, shift = fold_bn(self.bn, f'{name}.bn'.lstrip('.'))
+        weight = self.weight.double() * scale[:, None, None, None]
+        fused = parameters_like(self.weight, weight, shift)
+
+        def switch() -> None:
+            self.weight, self.bias = fused
+            self.bn, self.deploy = nn.Identity(), True
+
+        return switch

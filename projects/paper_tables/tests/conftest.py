@@ -1,0 +1,23 @@
+"""Nets as if they were trained."""
+
+import pytest
+import torch
+from torch import nn
+
+
+@pytest.fixture
+def trained():
+    """Give a net batch norms whose statistics and weights all differ, as training would."""
+
+    def randomize(net):
+        torch.manual_seed(0)
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.running_mean, std=0.5)
+                nn.init.uniform_(module.running_var, 0.5, 2)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, std=0.25)
+                module.num_batches_tracked.fill_(100)
+        return net
+
+    return randomize

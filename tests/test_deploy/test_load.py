@@ -1,0 +1,29 @@
+"""Building a model in the form of its checkpoint, which is read once."""
+
+import hashlib
+
+import pytest
+import torch
+
+from mmvanilla.deploy.load import build_model
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('hashed', [False, True])
+def test_a_checkpoint_is_read_once(hashed, deploy, build, small_config, tmp_path, monkeypatch):
+    model, file = build('upernet', backbone=dict(deploy=deploy)), tmp_path / 'a.pth'
+    saved = dict(state_dict=model.state_dict(), meta=dict(epoch=3))
+    torch.save(saved, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    reads = []
+    load = torch.load
+    monkeypatch.setattr(torch, 'load', lambda path, **how: reads.append(path) or load(path, **how))
+    cfg = small_config('upernet')
+    cfg.model.backbone.deploy = not deploy
+    built, meta = build_model(cfg, f'{file}#sha256={digest}' if hashed else str(file))
+    assert reads == [str(file)]
+    assert meta == dict(epoch=3)
+    assert not built.training
+    assert built.backbone.deploy == deploy
+    for name, value in built.state_dict().items():
+        assert torch.equal(value, saved['state_dict'][name])

@@ -1,0 +1,128 @@
+"""A process that imports mmvanilla loads other models as mmengine alone does."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+ROOT = Path(__file__).parents[2]
+
+# Storages whose clients are not installed here, and which read from the folder.
+SCRIPT = """
+import json, os, re, shutil, sys, types
+import torch
+from mmengine.runner import CheckpointLoader, load_checkpoint
+
+folder, names = sys.argv[1], sys.argv[2:]
+
+class Client:
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def Get(self, path):
+        with open(os.path.join(folder, path.split('://')[1]), 'rb') as file:
+            return memoryview(file.read())
+
+class Model:
+    def __init__(self, name):
+        self.name = name
+
+    def download(self, file):
+        shutil.copy(os.path.join(folder, self.name), file)
+
+sys.modules['petrel_client'] = types.ModuleType('petrel_client')
+sys.modules['petrel_client.client'] = types.ModuleType('petrel_client.client')
+sys.modules['petrel_client'].client = sys.modules['petrel_client.client']
+sys.modules['petrel_client.client'].Client = Client
+sys.modules['pavi'] = types.ModuleType('pavi')
+sys.modules['pavi'].modelcloud = types.SimpleNamespace(get=Model)
+
+found = {}
+for name in names:
+    shutil.rmtree(os.path.join(folder, 'hub'), ignore_errors=True)
+    torch.hub.set_dir(os.path.join(folder, 'hub'))
+    torch.manual_seed(0)
+    model = torch.nn.Linear(1, 1)
+    try:
+        checkpoint = load_checkpoint(model, name)
+        loaded = repr((checkpoint, model.weight, model.bias))
+        found[name] = re.sub(' at 0x[0-9a-f]+', '', loaded)
+    except Exception as error:
+        found[name] = f'{type(error).__name__}: {error}'
+schemes = CheckpointLoader._schemes.items()
+loaders = [[prefix, loader.__module__, loader.__name__] for prefix, loader in schemes]
+print(json.dumps([found, loaders]))
+"""
+# What uses the safe loader by itself, for itself.
+USE = """
+import mmvanilla
+net = dict(arch=dict(dims=[4, 4], strides=[2]), out_indices=[0])
+try:
+    mmvanilla.VanillaNet(**net, init_cfg=dict(type='Pretrained', checkpoint='none')).init_weights()
+except FileNotFoundError:
+    mmvanilla.VanillaNet(**net).init_weights()
+with mmvanilla.safe_loading():
+    pass
+"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def names(tmp_path):
+    """Write checkpoints, serve them, and return a name of each kind for each."""
+    weights = dict(weight=torch.ones(1, 1), bias=torch.zeros(1))
+    contents = {
+        'plain': weights,
+        'trained': dict(state_dict=weights, meta=dict(cfg='import this')),
+        'history': dict(state_dict=weights, hub=HistoryBuffer([1.0], [1])),
+        'published': dict(model={'stem1.0.weight': torch.ones(1)}),
+    }
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    starts = [f'{tmp_path}/', f'http://127.0.0.1:{server.server_port}/', 'openmmlab://']
+    starts += ['s3://', 'petrel://', 'x:s3://', 'pavi://']
+    names = []
+    for name, content in contents.items():
+        torch.save(content, tmp_path / f'{name}.pth')
+        names += [f'{start}{name}.pth' for start in starts]
+    models = {f'{name}.pth': f'{name}.pth' for name in contents}
+    (tmp_path / 'open_mmlab.json').write_text(json.dumps(models))
+    yield [*names, f'{tmp_path}/none.pth', 'openmmlab://none']
+    server.shutdown()
+    server.server_close()
+
+
+def results(before, names, folder, **environment):
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', before + SCRIPT, str(folder), *names],
+        env={**os.environ, 'MMENGINE_HOME': str(folder), 'PYTHONPATH': str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize('trusting', [False, True])
+def test_importing_changes_nothing(trusting, names, tmp_path):
+    options = dict(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD='1') if trusting else {}
+    alone = results('', names, tmp_path, **options)
+    loaded = {name for name, result in alone[0].items() if 'Error' not in result}
+    # A history is not a tensor: without trust only what comes over http may hold one.
+    assert len(loaded) == (4 * 7 if trusting else 3 * 7 + 1)
+    found, loaders = results(USE, names, tmp_path, **options)
+    assert loaders == alone[1]
+    for name in names:
+        assert found[name] == alone[0][name]
