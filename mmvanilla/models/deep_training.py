@@ -25,9 +25,10 @@ class DeepTraining(Reparameterizable):
     """What has ``act_learn`` in its training form: the backbone, its head, a split convolution.
 
     The buffer ``_act_learn`` is what checkpoints, averaged copies and broadcasts see, and forward
-    takes it as a tensor: nothing is read on the host. Only that it is 1, and may be skipped, is
+    takes it as a tensor: nothing is brought to the host. Only that it is 1, and may be skipped, is
     remembered with the buffer's identity and version. Once others have written to it, it is not
-    skipped until :meth:`train` or :meth:`eval` looks again.
+    skipped until :meth:`look` looks again, as each change of mode does. What another process sends
+    to a GPU changes no version: set the same in each, as ``DeepTrainingHook`` does, or look.
     """
 
     def add_act_learn(self) -> None:
@@ -53,10 +54,9 @@ class DeepTraining(Reparameterizable):
     @property
     def slope(self) -> Tensor | None:
         """``act_learn`` as :func:`anneal` takes it: on the device, None if it is known to be 1."""
-        if self.deploy:
+        if self.deploy or (self._is_one and (torch.compiler.is_compiling() or self._still_one())):
             return None
-        known = torch.compiler.is_compiling() or self._seen == self._state()
-        return None if known and self._is_one else self._act_learn
+        return self._act_learn
 
     def _remember(self, is_one: bool) -> None:
         self._is_one, self._seen = is_one, self._state()
@@ -67,7 +67,16 @@ class DeepTraining(Reparameterizable):
         # There is no public name for the version, by which autograd finds writing in place.
         return id(buffer), -1 if buffer.is_inference() else buffer._version
 
-    def _look(self) -> None:
+    def _still_one(self) -> bool:
+        if self._seen != self._state():
+            return False
+        # Broadcasts write past the version. In the host's own memory that costs nothing to see.
+        buffer = self._act_learn
+        at_hand = type(buffer) is Tensor and buffer.device.type == 'cpu'
+        return not at_hand or buffer.dtype is torch.bfloat16 or bool(buffer.numpy() == 1)
+
+    def look(self) -> None:
+        """See whether ``act_learn`` is 1; on a GPU this synchronises."""
         # Under fake and meta tensors there is nothing to see, and the slope is taken as it comes.
         real = type(self._act_learn) is Tensor and not self._act_learn.is_meta
         self._remember(real and self._act_learn.item() == 1)
@@ -77,13 +86,13 @@ class DeepTraining(Reparameterizable):
         changed = mode != self.training
         super().train(mode)
         if not self.deploy and (changed or self._seen != self._state()):
-            self._look()
+            self.look()
         return self
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         if not self.deploy:
-            self._look()
+            self.look()
 
     def check_act_learn(self, name: str) -> None:
         """Raise UserError unless deep training is over, so that two convolutions are one."""

@@ -1,1 +1,1 @@
-"""Kernels of the series activation: on CUDA, and the gradient of its convolution on a CPU."""
+"""How the net computes: the fused series activation, a fast gradient, activation checkpointing."""

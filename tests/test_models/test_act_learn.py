@@ -128,6 +128,11 @@ def write(net, value):
     return net
 
 
+def write_past_the_version(net, value):
+    net.get_buffer('_act_learn').data.fill_(value)  # as DDP and mmengine's averages do
+    return net
+
+
 def half(net):
     net.act_learn = 0.5
     return net
@@ -142,6 +147,8 @@ def half(net):
         (lambda: load(make(0.4), 1.0), 1.0),
         (lambda: write(make(), 0.2), 0.2),
         (lambda: write(make(0.2), 1.0), 1.0),
+        (lambda: write_past_the_version(make(), 0.2), 0.2),
+        (lambda: write_past_the_version(make(0.2), 1.0), 1.0),
         (lambda: copy.deepcopy(make(0.6)), 0.6),
         (lambda: half(copy.deepcopy(make())), 0.5),
         (lambda: pickle.loads(pickle.dumps(make(0.6))), 0.6),
@@ -154,10 +161,11 @@ def test_whoever_writes_is_seen(made, value, training):
     net = made().train(training)
     assert net.act_learn == pytest.approx(value)
     assert_follows_its_buffer(net)
-    write(net, 0.25)  # also behind a net that has just looked
-    assert_follows_its_buffer(net)
-    net.act_learn = 1.0
-    assert_follows_its_buffer(net)
+    for behind in (write, write_past_the_version):
+        behind(net, 0.25)  # also of a net that has just looked
+        assert_follows_its_buffer(net)
+        net.act_learn = 1.0
+        assert_follows_its_buffer(net)
 
 
 def test_a_functional_call_takes_the_value_it_is_given():

@@ -5,6 +5,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ...models import DeepTraining
+
 
 @HOOKS.register_module()
 class BroadcastBuffersHook(Hook):
@@ -18,5 +20,8 @@ class BroadcastBuffersHook(Hook):
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Copy the buffers of the first process to the others."""
-        for buffer in runner.model.buffers():
-            broadcast(buffer)
+        for module in runner.model.modules():
+            for buffer in module.buffers(recurse=False):
+                broadcast(buffer)
+            if isinstance(module, DeepTraining) and not module.deploy:
+                module.look()
