@@ -27,7 +27,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from rich.progress import Progress, track
 
-from mmvanilla import make_shapes, safe_loading
+from mmvanilla import make_shapes
+from mmvanilla.benchmark import make_predictor
 from mmvanilla.benchmark.machine import processor
 
 CONFIG = Path(__file__).parents[1] / 'tests/data/tiny_shapes.py'
@@ -76,16 +77,13 @@ def train(cfg: Config, count: int) -> list[float]:
 def predict(cfg: Config, file: str, count: int) -> list[float]:
     """Predict images of random sizes; return the memory after each."""
     cfg.test_dataloader.dataset.pipeline[1] = dict(type='Resize', scale_factor=1.0)
-    from mmdet.apis import inference_detector, init_detector  # after mmvanilla, see the README
-
-    with safe_loading():
-        model = init_detector(cfg, file, device='cpu')
+    predictor = make_predictor(cfg, file)
     chance = random.Random(0)
     noise = np.random.default_rng(0)
     memory = []
     for _ in track(range(count), 'predictions'):
         shape = (chance.randint(64, 320), chance.randint(64, 320), 3)
-        inference_detector(model, noise.integers(0, 256, shape, dtype=np.uint8))
+        predictor(noise.integers(0, 256, shape, dtype=np.uint8))
         memory.append(resident())
     return memory
 

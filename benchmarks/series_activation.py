@@ -17,6 +17,7 @@ import math
 import platform
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,7 @@ from mmvanilla.ops.series_activation import channels_innermost, series_activatio
 
 TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}
 TURN = 2  # ms of calls in a turn; their median counts
+QUEUED = 20  # calls that are timed together
 COLUMNS = dict(
     layer='input',
     pool='pool',
@@ -126,9 +128,13 @@ def capture(call: Callable[[Tensor], object], inputs: list[Tensor], rounds: int)
 
 def time_on_gpu(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
     """Time calls in turn by CUDA events; return medians in us, after three rounds not counted."""
-    prepares = {name: lambda turn, call=call: call for name, call in calls.items()}
+
+    def queued(turn: int, call: Callable) -> Callable:
+        return lambda: [call() for _ in range(QUEUED)]  # so many that launching counts for nothing
+
+    prepares = {name: partial(queued, call=call) for name, call in calls.items()}
     times = in_turn(prepares, repeats, 3, Conditions('cuda', least=TURN))
-    return {name: values.median * 1e3 for name, values in times.items()}
+    return {name: values.median / QUEUED * 1e3 for name, values in times.items()}
 
 
 def copy_bandwidth(repeats: int) -> float:

@@ -1,6 +1,7 @@
 """Measurement: how fast models are, how large, and how much they compute, side by side."""
 
 from ..deploy.files import writing
+from ..deploy.predict import make_predictor
 from .processes import Conditions, explain, in_turn, take_turns
 from .run import Measurement, Row, measure
 from .settings import Settings
@@ -15,6 +16,7 @@ __all__ = [
     'Settings',
     'explain',
     'in_turn',
+    'make_predictor',
     'measure',
     'take_turns',
     'writing',

@@ -4,7 +4,6 @@ So no call decides how another's memory is allocated, which threads run or what 
 """
 
 import multiprocessing
-import multiprocessing.dummy
 import os
 import signal
 import statistics
@@ -25,7 +24,7 @@ from .timing import Clock, Times
 
 # Threads of OpenMP spin for some ms after a call before they sleep; till then nobody is timed.
 PAUSE = 0.02
-SPAWN = multiprocessing.get_context('spawn')
+SPAWN: Any = multiprocessing.get_context('spawn')
 MAKE, END = 'make', 'end'  # what a worker is told, besides the numbers of rounds
 
 Key = TypeVar('Key', bound=Hashable)
@@ -93,7 +92,6 @@ def take_turns(
     warmup: int = 1,
     conditions: Conditions | None = None,
     console: Console | None = None,
-    apart: bool = True,
 ) -> Run:
     """Time calls in turn: A B C, B C A, ..., after rounds that are not counted.
 
@@ -110,7 +108,6 @@ def take_turns(
         warmup: Rounds before.
         conditions: How calls are timed.
         console: Where progress is shown; nowhere unless given.
-        apart: Whether each has its process; otherwise they are threads, see :func:`in_turn`.
     """
     conditions = conditions or Conditions()
     run = Run({name: Result() for name in makes})
@@ -130,7 +127,7 @@ def take_turns(
         try:
             for name, make in makes.items():  # all at once, since imports take seconds
                 with giving_up(name):
-                    workers[name] = Worker(make, conditions, apart)
+                    workers[name] = Worker(make, conditions)
             for name in progress.track(list(workers), description='building'):
                 with giving_up(name):
                     run.results[name].kept = workers[name].ask(MAKE)
@@ -158,26 +155,23 @@ def in_turn(
     warmup: int = 1,
     conditions: Conditions | None = None,
 ) -> dict[Key, Times]:
-    """Time calls that share this process: its threads take turns, as processes do.
+    """Time calls that share this process and thread, in the same turns; what they raise is raised.
 
     Args:
         prepares: By name, functions of the round that return the call to time.
         repeat: Rounds that count.
         warmup: Rounds before.
         conditions: How calls are timed.
-
-    Raises:
-        Failed: If a call fails.
-        KeyboardInterrupt: After ctrl-C.
     """
-    makes = {name: lambda prepare=prepare: (prepare, None) for name, prepare in prepares.items()}
-    run = take_turns(makes, repeat, warmup, conditions, apart=False)
-    for result in run.results.values():
-        if result.failed:
-            raise result.failed
-    if not run.complete:
-        raise KeyboardInterrupt
-    return {name: result.times for name, result in run.results.items()}
+    conditions = conditions or Conditions()
+    clock = Clock(conditions.device)
+    times: dict[Key, Times] = {name: Times() for name in prepares}
+    with conditions.within():
+        for turn, name in rotated(list(prepares), warmup, repeat):
+            elapsed = time_turn(prepares[name](turn), clock, conditions.least)
+            if turn >= 0:
+                times[name].values.append(elapsed)
+    return times
 
 
 def rotated(names: list[Key], warmup: int, repeat: int) -> Iterator[tuple[int, Key]]:
@@ -197,10 +191,9 @@ class Worker:
         Failed: If it cannot be pickled.
     """
 
-    def __init__(self, make: Make, conditions: Conditions, apart: bool) -> None:
-        kind: Any = SPAWN if apart else multiprocessing.dummy
-        self.pipe, theirs = kind.Pipe()
-        self.process = kind.Process(target=serve, args=(theirs, make, conditions))
+    def __init__(self, make: Make, conditions: Conditions) -> None:
+        self.pipe, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=serve, args=(theirs, make, conditions))
         self.process.daemon = True
         try:
             with inherited():
@@ -256,8 +249,8 @@ def serve(pipe: Any, make: Make, conditions: Conditions) -> None:
     """Make a call and time it whenever that is asked for: the work of a process."""
     torch.set_num_threads(conditions.threads)
     torch.backends.cudnn.benchmark = conditions.cudnn_benchmark
-    clock = Clock(conditions.device)
     try:
+        clock = Clock(conditions.device)
         with conditions.within():
             while (what := pipe.recv()) != END:
                 with bounded_memory():
@@ -268,6 +261,8 @@ def serve(pipe: Any, make: Make, conditions: Conditions) -> None:
                 pipe.send(answer)
     except EOFError:  # nobody asks any more
         pass
+    except Failed as failed:
+        pipe.send(failed)
     except (Exception, SystemExit) as error:
         pipe.send(Failed(explain(error), isinstance(error, (ImportError, UserError))))
 

@@ -6,10 +6,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, load_state_dict
 
-from ..errors import CheckpointError
-from ..models.weights import OPTIONAL, safe_loading
+from ..models.weights import check_weights, safe_loading
 from ..safe_load import hand_over
 
 
@@ -83,15 +82,8 @@ def build_model(cfg: Config, file: str) -> tuple[BaseModel, dict]:
     cfg.model.backbone.init_cfg = None  # the checkpoint has all
     with safe_loading():  # a model may load others, such as a teacher, while it is built
         model = MODELS.build(cfg.model)
-    try:
-        found = model.load_state_dict(checkpoint.get('state_dict', checkpoint), strict=False)
-    except RuntimeError as error:  # torch's, of tensors of other shapes
-        raise CheckpointError(
-            f'{file!r} is not of this config ({" ".join(str(error).split())}); use its own'
-        ) from error
-    if missing := [name for name in found.missing_keys if not name.endswith(OPTIONAL)]:
-        raise CheckpointError(
-            f'{file!r} lacks {missing[0]!r}, so a part of the model would stay random; use the '
-            'checkpoint of this config'
-        )
+    weights = checkpoint.get('state_dict', checkpoint)
+    # The backbone checks its own as they are loaded.
+    check_weights(model, weights, lambda name: not name.startswith('backbone.'))
+    load_state_dict(model, weights, strict=False, logger='silent')
     return model.eval(), checkpoint.get('meta', {})

@@ -4,6 +4,8 @@ ImageNet nets are ``{'model': ..., 'model_ema': ...}`` with the bare names of ba
 detectors are ``{'meta': ..., 'state_dict': ...}`` with the backbone's names behind ``backbone.``.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -139,3 +141,17 @@ def _pad_kernel(name: str, found: Tensor, value: Tensor, remedy: str) -> Tensor:
 def _misfit(name: str, found: Tensor, value: Tensor, remedy: str) -> str:
     shapes = tuple(found.shape), tuple(value.shape)
     return f'{name!r} has the shape {shapes[0]} in the checkpoint and {shapes[1]} here; {remedy}'
+
+
+def check_weights(model: nn.Module, weights: dict, needed: Callable[[str], bool]) -> None:
+    """Raise CheckpointError unless weights hold, in their shapes, what is needed of a model."""
+    remedy = 'use the checkpoint of this config'
+    for name, value in model.state_dict().items():
+        if name.endswith(OPTIONAL) or not needed(name):
+            continue
+        if name not in weights:
+            raise CheckpointError(
+                f'the checkpoint lacks {name!r}, so a part of the model would stay random; {remedy}'
+            )
+        if weights[name].shape != value.shape:
+            raise CheckpointError(_misfit(name, weights[name], value, remedy))

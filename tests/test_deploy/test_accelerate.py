@@ -327,6 +327,15 @@ def test_a_copy_computes_the_same():
         assert torch.equal(mine, its)
 
 
+@pytest.mark.parametrize('cast', [nn.Module.half, nn.Module.double])
+def test_a_cast_leaves_it_as_it_is(cast):
+    net = accelerate(make_net(), dtype='fp32')
+    x = torch.rand(1, 3, 64, 64)
+    expected = net(x)
+    for mine, its in zip(cast(net)(x), expected, strict=True):
+        assert torch.equal(mine, its)
+
+
 def test_the_report_names_every_step(monkeypatch, capsys):
     from mmvanilla.deploy.accelerate import steps
 

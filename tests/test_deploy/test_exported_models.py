@@ -60,6 +60,12 @@ def test_segmentations_are_those_of_mmseg(size, label_map, build):
     check(lambda image: run(module, image), model, image_of(size), label_map=label_map)
 
 
+def test_a_label_map_is_not_asked_of_a_detector(build):
+    image = torch.randint(256, (1, 3, 96, 128)).float()
+    found = reference(build('retinanet'), image, label_map=True)
+    assert set(found) == {'boxes', 'scores', 'labels'}
+
+
 @pytest.mark.parametrize('ada_pool', [False, True])
 @pytest.mark.parametrize('kind', ['retinanet', 'mask_rcnn', 'upernet'])
 def test_features_are_those_of_the_model(kind, ada_pool, build):

@@ -176,9 +176,11 @@ def _check_device(device: torch.device, compile: bool, cuda_graph: bool) -> None
 def _replace_layers(net: VanillaNet, dtype: torch.dtype, device: torch.device) -> None:
     """Put fast layers into a net's stem and blocks, which stay themselves and keep their hooks."""
     build = cuda_layer if device.type == 'cuda' else cpu_layer
-    net.stem[0], _, net.stem[1] = build(net.stem[0], nn.Identity(), net.stem[1], dtype)
-    for block in net.stages:
-        block.conv, block.pool, block.act = build(block.conv, block.pool, block.act, dtype)
+    stem = build(net.stem[0], nn.Identity(), net.stem[1], dtype)
+    layers = [build(block.conv, block.pool, block.act, dtype) for block in net.stages]
+    net.stem[0], _, net.stem[1] = stem  # all are built, so that no net is left half replaced
+    for block, layer in zip(net.stages, layers, strict=True):
+        block.conv, block.pool, block.act = layer
     net.eval()
 
 

@@ -33,7 +33,7 @@ class FastLayer(nn.Module):
         self.register_buffer('bias', bias.detach().to(dtype), persistent=False)
 
 
-class OneDNNConv(FastLayer):
+class OneDNNConv(nn.Module):
     """A convolution and, if asked for, the ReLU after it: one oneDNN primitive on the CPU.
 
     The weight is kept packed in the layout that the primitive wants: unpacked it would be packed in
@@ -42,7 +42,10 @@ class OneDNNConv(FastLayer):
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> None:
-        super().__init__(conv.weight.contiguous(), conv.bias, dtype)
+        super().__init__()
+        # No buffers: a cast of the model would take them out of the type that is packed.
+        self.weight = conv.weight.detach().to(dtype).contiguous()
+        self.bias = conv.bias.detach().to(dtype)
         self.where = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self.attr = 'relu' if relu else 'none'
         self.layouts: dict[torch.Size, bytes] = {}  # by shape of the input

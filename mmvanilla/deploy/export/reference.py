@@ -34,9 +34,9 @@ def reference(
     if hasattr(model, 'head'):
         return dict(logits=model(data['inputs'], mode='tensor').numpy())
     (result,) = model.predict(data['inputs'], data['data_samples'])
-    if label_map:
-        return dict(label_map=result.pred_sem_seg.data.numpy())
     if hasattr(model, 'decode_head'):
+        if label_map:
+            return dict(label_map=result.pred_sem_seg.data.numpy())
         return dict(logits=result.seg_logits.data[None].numpy())
     found = result.pred_instances
     outputs = dict(boxes=found.bboxes, scores=found.scores, labels=found.labels)

@@ -4,10 +4,8 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
 
-from ...errors import CheckpointError
-from ...models.weights import OPTIONAL
+from ...models.weights import check_weights
 
 
 @HOOKS.register_module()
@@ -31,38 +29,16 @@ class CheckWeightsHook(Hook):
         Raises:
             CheckpointError: If a tensor is missing or has another shape.
         """
-        check_weights(runner.model, checkpoint, self.whole)
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        weights = checkpoint.get('state_dict', checkpoint)
+        found = {name.removeprefix('module.'): value for name, value in weights.items()}
+        parts = {name.split('.')[0] for name in found}
 
+        def needed(name: str) -> bool:
+            part = name.split('.')[0]
+            optional = part.endswith('head') or part not in parts
+            return part != 'backbone' and (self.whole or not optional)
 
-def check_weights(model: nn.Module, checkpoint: dict, whole: bool) -> None:
-    """Compare the names and shapes of a checkpoint with a model's; the backbone checks its own.
-
-    Args:
-        model: The model, wrapped or not.
-        checkpoint: What was in the file.
-        whole: As in :class:`CheckWeightsHook`.
-
-    Raises:
-        CheckpointError: If a tensor is missing or has another shape.
-    """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    weights = checkpoint.get('state_dict', checkpoint)
-    found = {name.removeprefix('module.'): value for name, value in weights.items()}
-    parts = {name.split('.')[0] for name in found}
-    for name, value in model.state_dict().items():
-        part = name.split('.')[0]
-        if part == 'backbone' or name.endswith(OPTIONAL):
-            continue
-        if not whole and (part.endswith('head') or part not in parts):
-            continue
-        if name not in found:
-            raise CheckpointError(
-                f'the checkpoint lacks {name!r}, so a part of the model would stay random; '
-                'use the checkpoint of this config'
-            )
-        if found[name].shape != value.shape:
-            raise CheckpointError(
-                f'{name!r} has the shape {tuple(found[name].shape)} in the checkpoint and '
-                f'{tuple(value.shape)} in the model; use the checkpoint of this config'
-            )
+        check_weights(model, found, needed)
