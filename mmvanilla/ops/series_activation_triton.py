@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+# Both formulations take the same arguments one by one: a kernel of Triton takes no structure.
 _LANES = tl.constexpr(32)
 _OUTPUTS = tl.constexpr(8)
 _INPUTS = tl.constexpr(16)
