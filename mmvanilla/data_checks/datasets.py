@@ -47,7 +47,7 @@ def check_paths(cfg: Config, parts: Iterable[str] = PARTS) -> None:
             prefixes = prefixes.values() if isinstance(prefixes, dict) else [prefixes]
             for path in filter(None, [dataset.get('ann_file'), *prefixes]):
                 path = os.path.join(dataset.get('data_root') or '', path)
-                if not os.path.exists(path):
+                if '://' not in path and not os.path.exists(path):
                     raise UserError(
                         f'{PARTS[part]} looks for {path!r}, which does not exist; put the data '
                         'there or set data_root, as --data-root of the tools does'

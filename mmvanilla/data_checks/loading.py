@@ -125,10 +125,13 @@ def use_checked_loading(node: object) -> int:
         return sum(use_checked_loading(child) for child in children if child is not None)
     changed = 0
     for i, step in enumerate(node):
-        reads_labels = getattr(getattr(step, '_load_seg_map', None), '__module__', None) or ''
+        # Who overrides one of these may read files of another kind.
+        methods = (getattr(type(step), name, None) for name in ('_load_seg_map', 'transform'))
+        makers = [str(getattr(method, '__module__', '')).split('.')[0] for method in methods]
+        reads_labels = makers[0] == 'mmseg' and makers[1] in ('mmcv', 'mmseg')
         if isinstance(step, LoadImageFromFile):
             node[i] = LoadImageFromFileChecked(step)
-        elif reads_labels.startswith('mmseg.'):
+        elif reads_labels:
             node[i] = LoadAnnotationsChecked(step)
         changed += node[i] is not step or use_checked_loading(step)
     return changed

@@ -61,10 +61,10 @@ class PreflightHook(CheckResumeHook):
         if self is not [hook for hook in runner.hooks if isinstance(hook, PreflightHook)][-1]:
             return  # one that knows whether preflight was called was added to that of the config
         check_model(runner)
-        check_norms(runner)
         # The public properties would build the loops that this run does without.
         loops = runner._train_loop, runner._val_loop, runner._test_loop
         if isinstance(loops[0], BaseLoop):
+            check_norms(runner)
             super().before_run(runner)
             if self.config:
                 preflight(runner.cfg)

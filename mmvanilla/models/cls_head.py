@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..errors import UserError, require
 from .archs import MAX_SIZE, is_cfg, is_int
-from .conv_norm import build_norm
+from .conv_norm import build_norm, initialize
 from .deep_training import DeepTraining, anneal
-from .reparam import fold, merge, parameters_like
+from .reparam import fold, merge, plain_conv
 from .weights import fit_head, safe_loading
 
 
@@ -66,6 +66,7 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
             self.cls1 = first.append(build_norm({'eps': 1e-6, **norm_cfg}, num_classes))
             self.cls2 = nn.Sequential(nn.Conv2d(num_classes, num_classes, 1))
             self.add_act_learn()
+        initialize(module for module in self.modules() if isinstance(module, nn.Conv2d))
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says; a checkpoint is loaded without running any of it."""
@@ -93,11 +94,11 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         self.check_act_learn(name)
         conv, norm = self.cls1[2:]
         merged = merge(fold(conv, norm, f'{name}.cls1.3'.lstrip('.')), fold(self.cls2[0], None))
-        fused = parameters_like(conv.weight, *merged)
+        fused = plain_conv(conv, *merged)
 
         def switch() -> None:
-            conv.weight, conv.bias = fused
             self.cls, self.deploy = self.cls1, True
+            self.cls[2] = fused
             del self.cls[3], self.cls1, self.cls2, self._act_learn
 
         return switch

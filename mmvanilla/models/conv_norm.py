@@ -38,7 +38,7 @@ def initialize(convs: Iterable[nn.Conv2d]) -> None:
     100 million numbers is most of building a net, so every core draws for other convolutions, each
     from a generator of its own; all depends on torch's seed alone.
     """
-    convs = list(convs)
+    convs = [conv for conv in convs if conv.bias is not None]  # those of a norm may have none
     for conv in convs:
         nn.init.zeros_(conv.bias)
     weights = [conv.weight.detach() for conv in convs]

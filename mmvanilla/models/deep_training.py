@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from ..errors import UserError, require
 from .conv_norm import build_norm
-from .reparam import Reparameterizable, carry_over, fold, fuse, merge, parameters_like
+from .reparam import Reparameterizable, carry_over, conv_like, fold, fuse, merge, plain_conv
+
+ONE = 0x3F80  # the bits of 1 in bfloat16
 
 
 def anneal(x: Tensor, slope: Tensor | None) -> Tensor:
@@ -27,8 +29,9 @@ class DeepTraining(Reparameterizable):
     The buffer ``_act_learn`` is what checkpoints, averaged copies and broadcasts see, and forward
     takes it as a tensor: nothing is brought to the host. Only that it is 1, and may be skipped, is
     remembered with the buffer's identity and version. Once others have written to it, it is not
-    skipped until :meth:`look` looks again, as each change of mode does. What another process sends
-    to a GPU changes no version: set the same in each, as ``DeepTrainingHook`` does, or look.
+    skipped until :meth:`look` looks again, as each change of mode does. On a GPU what another
+    process sends, and what is written to ``.data``, changes no version: set the same everywhere, as
+    ``DeepTrainingHook`` does, or look.
     """
 
     def add_act_learn(self) -> None:
@@ -54,9 +57,13 @@ class DeepTraining(Reparameterizable):
     @property
     def slope(self) -> Tensor | None:
         """``act_learn`` as :func:`anneal` takes it: on the device, None if it is known to be 1."""
-        if self.deploy or (self._is_one and (torch.compiler.is_compiling() or self._still_one())):
+        if self.deploy:
             return None
-        return self._act_learn
+        # Compiled code cannot see who wrote; averages, which others write, are used in eval mode.
+        sure = self.training if torch.compiler.is_compiling() else self._still_one()
+        if self._is_one and sure:
+            return None
+        return self._act_learn.clone()  # so that it may be set before the backward pass
 
     def _remember(self, is_one: bool) -> None:
         self._is_one, self._seen = is_one, self._state()
@@ -73,7 +80,9 @@ class DeepTraining(Reparameterizable):
         # Broadcasts write past the version. In the host's own memory that costs nothing to see.
         buffer = self._act_learn
         at_hand = type(buffer) is Tensor and buffer.device.type == 'cpu'
-        return not at_hand or buffer.dtype is torch.bfloat16 or bool(buffer.numpy() == 1)
+        if at_hand and buffer.dtype is torch.bfloat16:  # numpy has none
+            return bool(buffer.view(torch.int16).numpy() == ONE)
+        return not at_hand or bool(buffer.numpy() == 1)
 
     def look(self) -> None:
         """See whether ``act_learn`` is 1; on a GPU this synchronises."""
@@ -157,24 +166,13 @@ class DeepConv(DeepTraining):
         """Compute the one convolution, ``conv``, with a bias; see :class:`Reparameterizable`."""
         self.check_act_learn(name)
         first = fold(self.conv1, self.norm, f'{name}.norm'.lstrip('.'))
-        with torch.device('meta'):
-            conv = conv_like(self.conv1, self.conv1.in_channels, self.conv2.out_channels)
-        merged = merge(first, fold(self.conv2, None))
-        conv.weight, conv.bias = parameters_like(self.conv1.weight, *merged)
-        conv.train(self.training)
+        conv = plain_conv(self.conv1, *merge(first, fold(self.conv2, None))).train(self.training)
 
         def switch() -> None:
             del self.conv1, self.norm, self.conv2, self._act_learn
             self.conv, self.deploy = conv, True
 
         return switch
-
-
-def conv_like(conv: nn.Conv2d, in_channels: int, out_channels: int) -> nn.Conv2d:
-    """Build a convolution of the geometry of another, with a bias."""
-    names = ('kernel_size', 'stride', 'padding', 'padding_mode')
-    geometry: dict[str, Any] = {name: getattr(conv, name) for name in names}
-    return nn.Conv2d(in_channels, out_channels, **geometry)
 
 
 def unfit(conv: nn.Module) -> str | None:

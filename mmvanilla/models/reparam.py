@@ -5,6 +5,7 @@ that is a transposed view makes the net slower than one that is built in deploy 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -112,6 +113,21 @@ def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[
     return weight, matrix @ bias1 + bias2
 
 
+def conv_like(conv: nn.Conv2d, in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Build a convolution of the geometry of another, with a bias."""
+    names = ('kernel_size', 'stride', 'padding', 'padding_mode')
+    geometry: dict[str, Any] = {name: getattr(conv, name) for name in names}
+    return nn.Conv2d(in_channels, out_channels, **geometry)
+
+
+def plain_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """Build a convolution with these weights; the other may be pruned or parametrized."""
+    with torch.device('meta'):  # no random numbers are drawn, no memory is taken
+        conv = conv_like(like, weight.shape[1], len(weight))
+    conv.weight, conv.bias = parameters_like(like.weight, weight, bias)
+    return conv.train(like.training)
+
+
 def parameters_like(like: Tensor, *values: Tensor) -> list[nn.Parameter]:
     """Make parameters of another's type, which must hold the values, device and gradient flag."""
     made = []
@@ -133,7 +149,8 @@ def foldable_modules(model: nn.Module) -> dict[str, ConvModule]:
         if isinstance(module, ConvModule)
         and module.with_norm
         and isinstance(module.norm, _BatchNorm)
-        and isinstance(module.conv, nn.Conv2d)
+        and type(module.conv) is nn.Conv2d  # others may compute their weight
+        and isinstance(module.conv.weight, nn.Parameter)
         and module.order.index('norm') == module.order.index('conv') + 1
     }
     convs = [id(module.conv) for module in found.values()]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import require
 from ..ops.depthwise_conv import depthwise_conv2d
-from .archs import is_int
+from .archs import MAX_SIZE, is_int
 from .conv_norm import build_norm
 from .reparam import Reparameterizable, fold_bn, parameters_like
 
@@ -45,7 +45,7 @@ class SeriesActivation(Reparameterizable):
         super().__init__()
         example = "act_cfg=dict(type='SeriesActivation', channels=128), with the layer's channels"
         for name, value, least in (('channels', channels, 1), ('act_num', act_num, 0)):
-            expected = f'an integer of at least {least}; write {example}'
+            expected = f'an integer from {least} to {MAX_SIZE}; write {example}'
             require(f'{name} of SeriesActivation', value, is_int(value, least), expected)
         self.deploy = deploy
         kernel_size = 2 * act_num + 1

@@ -21,7 +21,7 @@ from ..ops.recompute import recompute
 from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
 from .conv_norm import build_conv, conv_norm, initialize
 from .deep_training import DeepTraining, anneal
-from .reparam import Reparameterizable, fold, merge, parameters_like
+from .reparam import Reparameterizable, fold, merge, plain_conv
 from .series_activation import SeriesActivation
 from .weights import fit, safe_loading
 
@@ -79,14 +79,13 @@ class Block(Reparameterizable):
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
         """Compute the one convolution; see :class:`Reparameterizable`."""
-        first = fold(self.conv1[0], self.conv1[1], f'{name}.conv1.1')
-        second = fold(self.conv2[0], self.conv2[1], f'{name}.conv2.1')
-        fused = parameters_like(self.conv2[0].weight, *merge(first, second))
+        first = fold(self.conv1[0], self.conv1[1], f'{name}.conv1.1'.lstrip('.'))
+        second = fold(self.conv2[0], self.conv2[1], f'{name}.conv2.1'.lstrip('.'))
+        conv = plain_conv(self.conv2[0], *merge(first, second))
 
         def switch() -> None:
-            conv, pool, act = self.conv2[0], self.pool, self.act
+            pool, act = self.pool, self.act
             del self.conv1, self.conv2, self.pool, self.act
-            conv.weight, conv.bias = fused
             self.conv, self.pool, self.act, self.deploy = conv, pool, act, True
 
         return switch
@@ -256,11 +255,10 @@ class VanillaNet(DeepTraining, BaseModule):
         self.check_act_learn(name)
         first = fold(self.stem1[0], self.stem1[1], f'{name}.stem1.1'.lstrip('.'))
         second = fold(self.stem2[0], self.stem2[1], f'{name}.stem2.1'.lstrip('.'))
-        fused = parameters_like(self.stem1[0].weight, *merge(first, second))
+        conv = plain_conv(self.stem1[0], *merge(first, second))
 
         def switch() -> None:
-            conv, stem, stages = self.stem1[0], self.stem2, self.stages
-            conv.weight, conv.bias = fused
+            stem, stages = self.stem2, self.stages
             stem[0] = conv.train(stem.training)
             del stem[1], self.stem1, self.stem2, self.stages, self._act_learn
             self.stem, self.stages, self.deploy = stem, stages, True

@@ -17,6 +17,7 @@ from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
+from .contents import check_contents
 from .digest import MARK
 from .download import fetch
 from .loading import load_from_local
@@ -163,7 +164,15 @@ def _adapted(load: Loader) -> Loader:
     def load_adapted(filename: str, map_location: Any = None) -> dict:
         adapt = _requests[-1].adapt if _requests else None
         checkpoint = load(filename, map_location)
-        return adapt(checkpoint) if adapt else checkpoint
+        if adapt is None:
+            return checkpoint
+        try:
+            check_contents(adapted := adapt(checkpoint))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f'checkpoint {filename!r} is refused, since it {error}; nothing of it was run'
+            ) from error
+        return adapted
 
     return load_adapted
 

@@ -171,3 +171,16 @@ def test_paths_of_other_storages_are_not_looked_for(tmp_path):
             UserError, match=f"train_dataloader looks for '{tmp_path}/train', which"
         ):
             check(**options)
+
+
+def test_a_step_that_reads_maps_of_another_kind_is_left_alone():
+    pytest.importorskip('mmseg')
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    class LoadNpyMap(LoadAnnotations):
+        def transform(self, results):
+            return dict(results, gt_seg_map=np.load(results['seg_map_path']))
+
+    pipeline = Compose([LoadNpyMap()])
+    assert use_checked_loading(pipeline) == 0
+    assert type(pipeline.transforms[0]) is LoadNpyMap

@@ -148,6 +148,13 @@ def test_synchronised_norms_need_a_gpu(config, data, monkeypatch):
     test_mistakes(synchronised, 'model.neck.* asks for SyncBN, .* set type=BN', config, data)
 
 
+def test_synchronised_norms_are_tested_without_a_gpu(config, data):
+    synchronised(config, data)
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        config.pop(key, None)
+    Runner.from_cfg(config).test()  # in eval mode they are as any other
+
+
 def test_the_config_is_checked_where_it_was_not(config, data, monkeypatch):
     seen = []
     module = sys.modules[PreflightHook.__module__]

@@ -195,3 +195,31 @@ def test_initial_weights_follow_the_seed_whatever_the_threads():
     weight = VanillaNet(dict(dims=(64, 128), strides=(2,)), (0,)).stages[0].conv2[0].weight
     assert weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.1)  # Kaiming, fan in
     assert abs(weight.mean().item()) < 0.01
+
+
+def test_it_may_be_set_before_the_backward_pass():
+    net = make(0.3).train()
+    loss = net(torch.randn(2, 3, 32, 32))[-1].square().mean()
+    net.act_learn = 0.4
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
+
+
+def test_what_is_written_past_the_version_is_seen_in_bfloat16():
+    net = make().bfloat16().eval()
+    assert net.slope is None
+    write_past_the_version(net, 0.5)
+    assert net.slope == 0.5
+
+
+def test_a_compiled_average_follows_its_source():
+    net = make().eval()
+    averaged = AveragedModel(net, use_buffers=True).eval()
+    compiled = torch.compile(averaged, backend='eager')
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x)[-1], net(x)[-1])
+        net.act_learn = 0.2
+        averaged.update_parameters(net)
+        torch.testing.assert_close(compiled(x)[-1], averaged(x)[-1])
+        assert not torch.allclose(compiled(x)[-1], make()(x)[-1], atol=1e-3)

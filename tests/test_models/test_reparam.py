@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.cnn import ConvModule
@@ -215,6 +216,21 @@ def test_unusable_statistics_are_refused(how, message, where, trained):
         fuse(nets)
     assert not nets[0].deploy  # all or nothing
     assert not nets[1].deploy
+
+
+def prune(conv):
+    nn.utils.prune.l1_unstructured(conv, 'weight', 0.3)
+
+
+@pytest.mark.parametrize('change', [nn.utils.parametrizations.spectral_norm, prune])
+def test_parametrized_and_pruned_convolutions_become_plain_ones(change, trained):
+    net = trained(VanillaNet(NARROW)).eval()
+    for module in list(net.modules()):
+        if isinstance(module, nn.Conv2d):
+            change(module)
+    net.eval()
+    check_exact(net)
+    assert list(net.state_dict()) == list(VanillaNet(NARROW, deploy=True).state_dict())
 
 
 def test_norms_that_are_no_batch_norms_are_refused():

@@ -46,7 +46,7 @@ def test_defaults():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(), 'channels of SeriesActivation is None, expected an integer of at least 1'),
+        (dict(), 'channels of SeriesActivation is None, expected an integer from 1'),
         (dict(channels=0), 'channels of SeriesActivation is 0'),
         (dict(channels=4, act_num=-1), 'act_num of SeriesActivation is -1'),
     ],

@@ -212,3 +212,12 @@ def test_a_counter_of_batches_may_lack(publish):
     net = build(record, file)
     net.init_weights()
     assert_features(net, record)
+
+
+def test_a_published_file_with_something_else_than_tensors(publish):
+    def spoil(checkpoint):
+        return dict(model={**checkpoint['model_ema'], 'stem1.0.weight': 'text'})
+
+    record, file = publish('cls6.pt', spoil)
+    with pytest.raises(CheckpointError, match=r'stem1.0.weight.*a str, expected a tensor'):
+        build(record, file).init_weights()

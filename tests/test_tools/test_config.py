@@ -90,3 +90,15 @@ def test_missing_data(tmp_path):
         check_paths(cfg)
     (tmp_path / 'annotations/instances_val2017.json').touch()
     check_paths(cfg)
+
+
+def test_remote_images_are_not_looked_for(tmp_path):
+    (tmp_path / 'a.json').touch()
+    prefix = dict(img='s3://bucket/train/')
+    dataset = dict(
+        type='CocoDataset', data_root=str(tmp_path), ann_file='a.json', data_prefix=prefix
+    )
+    check_paths(Config(dict(train_dataloader=dict(dataset=dataset))))
+    prefix['img'] = 'train/'
+    with pytest.raises(UserError, match='train/'):
+        check_paths(Config(dict(train_dataloader=dict(dataset=dataset))))
