@@ -14,7 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import mmvanilla  # noqa: F401 - lets mmdet and mmseg be imported without a compiled mmcv
-from mmvanilla.cli import add_cfg_options, add_data_root, load_config, one_sentence_errors
+from mmvanilla.cli import (
+    add_cfg_options,
+    add_data_root,
+    add_debug,
+    load_config,
+    one_sentence_errors,
+)
 from mmvanilla.data_checks import check_datasets, check_paths
 from mmvanilla.deploy.files import writing
 
@@ -38,6 +44,7 @@ def parse_args() -> argparse.Namespace:
         help='threads that read files (default: one for headers, one a core to decode)',
     )
     parser.add_argument('--json', metavar='FILE', help='write the findings to a JSON file')
+    add_debug(parser)
     args = parser.parse_args()
     if args.workers is None:
         args.workers = (os.cpu_count() or 1) if args.decode else 1
@@ -51,7 +58,7 @@ def main() -> None:
     args = parse_args()
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     start = time.perf_counter()
-    with one_sentence_errors(Exception):
+    with one_sentence_errors(args.debug, Exception):
         cfg = load_config(args)
         check_paths(cfg)
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:

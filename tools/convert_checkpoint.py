@@ -11,7 +11,7 @@ import torch
 from mmengine.runner import CheckpointLoader, load_state_dict
 
 from mmvanilla import ARCHS, UserError, VanillaNet, __version__, safe_loading
-from mmvanilla.cli import one_sentence_errors
+from mmvanilla.cli import add_debug, one_sentence_errors
 from mmvanilla.deploy.files import writing
 
 
@@ -23,6 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--published', action='store_true', help="write the authors' names in place of OpenMMLab's"
     )
+    add_debug(parser)
     return parser.parse_args()
 
 
@@ -107,7 +108,7 @@ def main() -> None:
     """Convert, then check that both files give the same outputs."""
     args = parse_args()
     safe_loading()
-    with one_sentence_errors(Exception):
+    with one_sentence_errors(args.debug, Exception):
         if not args.target.endswith(('.pth', '.safetensors')):
             raise UserError(f'target is {args.target!r}, expected a name in .pth or .safetensors')
         if args.published and not args.target.endswith('.pth'):

@@ -24,6 +24,7 @@ from mmvanilla.cli import (
     add_cfg_options,
     add_config,
     add_data_root,
+    add_debug,
     load_config,
     one_sentence_errors,
 )
@@ -64,6 +65,7 @@ def parse_args() -> argparse.Namespace:
         default=1e-4,
         help='largest relative difference of features by fusion (default: %(default)s)',
     )
+    add_debug(parser)
     args = parser.parse_args()
     targets = {name: getattr(args, name) for name in SUFFIXES if getattr(args, name)}
     if not targets:
@@ -189,7 +191,7 @@ def main() -> None:
     args = parse_args()
     mmvanilla.safe_loading()
     console = Console(soft_wrap=True, highlight=False)
-    with one_sentence_errors(UserError, FileNotFoundError, ValueError):
+    with one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError):
         cfg = load_config(args)
         model, meta = build_model(cfg, args.checkpoint)
         mmvanilla.fuse(copy.deepcopy(model))  # refuses first, before anything takes its time

@@ -29,7 +29,7 @@ from mmvanilla.benchmark.tables import (
     speed_cells,
     to_json,
 )
-from mmvanilla.cli import add_cfg_options, load_config, one_sentence_errors
+from mmvanilla.cli import add_cfg_options, add_debug, load_config, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,6 +69,7 @@ def parse_args() -> argparse.Namespace:
     add_cfg_options(parser)
     parser.add_argument('--json', metavar='FILE', help='write all figures to FILE')
     parser.add_argument('--plot', metavar='FILE.png', help='draw the speeds')
+    add_debug(parser)
     args = parser.parse_args()
     for option, suffix in (('json', '.json'), ('plot', '.png')):
         file = getattr(args, option)
@@ -122,7 +123,10 @@ def main() -> None:
     """Measure."""
     args = parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')
-    with one_sentence_errors(UserError, FileNotFoundError, ValueError), ExitStack() as files:
+    with (
+        one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError),
+        ExitStack() as files,
+    ):
         others = dict(shape=tuple(args.shape)) if args.shape else {}
         settings = read_settings(args, part=args.part, images=args.images, **others)
         candidates = read_candidates(args)

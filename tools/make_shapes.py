@@ -7,7 +7,6 @@ Example::
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +14,7 @@ import numpy as np
 from rich.progress import Progress
 
 import mmvanilla
+from mmvanilla.cli import add_debug, one_sentence_errors
 
 PALETTE, METAINFO_SEG = mmvanilla.datasets.PALETTE, mmvanilla.datasets.METAINFO_SEG
 ROWS, COLUMNS = 6, 4  # of the contact sheet, in pairs of pictures
@@ -28,6 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--val', type=int, default=100, help='validation images (%(default)s)')
     parser.add_argument('--size', type=int, default=160, help='image side in px (%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')
+    add_debug(parser)
     return parser.parse_args()
 
 
@@ -67,25 +68,20 @@ def _outline(image: np.ndarray, annotations: list[dict]) -> None:
             cv2.polylines(image, [points], True, PALETTE[note['category_id'] - 1][::-1])
 
 
-def main() -> int:
-    """Make the set and say what was written; 2 on a mistake in the arguments."""
+def main() -> None:
+    """Make the set and say what was written."""
     args = parse_args()
-    try:
-        with Progress() as progress:
-            task = progress.add_task('shapes', total=args.train + args.val)
-            root = mmvanilla.make_shapes(
-                args.out, args.train, args.val, args.size, args.seed, lambda: progress.advance(task)
-            )
-            progress.update(task, completed=args.train + args.val)
-    except (ValueError, OSError) as error:
-        print(f'make_shapes: {error}', file=sys.stderr)
-        return 2
+    with one_sentence_errors(args.debug, ValueError, OSError), Progress() as progress:
+        task = progress.add_task('shapes', total=args.train + args.val)
+        root = mmvanilla.make_shapes(
+            args.out, args.train, args.val, args.size, args.seed, lambda: progress.advance(task)
+        )
+        progress.update(task, completed=args.train + args.val)
     print(f'{args.train} training and {args.val} validation images of {args.size} px in {root}')
     if args.train:
         cv2.imwrite(str(root / 'preview.png'), contact_sheet(root))
         print(f'Contact sheet: {root / "preview.png"}')
-    return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -9,7 +9,7 @@ import matplotlib as mpl
 mpl.use('agg')
 import matplotlib.pyplot as plt
 
-from mmvanilla.cli.one_sentence import one_sentence_errors
+from mmvanilla.cli.one_sentence import add_debug, one_sentence_errors
 
 METRICS = ('mAP', 'mIoU', 'top1')
 
@@ -19,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Plot a training's losses and validation results.")
     parser.add_argument('work_dir', type=Path, help='work dir of the training')
     parser.add_argument('--out', type=Path, required=True, help='picture to write')
+    add_debug(parser)
     return parser.parse_args()
 
 
@@ -61,7 +62,7 @@ def plot(rows: list[dict], out: Path) -> None:
 def main() -> None:
     """Plot."""
     args = parse_args()
-    with one_sentence_errors(OSError, ValueError):
+    with one_sentence_errors(args.debug, OSError, ValueError):
         plot(read_scalars(args.work_dir), args.out)
     print(args.out)
 

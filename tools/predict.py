@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmvanilla import UserError, safe_loading
-from mmvanilla.cli import add_cfg_options, add_config, load_config, one_sentence_errors
+from mmvanilla.cli import add_cfg_options, add_config, add_debug, load_config, one_sentence_errors
 from mmvanilla.deploy.predict import (
     Input,
     InputError,
@@ -72,6 +72,7 @@ def parse_args() -> argparse.Namespace:
         help='open a .pt2 file, a program that is run: your own, or of somebody you trust',
     )
     add_cfg_options(parser)
+    add_debug(parser)
     args = parser.parse_args()
     if args.accelerate and not args.fuse:
         parser.error('--accelerate fuses the net; leave out --no-fuse')
@@ -117,7 +118,7 @@ def main() -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     failures = 0
-    with one_sentence_errors(UserError, FileNotFoundError, ValueError):
+    with one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError):
         inputs = find_inputs(args.inputs)
         cfg = load_config(args)
         results = Results(args.out, cfg, args.score_thr)

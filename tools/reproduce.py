@@ -39,7 +39,7 @@ from mmvanilla.benchmark.tables import (
     speed_cells,
     to_json,
 )
-from mmvanilla.cli import one_sentence_errors
+from mmvanilla.cli import add_debug, one_sentence_errors
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTORS = {
@@ -96,6 +96,7 @@ def parse_args() -> argparse.Namespace:
         help='table1, table2, transfer: seeds of the trainings (default: 0 1 2)',
     )
     add_arguments(parser)
+    add_debug(parser)
     args = parser.parse_args()
     if args.small and args.what not in TRAINED:
         parser.error('--small is for table1, table2 and transfer, which is always small')
@@ -319,7 +320,10 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')
     results = []
-    with one_sentence_errors(UserError, FileNotFoundError, ValueError), ExitStack() as files:
+    with (
+        one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError),
+        ExitStack() as files,
+    ):
         out = Path(args.out)
 
         # Entered before measuring, so that what cannot be written is found at once.

@@ -10,7 +10,13 @@ from mmengine.runner import Runner
 
 import mmvanilla
 from mmvanilla import UserError
-from mmvanilla.cli import add_config, add_config_arguments, load_config, one_sentence_errors
+from mmvanilla.cli import (
+    add_config,
+    add_config_arguments,
+    add_debug,
+    load_config,
+    one_sentence_errors,
+)
 from mmvanilla.data_checks import check_paths
 from mmvanilla.deploy.load import match_form
 from mmvanilla.deploy.predict import tested_dataset
@@ -42,6 +48,7 @@ def parse_args() -> argparse.Namespace:
         help='test the fused net on fast layers, in 16 bit where that is faster',
     )
     parser.add_argument('--tta', action='store_true', help='augment at test time')
+    add_debug(parser)
     args = parser.parse_args()
     if args.accelerate and not args.fuse:
         parser.error('--accelerate fuses the net; leave out --no-fuse')
@@ -122,7 +129,7 @@ def main() -> None:
     """Test."""
     args = parse_args()
     mmvanilla.safe_loading()
-    with one_sentence_errors(Exception):
+    with one_sentence_errors(args.debug, Exception):
         cfg = test_config(args)
         mmvanilla.engine.init_processes(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -133,7 +140,7 @@ def main() -> None:
         runner.test_loop  # noqa: B018 - builds the data sets
         if args.out:
             dump_results(cfg, runner, args.out)
-    with one_sentence_errors(UserError, FileNotFoundError):
+    with one_sentence_errors(args.debug, UserError, FileNotFoundError):
         runner.test()
 
 

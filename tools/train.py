@@ -9,7 +9,13 @@ from mmengine.runner import Runner
 
 import mmvanilla
 from mmvanilla import UserError
-from mmvanilla.cli import add_config, add_config_arguments, load_config, one_sentence_errors
+from mmvanilla.cli import (
+    add_config,
+    add_config_arguments,
+    add_debug,
+    load_config,
+    one_sentence_errors,
+)
 from mmvanilla.deploy.accelerate.low_precision import has_fast_bfloat16
 
 
@@ -35,6 +41,7 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from a checkpoint, FILE[#sha256=HASH], by default the latest of the work dir',
     )
+    add_debug(parser)
     return parser.parse_args()
 
 
@@ -79,7 +86,7 @@ def main() -> None:
     """Train."""
     args = parse_args()
     mmvanilla.safe_loading()
-    with one_sentence_errors(Exception):
+    with one_sentence_errors(args.debug, Exception):
         cfg = train_config(args)
         mmvanilla.engine.init_processes(cfg)
         with mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, OSError):
@@ -91,7 +98,7 @@ def main() -> None:
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     kinds = UserError, OSError
     with (
-        one_sentence_errors(UserError),
+        one_sentence_errors(args.debug, UserError),
         mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, *kinds),
     ):
         runner.train()

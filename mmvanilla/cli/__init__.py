@@ -9,7 +9,7 @@ from .config import (
     load_config,
     set_data_root,
 )
-from .one_sentence import one_sentence_errors
+from .one_sentence import add_debug, one_sentence_errors
 
 __all__ = [
     'KeyValueAction',
@@ -17,6 +17,7 @@ __all__ = [
     'add_config',
     'add_config_arguments',
     'add_data_root',
+    'add_debug',
     'load_config',
     'one_sentence_errors',
     'set_data_root',

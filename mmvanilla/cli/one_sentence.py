@@ -2,17 +2,37 @@
 
 import os
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import sentence
+from ..errors import UserError, sentence
+
+
+def add_debug(parser: ArgumentParser) -> None:
+    """Add the argument that shows where an error comes from."""
+    parser.add_argument(
+        '--debug', action='store_true', help='show the traceback of an error, not one sentence'
+    )
 
 
 @contextmanager
-def one_sentence_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of the given kinds into one line on stderr and exit code 2."""
+def one_sentence_errors(debug: bool, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions of the given kinds into one line on stderr and exit code 2.
+
+    Those of others, which may not tell what to do, are named by their class.
+
+    Args:
+        debug: Raise them as they are.
+        kinds: Such as UserError.
+    """
     try:
         yield
     except kinds as error:
-        print(f'{os.path.basename(sys.argv[0])}: error: {sentence(error)}', file=sys.stderr)
+        if debug:
+            raise
+        text = sentence(error)
+        if not isinstance(error, UserError | OSError):
+            text = f'{text} ({type(error).__name__}; --debug shows where it comes from)'
+        print(f'{os.path.basename(sys.argv[0])}: error: {text}', file=sys.stderr)
         sys.exit(2)
