@@ -17,7 +17,7 @@ def reference(
 
     Args:
         model: The model, in eval mode.
-        image: (1, 3, H, W), BGR of 0 to 255.
+        image: (1, C, H, W), BGR of 0 to 255.
         features: As in :func:`~.exportable`.
         label_map: Likewise.
 
