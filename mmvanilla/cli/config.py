@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from ..errors import UserError, root_import_error, sentence
+from ..package_configs import find_config
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
@@ -84,10 +85,9 @@ def load_config(args: Namespace) -> Config:
     launcher = getattr(args, 'launcher', 'none')
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError('--launcher pytorch needs torchrun; use tools/dist_train.sh')
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'there is no config file {args.config!r}; check the path')
+    file = find_config(args.config)
     try:
-        cfg = Config.fromfile(args.config)
+        cfg = Config.fromfile(file)
     except Exception as error:  # it is a program, which may raise anything
         if isinstance(error, ImportError):
             error = root_import_error(error)
