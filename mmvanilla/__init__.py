@@ -10,8 +10,9 @@ except ModuleNotFoundError as error:
         'or a compiled mmcv'
     ) from None
 
-from . import mmcv_ops
+from . import mmcv_ops, package_configs
 
+package_configs.install()
 mmcv_ops.install()  # before anything imports mmcv.ops
 
 from .datasets import make_shapes  # noqa: E402

@@ -1,14 +1,22 @@
 """Importing the package first lets the tests import mmdet and mmseg in any order."""
 
+import io
+import logging
+import runpy
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmvanilla
 
+ROOT = Path(__file__).parents[1]
 KINDS = {
     'retinanet': 'configs/retinanet_vanillanet13_shapes.py',
     'mask_rcnn': 'configs/mask_rcnn_vanillanet13_shapes.py',
@@ -107,3 +115,28 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run_tool(capsys, monkeypatch):
+    """Run a tool and return its exit code, what it printed or logged, and what is on stderr."""
+
+    def run(tool, *arguments):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(logging, 'raiseExceptions', False)  # mmengine's logger outlives a test
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+        capsys.readouterr()
+        # The logger may be older than this test and write to where that of its time wrote.
+        log = logging.StreamHandler(io.StringIO())
+        MMLogger.get_current_instance().addHandler(log)
+        code = 0
+        try:
+            runpy.run_path(f'tools/{tool}', run_name='__main__')
+        except SystemExit as stop:
+            code = stop.code or 0
+        finally:
+            MMLogger.get_current_instance().removeHandler(log)
+        out, error = capsys.readouterr()
+        return code, out + log.stream.getvalue(), error
+
+    return run

@@ -13,6 +13,7 @@ import torch
 
 from mmvanilla import UserError
 from mmvanilla.benchmark import processes
+from mmvanilla.deploy.accelerate.low_precision import has_instructions
 
 FOLDER = Path(__file__).parents[1] / 'benchmarks'
 ARCH = dict(dims=[16, 16, 32, 64, 64], strides=[1, 2, 2, 2])
@@ -50,7 +51,7 @@ def test_all_ways_to_run_a_backbone_compute_the_same(args, tmp_path):
     torch.save(backbone.make_net(args).state_dict(), args.weights)
     outputs = {}
     for route, dtype in backbone.CPU_ROUTES.items():
-        if dtype == 'bf16' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if dtype == 'bf16' and not has_instructions(torch.bfloat16):
             continue
         outputs[route] = backbone.make(route, args)[1]['outputs']
     assert len(outputs) >= 5

@@ -6,11 +6,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from .. import UserError
+from ..deploy.accelerate.low_precision import has_instructions
 
 STRIDE = 32  # of every backbone's last level, and what detectors pad their images to
 DTYPES = dict(fp32=torch.float32, tf32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -111,12 +113,8 @@ def check_dtype(dtype: str, device: str) -> None:
         raise UserError('--dtype tf32 needs an NVIDIA GPU of the Ampere generation or later')
     if cuda or dtype not in ('fp16', 'bf16'):
         return
-    supported = dict(
-        fp16=torch.ops.mkldnn._is_mkldnn_fp16_supported,
-        bf16=torch.ops.mkldnn._is_mkldnn_bf16_supported,
-    )
-    if not supported[dtype]():
-        other = 'bf16' if supported['bf16']() else 'fp32'
+    if not has_instructions(DTYPES[dtype]):
+        other = 'bf16' if has_instructions(torch.bfloat16) else 'fp32'
         raise UserError(
             f'--dtype {dtype} needs a CPU with instructions for it, and this one has none; '
             f'use --dtype {other}'
@@ -125,11 +123,8 @@ def check_dtype(dtype: str, device: str) -> None:
 
 def check_compiler(device: str) -> None:
     """Raise UserError where torch.compile finds nothing to compile with."""
-    if torch.device(device).type == 'cuda':
-        from torch.utils._triton import has_triton
-
-        if not has_triton():
-            raise UserError('--compile needs Triton on a GPU: pip install triton')
+    if torch.device(device).type == 'cuda' and find_spec('triton') is None:
+        raise UserError('--compile needs Triton on a GPU: pip install triton')
     compiler = os.environ.get('CXX', 'g++')
     if not shutil.which(compiler):
         raise UserError(

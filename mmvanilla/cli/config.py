@@ -3,14 +3,17 @@
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
-from ..errors import UserError, root_import_error
+from ..errors import UserError, root_import_error, sentence
+from ..package_configs import find_config
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
+MAX_REASON = 200  # characters; mmengine quotes whole lists
 
 
 class KeyValueAction(DictAction):
@@ -18,10 +21,20 @@ class KeyValueAction(DictAction):
 
     def __call__(self, parser: ArgumentParser, *args: object) -> None:
         """Read the pairs."""
+        pairs: Any = args[1]
+        for pair in pairs:
+            key, equals, _ = pair.partition('=')
+            if not equals or '' in key.split('.'):
+                parser.error(f'--cfg-options got {pair!r}, expected KEY=VALUE')
         try:
             super().__call__(parser, *args)
-        except ValueError:
-            parser.error(f'--cfg-options got {args[1]}, expected KEY=VALUE pairs')
+        except (ValueError, AssertionError, RecursionError) as error:
+            reason = sentence(error).splitlines()[0] if str(error) else type(error).__name__
+            parser.error(
+                f'--cfg-options got {" ".join(pairs)}, of which a value cannot be read ({reason}); '
+                'values are numbers, texts, [lists] and (tuples), so set what is in a dict by '
+                'itself, such as model.backbone.arch.dims=[64,128]'
+            )
 
 
 def add_config(parser: ArgumentParser) -> None:
@@ -67,21 +80,24 @@ def load_config(args: Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config file.
-        ValueError: If it is not one.
+        UserError: If it is not one, or has no place for a setting that is to be replaced.
     """
     launcher = getattr(args, 'launcher', 'none')
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError('--launcher pytorch needs torchrun; use tools/dist_train.sh')
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'there is no config file {args.config!r}; check the path')
+    file = find_config(args.config)
     try:
-        cfg = Config.fromfile(args.config)
-    except Exception as error:
+        cfg = Config.fromfile(file)
+    except Exception as error:  # it is a program, which may raise anything
         if isinstance(error, ImportError):
             error = root_import_error(error)
-        raise ValueError(f'{args.config!r} cannot be read as a config file: {error}') from error
+        kind = type(error).__name__
+        raise UserError(
+            f'{args.config!r} cannot be read as a config file ({kind}: {sentence(error)}); '
+            'correct it, or the packages that it imports'
+        ) from error
     if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+        replace_settings(cfg, args.cfg_options)
     cfg.launcher = launcher
     if not torch.cuda.is_available():
         cfg.sync_bn = None  # it needs GPUs
@@ -91,6 +107,23 @@ def load_config(args: Namespace) -> Config:
     if getattr(args, 'data_root', None):
         set_data_root(cfg, args.data_root)
     return cfg
+
+
+def replace_settings(cfg: Config, options: dict) -> None:
+    """Replace settings of a config, in place.
+
+    Raises:
+        UserError: If it has no place for one of them.
+    """
+    try:
+        cfg.merge_from_dict(options)
+    # What mmengine raises where a key leads into a number, beyond a list or past its end.
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        text = sentence(error)
+        reason = text if len(text) <= MAX_REASON else f'{text[:MAX_REASON]}...'
+        raise UserError(
+            f'--cfg-options {", ".join(options)} does not fit the config ({reason}); check the keys'
+        ) from error
 
 
 def set_data_root(cfg: Config, root: str) -> None:

@@ -13,9 +13,10 @@ from .hooks.stop_on_signal import StopOnSignalHook
 from .hooks.switch_to_deploy import SwitchToDeployHook
 from .latest import latest_checkpoint, naming_last_checkpoint
 from .loops import ResumableEpochLoop
+from .model_checks import check_classes, check_model
 from .optim.bfloat16 import BFloat16OptimWrapper
 from .optim.layer_decay import VanillaNetLayerDecayConstructor
-from .preflight import PreflightHook, check_loading, check_model, preflight
+from .preflight import PreflightHook, check_loading, preflight
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -32,6 +33,7 @@ __all__ = [
     'StopOnSignalHook',
     'SwitchToDeployHook',
     'VanillaNetLayerDecayConstructor',
+    'check_classes',
     'check_loading',
     'check_model',
     'init_processes',

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backports import is_compiling
 from ..errors import UserError, require
 from .conv_norm import build_norm
 from .reparam import Reparameterizable, carry_over, conv_like, fold, fuse, merge, plain_conv
@@ -60,7 +61,7 @@ class DeepTraining(Reparameterizable):
         if self.deploy:
             return None
         # Compiled code cannot see who wrote; averages, which others write, are used in eval mode.
-        sure = self.training if torch.compiler.is_compiling() else self._still_one()
+        sure = self.training if is_compiling() else self._still_one()
         if self._is_one and sure:
             return None
         return self._act_learn.clone()  # so that it may be set before the backward pass

@@ -109,9 +109,11 @@ def _check_form(what: str, where: str, found: bool, deploy: bool) -> None:
     """Refuse a checkpoint of the other form than the net's."""
     if found != deploy:
         forms = ['deploy' if form else 'training' for form in (found, deploy)]
+        use = f'set deploy={found} on the {where}'
+        if found:  # a net in deploy form would be refused in training
+            use = f'to train, name the one from before fusion, and to use it, {use}'
         raise CheckpointError(
-            f'the checkpoint is in {forms[0]} form, but the {what} is in {forms[1]} form; '
-            f'set deploy={found} on the {where}'
+            f'the checkpoint is in {forms[0]} form, but the {what} is in {forms[1]} form; {use}'
         )
 
 

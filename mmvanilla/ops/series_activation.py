@@ -1,14 +1,19 @@
 """Max-pool, ReLU and depthwise convolution in one pass over memory, for inference on a GPU."""
 
 import importlib.metadata
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, library
 
+from ..backports import autocast_dtype
+
 
 def _has_triton() -> bool:
     """Whether there is a Triton that compiles the kernel: 3.4, that of torch 2.8, or later."""
+    if not _HAS_CUSTOM_OP:
+        return False
     try:
         version = importlib.metadata.version('triton')
     except importlib.metadata.PackageNotFoundError:
@@ -16,6 +21,7 @@ def _has_triton() -> bool:
     return tuple(int(part) for part in version.split('.')[:2]) >= (3, 4)
 
 
+_HAS_CUSTOM_OP = hasattr(library, 'custom_op')  # torch 2.4
 _HAS_TRITON = _has_triton()
 _FUSED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -51,8 +57,8 @@ def series_activation(x: Tensor, weight: Tensor, bias: Tensor, pool: int = 1) ->
     """
     _check(x, weight, bias, pool)
     if _can_fuse(x, weight, bias):
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        if dtype := autocast_dtype(x.device.type):
+            x = x.to(dtype)
         return _fused(x, weight, bias, pool)
     return _plain(x, weight, bias, pool)
 
@@ -80,18 +86,21 @@ def _plain(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
     return F.conv2d(F.relu(x), weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
 
 
-@library.custom_op('mmvanilla::series_activation', mutates_args=())
-def _fused(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+def _elsewhere(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
     # For devices without a kernel of their own, so that what was traced on a GPU runs there too.
     return _plain(x, weight, bias, pool).contiguous(memory_format=torch.channels_last)
 
 
-@_fused.register_fake
 def _empty_output(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
     batch, channels, height, width = x.shape
     shape = (batch, channels, height // pool, width // pool)
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
+
+_fused: Any = _elsewhere
+if _HAS_CUSTOM_OP:
+    _fused = library.custom_op('mmvanilla::series_activation', _elsewhere, mutates_args=())
+    _fused.register_fake(_empty_output)
 
 if _HAS_TRITON:
 

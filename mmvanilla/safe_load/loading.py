@@ -15,6 +15,7 @@ from .archive import ZIP, check_archive
 from .contents import check_contents
 from .digest import verified
 from .records import RECORDS, plain
+from .unpickler import PICKLE_MODULE
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
@@ -59,6 +60,9 @@ def _read(filename: str, map_location: Any) -> Any:
 
         return load_file(filename, device=str(map_location))
     check_archive(filename)
+    if not hasattr(torch.serialization, 'safe_globals'):  # before 2.5
+        options: Any = dict(pickle_module=PICKLE_MODULE, weights_only=False)
+        return plain(torch.load(filename, map_location=map_location, **options))
     records: list[Any] = [(record, name) for name, record in RECORDS.items()]
     with torch.serialization.safe_globals(records):
         return plain(torch.load(filename, map_location=map_location, weights_only=True))

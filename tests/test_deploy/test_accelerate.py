@@ -10,7 +10,7 @@ from mmvanilla import VanillaNet, accelerate, fuse
 from mmvanilla.benchmark.subject import calibrate
 from mmvanilla.deploy.accelerate import fast_layers as layers
 from mmvanilla.deploy.accelerate.cuda_graphs import GraphCache
-from mmvanilla.deploy.accelerate.low_precision import check_range
+from mmvanilla.deploy.accelerate.low_precision import check_range, has_instructions
 from mmvanilla.errors import UserError
 from mmvanilla.models import SeriesActivation
 
@@ -21,7 +21,7 @@ ARCHS = {
     'stride 3': dict(dims=[16, 32], strides=[3]),
 }
 needs_bf16 = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason='no instructions for bfloat16'
+    not has_instructions(torch.bfloat16), reason='no instructions for bfloat16'
 )
 
 

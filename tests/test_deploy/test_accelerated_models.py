@@ -8,7 +8,7 @@ from mmengine.structures import BaseDataElement
 
 from mmvanilla import accelerate, fuse
 from mmvanilla.benchmark.subject import calibrate
-from mmvanilla.deploy.accelerate.low_precision import LowPrecision
+from mmvanilla.deploy.accelerate.low_precision import LowPrecision, has_instructions
 from mmvanilla.errors import UserError
 
 DTYPES = [
@@ -16,7 +16,7 @@ DTYPES = [
     pytest.param(
         'bf16',
         marks=pytest.mark.skipif(
-            not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason='no instructions for bfloat16'
+            not has_instructions(torch.bfloat16), reason='no instructions for bfloat16'
         ),
     ),
 ]

@@ -1,9 +1,6 @@
-"""Tools, run within the test's own process, and small models for them."""
+"""Tools in processes of their own, and small models for tools."""
 
-import io
-import logging
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -11,34 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def run_tool(capsys, monkeypatch):
-    """Run a tool and return its exit code, what it printed or logged, and what is on stderr."""
-
-    def run(tool, *arguments):
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(logging, 'raiseExceptions', False)  # mmengine's logger outlives a test
-        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
-        capsys.readouterr()
-        # The logger may be older than this test and write to where that of its time wrote.
-        log = logging.StreamHandler(io.StringIO())
-        MMLogger.get_current_instance().addHandler(log)
-        code = 0
-        try:
-            runpy.run_path(f'tools/{tool}', run_name='__main__')
-        except SystemExit as stop:
-            code = stop.code or 0
-        finally:
-            MMLogger.get_current_instance().removeHandler(log)
-        out, error = capsys.readouterr()
-        return code, out + log.stream.getvalue(), error
-
-    return run
 
 
 @pytest.fixture

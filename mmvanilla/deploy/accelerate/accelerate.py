@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -166,11 +167,8 @@ def _check_device(device: torch.device, compile: bool, cuda_graph: bool) -> None
     if device.type == 'cpu' and (compile or cuda_graph):
         option = 'compile' if compile else 'cuda_graph'
         raise UserError(f'{option}=True needs CUDA, and the model is on the CPU; leave it out')
-    if compile:
-        from torch.utils._triton import has_triton  # there is no public way to ask
-
-        if not has_triton():
-            raise UserError('compile=True needs Triton: pip install triton')
+    if compile and find_spec('triton') is None:
+        raise UserError('compile=True needs Triton: pip install triton')
 
 
 def _replace_layers(net: VanillaNet, dtype: torch.dtype, device: torch.device) -> None:

@@ -27,22 +27,28 @@ def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch
     chosen = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     expected = f'None or one of {", ".join(DTYPES)}'
     require('dtype', dtype, chosen in DTYPES.values(), expected)
-    supported = {
-        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
-        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
-    }
-    if device.type == 'cpu' and chosen in supported and not supported[chosen]():
+    if device.type == 'cpu' and chosen != torch.float32 and not has_instructions(chosen):
         raise UserError(
             f'dtype is {dtype!r}, which this processor has no instructions for; use fp32 or None'
         )
     return chosen
 
 
+def has_instructions(dtype: torch.dtype) -> bool:
+    """Tell whether oneDNN computes in a 16-bit type on this CPU, be it by emulation."""
+    asked = {torch.float16: 'fp16', torch.bfloat16: 'bf16'}[dtype]
+    return _ask(torch.ops.mkldnn, f'_is_mkldnn_{asked}_supported')
+
+
 def has_fast_bfloat16() -> bool:
     """Tell whether bfloat16 is faster than float32 on this CPU; support alone may be emulation."""
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported() and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    fast = _ask(torch.cpu, '_is_avx512_bf16_supported') or _ask(torch.cpu, '_is_amx_tile_supported')
+    return has_instructions(torch.bfloat16) and fast
+
+
+def _ask(module: Any, name: str) -> bool:
+    """Ask torch about the processor, for which it has no public functions, and old ones none."""
+    return bool(getattr(module, name, lambda: False)())
 
 
 def check_range(net: nn.Module, dtype: torch.dtype) -> None:

@@ -1,9 +1,11 @@
 """A check of semantic labels in training and validation."""
 
+import torch
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import Tensor
 
 from ...errors import UserError
 
@@ -12,46 +14,65 @@ IGNORED = 255
 
 @HOOKS.register_module()
 class CheckLabelsHook(Hook):
-    """Stop at a label map with a class that the data set does not have.
+    """Stop at a label map with a class that the data set does not have; name classes never seen.
 
     Otherwise training ends deep inside the loss, and on a GPU without saying where; validation goes
-    on and counts such pixels in part of its sums only.
+    on and counts such pixels in part of its sums only. A class without a pixel in as many images as
+    the training set has, as where masks hold 0 and 255, is never learned: the log warns of it.
     """
 
-    def before_train(self, runner: Runner) -> None:
-        """Compare the classes of the data set with those of the model.
+    def __init__(self) -> None:
+        self.pixels: Tensor | None = None  # of every label, until they are looked at
+        self.images = 0
 
-        Raises:
-            UserError: If their numbers differ.
-        """
-        classes = len(runner.train_dataloader.dataset.metainfo['classes'])
-        for name, module in runner.model.named_modules():
-            found = getattr(module, 'num_classes', classes)
-            if name.endswith(('decode_head', 'auxiliary_head')) and found != classes:
-                raise UserError(
-                    f'{name}.num_classes is {found}, but the data set has {classes} classes; '
-                    f'set model.{name}.num_classes={classes}'
-                )
+    def before_train(self, runner: Runner) -> None:
+        """Begin to count."""
+        self.pixels, self.images = torch.zeros(IGNORED + 1, dtype=torch.int64), 0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
-        """Check the labels of a batch."""
-        check_labels(runner.train_dataloader.dataset, data_batch)
+        """Check the labels of a batch, and count their pixels."""
+        dataset = runner.train_dataloader.dataset
+        pixels = check_labels(dataset, data_batch)
+        if self.pixels is None:
+            return
+        self.pixels += pixels
+        self.images += len(data_batch['data_samples'])
+        if self.images >= len(dataset):
+            self._warn(runner, dataset.metainfo['classes'], self.pixels)
+            self.pixels = None
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Check the labels of a batch."""
         check_labels(runner.val_dataloader.dataset, data_batch)
 
+    def _warn(self, runner: Runner, classes: list[str], pixels: Tensor) -> None:
+        missing = [name for name, count in zip(classes, pixels, strict=False) if not count]
+        if not missing:
+            return
+        text = f'No pixel of {", ".join(map(repr, missing))} was in the {self.images} images'
+        if pixels[IGNORED]:
+            text += f', whose pixels of {IGNORED} are ignored'
+        runner.logger.warning(
+            f'{text}; what has no pixel is not learned: correct the classes, the label maps or '
+            'reduce_zero_label, tools/check_data.py looks at all label maps'
+        )
 
-def check_labels(dataset: BaseDataset, data_batch: dict) -> None:
+
+def check_labels(dataset: BaseDataset, data_batch: dict) -> Tensor:
     """Check the label maps (1, H, W) of a batch.
+
+    Returns:
+        The number of pixels of every label, (256,).
 
     Raises:
         UserError: If a label is out of range; the message names the file.
     """
     classes = len(dataset.metainfo['classes'])
+    total = torch.zeros(IGNORED + 1, dtype=torch.int64)
     for sample in data_batch['data_samples']:
-        labels = sample.gt_sem_seg.data
-        wrong = labels[(labels >= classes) & (labels != IGNORED)]
+        pixels = sample.gt_sem_seg.data.flatten().bincount(minlength=IGNORED + 1).cpu()
+        wrong = pixels.nonzero().flatten()
+        wrong = wrong[(wrong >= classes) & (wrong != IGNORED)]
         if len(wrong):
             shift = int(sample.reduce_zero_label)  # the file counts from 1, 0 is unlabelled
             raise UserError(
@@ -59,3 +80,5 @@ def check_labels(dataset: BaseDataset, data_batch: dict) -> None:
                 f'labels of the {classes} classes go from 0 to {classes - 1 + shift}; '
                 'correct the file or the classes'
             )
+        total += pixels
+    return total

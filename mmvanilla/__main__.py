@@ -1,0 +1,5 @@
+"""``python -m mmvanilla`` is the command ``mmvanilla``."""
+
+from .cli.main import main
+
+main()

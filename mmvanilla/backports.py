@@ -1,0 +1,21 @@
+"""What torch has had since some version, also for those before it; the oldest is 2.1."""
+
+import torch
+
+_AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # 2.4
+_IS_COMPILING = hasattr(torch.compiler, 'is_compiling')  # 2.3
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """Return the type to which autocast converts on a device, None where it is not enabled."""
+    if _AUTOCAST_BY_DEVICE:
+        enabled = torch.is_autocast_enabled(device_type)
+        return torch.get_autocast_dtype(device_type) if enabled else None
+    if device_type == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
+def is_compiling() -> bool:
+    """Tell whether torch.compile traces; before 2.3 it cannot be told, and is said not to."""
+    return _IS_COMPILING and torch.compiler.is_compiling()

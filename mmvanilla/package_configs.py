@@ -1,0 +1,59 @@
+"""The package's own configs by name, as ``mmdet::...`` names those of mmdet.
+
+mmengine knows the packages whose configs it finds by a list of its own, and gives what it finds
+there the package's scope, under which a plugin's config would not find mmdet's types.
+"""
+
+import os
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+MIM = Path(__file__).parent / '.mim'  # where OpenMMLab's packages keep configs and tools
+PREFIX = 'mmvanilla::'
+
+
+def find_config(name: str) -> str:
+    """Return the path of a config file, or of the package's own config of that name.
+
+    Args:
+        name: A path, or such as ``'configs/mask_rcnn_vanillanet13.py'``,
+            ``'mask_rcnn_vanillanet13'`` or ``'mmvanilla::mask_rcnn_vanillanet13.py'``.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+    """
+    if os.path.isfile(name):
+        return name
+    own = Path(name.removeprefix(PREFIX).removeprefix('configs/')).with_suffix('.py')
+    file = MIM / 'configs' / own
+    if file.is_file():
+        return str(file)
+    raise FileNotFoundError(
+        f'there is no config file {name!r} in {os.getcwd()!r}, nor one of the package named '
+        f'{str(own)!r}; check the path'
+    )
+
+
+def install() -> None:
+    """Let ``Config.fromfile`` and ``_base_`` take ``mmvanilla::...``."""
+    if hasattr(Config.fromfile, '__wrapped__'):
+        return
+    # There is no public way into how a `_base_` is found.
+    fromfile, base_path = Config.fromfile, Config._get_cfg_path
+
+    @wraps(fromfile)
+    def own_fromfile(filename: str | Path, *args: Any, **kwargs: Any) -> Config:
+        name = str(filename)
+        return fromfile(find_config(name) if name.startswith(PREFIX) else filename, *args, **kwargs)
+
+    @wraps(base_path)
+    def own_base_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        if cfg_path.startswith(PREFIX):
+            return find_config(cfg_path), None
+        return base_path(cfg_path, filename)
+
+    Config.fromfile = staticmethod(own_fromfile)
+    Config._get_cfg_path = staticmethod(own_base_path)

@@ -1,0 +1,235 @@
+"""Every image once an epoch, whatever the sampler, the batches, the workers, the interruptions."""
+
+from collections import Counter
+from itertools import chain
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+import mmvanilla  # noqa: F401 - registers the loop
+from mmvanilla import UserError
+
+
+@DATASETS.register_module()
+class Numbers(Dataset):
+    """Images that are their own number, wide or, if they are mixed, two of three high."""
+
+    def __init__(self, size, mixed=True):
+        self.size, self.mixed = size, mixed
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.tensor(index))
+
+    def get_data_info(self, index):
+        return dict(width=64, height=96 if self.mixed and index % 3 else 32)
+
+    @property
+    def datasets(self):
+        """What mmdet's samplers of several sources ask for."""
+        return [range(self.size // 2), range(self.size - self.size // 2)]
+
+    @property
+    def cumulative_sizes(self):
+        return [self.size // 2, self.size]
+
+
+@MODELS.register_module()
+class Witness(BaseModel):
+    """A model that notes what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.shown = []
+
+    def forward(self, inputs, mode):
+        self.shown.append(inputs.tolist())
+        return dict(loss=self.weight.sum())
+
+
+@HOOKS.register_module()
+class StopAt(Hook):
+    """Stop as a crash would, once an iteration and its checkpoint are done."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.iteration:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def unformatted_configs(monkeypatch):
+    """Most of the time of so short a training goes into laying out its config as text."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
+
+
+def train(
+    folder,
+    size,
+    mixed=True,
+    resume=False,
+    stop_at=None,
+    sampler=None,
+    batch=None,
+    drop_rest=False,
+    **loader,
+):
+    """Train, and return the epochs, each as the batches that the model was shown."""
+    # mmdet's batch sampler; of the others each library has its own names for torch's.
+    if batch is not None:
+        loader['batch_sampler'] = dict(type=f'mmdet.{batch}', drop_last=drop_rest)
+    hooks = [dict(type='ReseedHook'), dict(type='CheckResumeHook')]
+    runner = Runner.from_cfg(
+        Config(
+            dict(
+                model=dict(type='Witness'),
+                work_dir=str(folder),
+                experiment_name=f'epochs{train.runs}',
+                train_dataloader=dict(
+                    dict(
+                        batch_size=4,
+                        num_workers=0,
+                        sampler=sampler or dict(type='DefaultSampler', shuffle=True),
+                        dataset=dict(type='Numbers', size=size, mixed=mixed),
+                        collate_fn=dict(type='default_collate'),
+                    ),
+                    **loader,
+                ),
+                train_cfg=dict(type='ResumableEpochLoop', max_epochs=3),
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
+                default_hooks=dict(
+                    checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False)
+                ),
+                custom_hooks=hooks + ([dict(type='StopAt', iteration=stop_at)] if stop_at else []),
+                randomness=dict(seed=0),
+                resume=resume,
+                log_level='ERROR',
+            )
+        )
+    )
+    train.runs += 1
+    begins = []
+    loop = runner.train_loop
+    run_epoch = loop.run_epoch
+    loop.run_epoch = lambda: (begins.append(len(runner.model.shown)), run_epoch())
+    try:
+        runner.train()
+    except KeyboardInterrupt:
+        assert stop_at
+    shown = runner.model.shown
+    return [shown[start:end] for start, end in zip(begins, [*begins[1:], len(shown)], strict=True)]
+
+
+train.runs = 0  # a runner of a name that was used before would share its messages
+
+
+def images(batches):
+    return Counter(number for batch in batches for number in batch)
+
+
+BATCHES = [None, 'AspectRatioBatchSampler']
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    size=st.integers(1, 13),
+    batch_size=st.integers(1, 5),
+    batch=st.sampled_from(BATCHES),
+    shuffle=st.booleans(),
+    mixed=st.booleans(),
+)
+def test_every_epoch_shows_every_image_once(
+    tmp_path_factory, size, batch_size, batch, shuffle, mixed
+):
+    folder = tmp_path_factory.mktemp('run')
+    sampler = dict(type='DefaultSampler', shuffle=shuffle)
+    epochs = train(folder, size, mixed, batch=batch, batch_size=batch_size, sampler=sampler)
+    assert [images(epoch) for epoch in epochs] == [Counter(range(size))] * 3
+    assert all(len(shown) <= batch_size for epoch in epochs for shown in epoch)
+
+
+@pytest.mark.parametrize('batch', BATCHES)
+@pytest.mark.parametrize('workers', [0, 1, 2])
+def test_the_second_epoch_does_not_depend_on_the_workers(workers, batch, tmp_path):
+    options = dict(persistent_workers=True) if workers else {}
+    epochs = train(tmp_path, 12, mixed=False, batch=batch, num_workers=workers, **options)
+    assert [images(epoch) for epoch in epochs] == [Counter(range(12))] * 3
+
+
+@pytest.mark.parametrize('size', [14, 16])
+def test_a_last_batch_that_is_dropped_costs_no_other_images(size, tmp_path):
+    for epoch in train(tmp_path, size, drop_last=True):
+        assert [len(shown) for shown in epoch] == [4] * (size // 4)
+        assert set(images(epoch).values()) == {1}
+
+
+@pytest.mark.parametrize('size', [14, 16])
+def test_mmdet_may_drop_more_batches_than_it_says(size, tmp_path):
+    # Of 16 images 2 wide and 2 high ones are left over, which its sampler counts as a batch.
+    for epoch in train(tmp_path, size, batch='AspectRatioBatchSampler', drop_rest=True):
+        assert [len(shown) for shown in epoch] == [4] * 3
+        assert set(images(epoch).values()) == {1}
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    size=st.integers(4, 13),
+    stop_at=st.integers(1, 8),
+    batch=st.sampled_from(BATCHES),
+)
+def test_a_resumed_run_shows_what_an_uninterrupted_one_would(
+    tmp_path_factory, size, stop_at, batch
+):
+    options = dict(batch=batch, batch_size=2)
+    whole = train(tmp_path_factory.mktemp('whole'), size, **options)
+    folder = tmp_path_factory.mktemp('parts')
+    first = train(folder, size, stop_at=stop_at, **options)
+    rest = train(folder, size, resume=True, **options)
+    assert list(chain(*first, *rest)) == list(chain(*whole))
+
+
+def test_a_run_resumed_with_larger_batches_begins_its_epoch_anew(tmp_path):
+    train(tmp_path, 12, stop_at=3, batch_size=2)
+    epochs = train(tmp_path, 12, resume=True, batch_size=4)
+    assert [images(epoch) for epoch in epochs] == [Counter(range(12))] * 3
+
+
+@pytest.mark.parametrize('size', [11, 12])
+def test_two_processes_share_an_epoch(size, tmp_path, monkeypatch):
+    shown = []
+    for rank in range(2):
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, 2))
+        shown.append(train(tmp_path / str(rank), size, batch='AspectRatioBatchSampler'))
+    for epoch in range(3):
+        both = images(shown[0][epoch]) + images(shown[1][epoch])
+        assert set(both) == set(range(size))
+        assert both.total() == 12  # a last image is shown twice, so that both have as many
+
+
+@pytest.mark.parametrize(
+    'sampler',
+    [
+        dict(type='InfiniteSampler'),
+        dict(type='mmdet.MultiSourceSampler', batch_size=4, source_ratio=[1, 1]),
+    ],
+    ids=lambda sampler: sampler['type'],
+)
+def test_a_sampler_without_an_end_is_refused(sampler, tmp_path):
+    name = sampler['type'].removeprefix('mmdet.')
+    with pytest.raises(UserError, match=f'{name}, which never ends.*IterBasedTrainLoop'):
+        train(tmp_path, 8, sampler=sampler)
