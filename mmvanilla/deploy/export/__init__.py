@@ -11,12 +11,13 @@ from .known import libraries, not_whole
 from .limits import Limits
 from .pixels import ImageFunction
 from .pooling import make_exportable
-from .reference import pasted, reference
+from .reference import classified, pasted, reference
 
 __all__ = [
     'FORMATS',
     'Agreement',
     'Limits',
+    'classified',
     'compare',
     'exportable',
     'open_model',

@@ -64,12 +64,18 @@ def trace(model: nn.Module, image: Tensor) -> Any:
         **{DEFERRED: True},
     )
     # What was assumed of sizes while tracing refuses single rows and columns, which the operators
-    # take all the same.
+    # take all the same: as assertions, and as bounds of the image's height and width.
+    sides: set[str] = set()
     for node in program.graph.nodes:
         if node.target is torch.ops.aten._assert_scalar.default:
             program.graph.erase_node(node)
+        elif node.name in program.graph_signature.user_inputs:
+            sides = {str(side) for side in node.meta['val'].shape[2:]}
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
+    for side, bounds in program.range_constraints.items():
+        if str(side) in sides:
+            program.range_constraints[side] = type(bounds)(least_size(model), bounds.upper)
     return program
 
 
