@@ -9,6 +9,7 @@ import argparse
 import copy
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ from mmvanilla.deploy.predict import tested_dataset
 from mmvanilla.type_name import type_name
 
 NUM_IMAGES = 3
+SIZES = dict(Resize=('scale', 'scales', 'width', 'height'), Crop=('crop_size',))  # their arguments
 SUFFIXES = dict(out='.pth', onnx='.onnx', openvino='.xml', export='.pt2')
 
 
@@ -98,14 +100,7 @@ def sample_images(cfg: Config, channels: int) -> tuple[list[torch.Tensor], str]:
         Images as the test pipeline gives them, float32 (1, C, H, W), BGR of 0 to 255; and what they
         are, for people.
     """
-    images, source = [], 'images of the test data'
-    try:
-        check_paths(cfg, ['test'])
-    except UserError:
-        pass  # shapes will do
-    else:
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-        images = [dataset[i]['inputs'] for i in range(min(NUM_IMAGES, len(dataset)))]
+    images, source = tested_images(cfg), 'images of the test data'
     if not images:
         rng = np.random.default_rng(0)
         scenes = [
@@ -119,6 +114,18 @@ def sample_images(cfg: Config, channels: int) -> tuple[list[torch.Tensor], str]:
     return [image[None].float().contiguous() for image in images], source
 
 
+def tested_images(cfg: Config) -> list[torch.Tensor]:
+    """Return the first images of a config's test data; none where these are missing."""
+    try:
+        check_paths(cfg, ['test'])
+    except UserError:
+        return []
+    with suppress(FileNotFoundError):  # where each class has a folder, only the data set looks
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        return [dataset[i]['inputs'] for i in range(min(NUM_IMAGES, len(dataset)))]
+    return []
+
+
 def short_side(cfg: Config) -> int:
     """Return the shorter side, in pixels, of what the test pipeline of a config makes of images.
 
@@ -128,11 +135,11 @@ def short_side(cfg: Config) -> int:
     side = 512
     for step in tested_dataset(cfg).get('pipeline', []):
         name = type_name(step)
-        keys = ('scale', 'scales') if 'Resize' in name else ('crop_size',) if 'Crop' in name else ()
-        sizes = [step[key] for key in keys if step.get(key)]
+        kind = 'Resize' if 'Resize' in name else 'Crop' if 'Crop' in name else None
+        # A number, a pair of them or several pairs; -1 and infinity leave a side open.
+        sizes = [np.ravel(step[key]) for key in SIZES.get(kind, ()) if step.get(key)]
         if sizes:
-            # A number, a pair of them or several pairs; -1 and infinity leave a side open.
-            side = int(min(n for n in np.ravel(sizes[0]) if n > 0))
+            side = int(min(number for number in np.concatenate(sizes) if number > 0))
     return side
 
 

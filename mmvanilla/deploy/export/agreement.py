@@ -145,14 +145,14 @@ def edges(own: Outputs, other: Outputs, limits: Limits) -> tuple[np.ndarray, ...
         Which have a score at the edge, (K,); which are at the threshold of suppression by a better
         one of the other list, (K,); and which better ones there are above it, (K, L).
     """
-    at_edge = abs(own['scores'] - limits.score_thr) <= SCORES
+    at_edge: np.ndarray = abs(own['scores'] - limits.score_thr) <= SCORES
     if len(other['scores']) >= limits.max_per_img:
         at_edge |= own['scores'] <= other['scores'].min() + SCORES
     better = other['scores'][None] >= own['scores'][:, None] - SCORES
     if not limits.class_agnostic:
         better &= own['labels'][:, None] == other['labels'][None]
     excess = overlaps(own, other) - limits.iou_threshold
-    barely = (better & (abs(excess) <= SUPPRESSED)).any(1)
+    barely: np.ndarray = (better & (abs(excess) <= SUPPRESSED)).any(1)
     return at_edge, barely, better & (excess > 0)
 
 

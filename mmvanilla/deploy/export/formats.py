@@ -56,13 +56,8 @@ def trace(model: nn.Module, image: Tensor) -> Any:
     stride = getattr(model, 'stride', STRIDE)
     example = image.new_empty(1, image.shape[1], 33 * stride + 7, 37 * stride + 11)
     size = torch.export.Dim.DYNAMIC(min=least_size(model))
-    program = torch.export.export(
-        model,
-        (example,),
-        dynamic_shapes=({2: size, 3: size},),
-        strict=False,
-        **{DEFERRED: True},
-    )
+    options: dict[str, Any] = {'dynamic_shapes': ({2: size, 3: size},), DEFERRED: True}
+    program = torch.export.export(model, (example,), strict=False, **options)
     # What was assumed of sizes while tracing refuses single rows and columns, which the operators
     # take all the same: as assertions, and as bounds of the image's height and width.
     sides: set[str] = set()
