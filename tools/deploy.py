@@ -89,6 +89,12 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def in_channels(model: BaseModel) -> int:
+    """Return the channels of the images that a model takes."""
+    net = model.backbone
+    return net.in_channels if isinstance(net, mmvanilla.VanillaNet) else 3
+
+
 def sample_images(cfg: Config, channels: int) -> tuple[list[torch.Tensor], str]:
     """Return the first images of a config's test data, or shapes where these data are missing.
 
@@ -245,7 +251,7 @@ def main() -> None:
         # What cannot be fused or exported is refused first, before anything takes its time.
         fused = mmvanilla.fuse(copy.deepcopy(model))
         function = exportable(model, *what) if targets else None
-        images, source = sample_images(cfg, getattr(model.backbone, 'in_channels', 3))
+        images, source = sample_images(cfg, in_channels(model))
         console.print(f'compared on {len(images)} {source}')
         if args.out:
             with console.status(f'writing {args.out}'):

@@ -8,6 +8,9 @@ from mmcv.transforms import CenterCrop, Resize
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmvanilla.deploy.export import formats, open_model
+from mmvanilla.errors import UserError
+
 
 @pytest.fixture
 def files(build, small_config, tmp_path):
@@ -107,6 +110,26 @@ def test_a_net_of_grey_images_is_exported_and_compared(run_tool, trained, tmp_pa
         assert f'{size}: relative error' in out
 
 
+def test_the_true_cause_is_told_of_a_file_that_cannot_be_opened(tmp_path, monkeypatch):
+    (tmp_path / 'model.onnx').write_text('nonsense')
+    with pytest.raises(UserError, match='InvalidProtobuf'):
+        open_model(str(tmp_path / 'model.onnx'))
+
+    def raises(error):
+        def opened(file):
+            raise error
+
+        monkeypatch.setitem(formats.FORMATS, '.onnx', (None, opened))
+
+    raises(EOFError())  # it says nothing but its class
+    with pytest.raises(UserError, match='EOFError'):
+        open_model(str(tmp_path / 'model.onnx'))
+    for error in (MemoryError('full'), ImportError('libgomp')):  # the file is as good as before
+        raises(error)
+        with pytest.raises(type(error)):
+            open_model(str(tmp_path / 'model.onnx'))
+
+
 @pytest.mark.slow
 def test_a_model_that_finds_nothing_is_exported_and_timed(files, run_tool):
     config, checkpoint, out = files('retinanet', **{'test_cfg.score_thr': 1.0})
@@ -119,8 +142,6 @@ def test_a_model_that_finds_nothing_is_exported_and_timed(files, run_tool):
 @pytest.mark.slow
 def test_a_written_file_that_loses_boxes_is_not_kept(files, run_tool, monkeypatch):
     """The opened file returns half of the boxes, as one that was written wrongly might."""
-    from mmvanilla.deploy.export import formats
-
     write, opened = formats.FORMATS['.onnx']
 
     def half(file):

@@ -152,7 +152,7 @@ def edges(own: Outputs, other: Outputs, limits: Limits) -> tuple[np.ndarray, ...
     if not limits.class_agnostic:
         better &= own['labels'][:, None] == other['labels'][None]
     excess = overlaps(own, other) - limits.iou_threshold
-    barely: np.ndarray = (better & (abs(excess) <= SUPPRESSED)).any(1)
+    barely = np.any(better & (abs(excess) <= SUPPRESSED), axis=1)
     return at_edge, barely, better & (excess > 0)
 
 

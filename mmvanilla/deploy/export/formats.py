@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ...errors import InputError, UserError, sentence
 from ...safe_load.digest import verified
 from ..files import writing
+from .pixels import STRIDE
 
 NAMES = 'output_names.json'
 LEAST = 'least_size'  # the entry of a file that tells the least height and width
-STRIDE = 32  # of a model that does not say
 DEFERRED = 'prefer_deferred_runtime_asserts_over_guards'  # an option of torch.export.export
 
 Runnable = Callable[[np.ndarray], dict[str, np.ndarray]]

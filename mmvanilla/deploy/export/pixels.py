@@ -10,6 +10,7 @@ from ...errors import UserError
 from ...models import VanillaNet
 from .limits import Limits
 
+STRIDE = 32  # of nets that do not say
 # Of mmengine, mmdet, mmseg and mmpretrain.
 KNOWN = (
     'ImgDataPreprocessor',
@@ -83,7 +84,7 @@ class ImageFunction(nn.Module):
         self.pixels = Pixels(model.data_preprocessor)
         nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
         self.channels = nets[0].in_channels if nets else 3
-        self.stride = max((net.min_size for net in nets), default=1)
+        self.stride = max((net.min_size for net in nets), default=STRIDE)
         divisor = self.pixels.divisor
         # A side of 1 a trace takes for one that always is.
         self.least = max(2, (math.ceil(self.stride / divisor) - 1) * divisor + 1)
