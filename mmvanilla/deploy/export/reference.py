@@ -57,7 +57,7 @@ def pasted(outputs: Outputs, shape: tuple[int, int], threshold: float = 0.5) -> 
     masks = np.zeros((len(boxes), *shape), dtype=bool)
     for i in range(len(boxes)):  # one by one, as mmdet does: a mask stays near its box
         mask, place = _do_paste_mask(probabilities[i : i + 1, None], boxes[i : i + 1], *shape)
-        masks[(i, *place)] = (mask[0] >= threshold).numpy()
+        masks[i][place] = (mask[0] >= threshold).numpy()
     return dict(outputs, masks=masks)
 
 
