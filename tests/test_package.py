@@ -223,3 +223,24 @@ def test_the_citation_names_this_version():
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert citation['version'] == mmvanilla.__version__
     assert f'## [{mmvanilla.__version__}]' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_a_script_that_imports_mmdet_first_runs_as_it_is(tmp_path):
+    (tmp_path / 'beside.py').write_text('NAME = "beside"\n')
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import sys\nfrom mmdet.apis import init_detector\nimport beside\n'
+        "if __name__ == '__main__':\n    print(sys.argv[1:], beside.NAME)\n"
+    )
+    done = run_module('mmvanilla.run', script, 'a', '--b')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "['a', '--b'] beside"
+    missing = run_module('mmvanilla.run', tmp_path / 'none.py')
+    assert missing.returncode == 1
+    assert 'none.py' in missing.stderr
+    assert 'Traceback' not in missing.stderr
+
+
+def run_module(*command):
+    command = [sys.executable, '-W', 'ignore', '-m', *map(str, command)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
