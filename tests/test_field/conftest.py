@@ -51,6 +51,8 @@ def detector(shapes, train):
     """A RetinaNet, averaged by EMAHook, with 100 boxes an image."""
     cfg = Config.fromfile('tests/data/tiny_shapes.py')
     cfg.model.test_cfg.score_thr = 0.001
+    cfg.train_dataloader.dataset.metainfo.licence = dict(name='CC0')
+    cfg.default_hooks.checkpoint.published_keys = ['meta', 'state_dict']
     file = 'annotations/instances_val2017.json'
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(shapes / 'coco' / file)
     return train('detector', cfg, shapes / 'coco', 'val2017/*')

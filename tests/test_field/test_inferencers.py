@@ -94,6 +94,13 @@ def test_checkpoints_hold_nothing_but_tensors_numbers_and_texts(trained):
     assert checkpoint['optimizer']
 
 
+def test_a_checkpoint_that_mmengine_publishes(detector):
+    (file,) = Path(detector.checkpoint).parent.glob(f'{Path(detector.checkpoint).stem}-*.pth')
+    published = detector._replace(checkpoint=str(file))
+    assert torch.load(file).keys() == {'meta', 'state_dict'}
+    assert_same(run_library(published), values(ours(detector, detector.images[0])))
+
+
 def test_training_forms_in_the_inferencers_of_the_libraries(trained):
     assert_same(run_library(trained), values(ours(trained, trained.images[0])))
 
