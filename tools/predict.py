@@ -143,7 +143,7 @@ def main() -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     failures = 0
-    with one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError):
+    with one_sentence_errors(args.debug, Exception):
         inputs = find_inputs(args.inputs)
         cfg = load_config(args)
         results = Results(args.out, cfg, args.score_thr)

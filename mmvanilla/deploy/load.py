@@ -51,9 +51,10 @@ def _read(cfg: Config, file: str) -> dict:
     with safe_loading():
         checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
     names = checkpoint.get('state_dict', checkpoint)
-    deployed = any(re.search(r'(^|\.)backbone\.stem\.', str(name)) for name in names)
-    training = any(re.search(r'(^|\.)backbone\.stem1\.', str(name)) for name in names)
-    backbone = cfg.model.get('backbone', {})
+    # The stem's names would tell it as well, but other nets have a stem of that name.
+    forms = [re.search(r'(^|\.)backbone\.stages\.0\.(conv1?)\.', str(name)) for name in names]
+    deployed, training = (any(f and f[2] == conv for f in forms) for conv in ('conv', 'conv1'))
+    backbone = cfg.model.get('backbone') or {}
     if deployed != training and deployed != backbone.get('deploy', False):
         set_form(cfg.model, deployed)
         print_log(

@@ -23,7 +23,7 @@ from .conv_norm import build_conv, conv_norm, initialize
 from .deep_training import DeepTraining, anneal
 from .reparam import Reparameterizable, fold, merge, plain_conv
 from .series_activation import SeriesActivation
-from .weights import fit, safe_loading
+from .weights import fit, safe_loading, unwrapped
 
 
 class AdaptivePool(nn.Module):
@@ -188,6 +188,10 @@ class VanillaNet(DeepTraining, BaseModule):
         What cannot be followed, or a checkpoint that is missing or does not fit, raises UserError
         or FileNotFoundError.
         """
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('prefix'):
+            # Wrappers' names, such as `module.`, are taken away in loading, and so here.
+            prefix = unwrapped(f'{self.init_cfg["prefix"]}.'.replace('..', '.'))
+            self.init_cfg = dict(self.init_cfg, prefix=prefix or None)
         try:
             with safe_loading():
                 super().init_weights()
