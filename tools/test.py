@@ -1,6 +1,7 @@
 """Test a detector, segmentor or classifier: tools/test.py CONFIG CHECKPOINT."""
 
 import argparse
+import copy
 import os
 from collections.abc import Sequence
 
@@ -133,7 +134,8 @@ def augment(cfg: Config) -> None:
             cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
     if not cfg.get('tta_model') or not (detector or cfg.get('tta_pipeline')):
         raise UserError('--tta needs tta_model and tta_pipeline in the config')
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    model, cfg.model = cfg.model, copy.deepcopy(cfg.tta_model)
+    cfg.model.module = model
     for *wrappers, dataset in paths:
         steps = steps_of([*wrappers, dataset])
         dataset.pipeline = cfg.get('tta_pipeline') or [*steps[:-1], flips(steps[-1])]
@@ -152,9 +154,11 @@ def metrics(evaluator: ConfigDict | Sequence) -> list[ConfigDict]:
 def flips(pack: ConfigDict) -> dict:
     """Return the last step of a pipeline that tests an image as it is and mirrored."""
     known = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-    meta_keys = (*pack.get('meta_keys', known), 'flip', 'flip_direction')
+    # A copy of it, not another dict, which would hold classes that a config cannot be dumped with.
+    pack = copy.deepcopy(pack)
+    pack.meta_keys = (*pack.get('meta_keys', known), 'flip', 'flip_direction')
     turns = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-    return dict(type='TestTimeAug', transforms=[turns, [dict(pack, meta_keys=meta_keys)]])
+    return dict(type='TestTimeAug', transforms=[turns, [pack]])
 
 
 def dump_results(cfg: Config, runner: Runner, file: str) -> None:

@@ -60,7 +60,7 @@ class Results:
         visualizer = cfg.get('visualizer')
         if type_name(visualizer) in ('', 'Visualizer'):  # mmengine's own draws no predictions
             visualizer = dict(type=VISUALIZER_TYPES[library(cfg)])
-        visualizer = dict(visualizer, vis_backends=None, save_dir=None)
+        visualizer = {'name': 'predictions', **visualizer, 'vis_backends': None, 'save_dir': None}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # it has no backend, since pictures are written here
             self.visualizer = VISUALIZERS.build(visualizer)
