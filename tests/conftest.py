@@ -84,7 +84,8 @@ def build(trained, small_config):
             if not isinstance(module, (nn.Conv2d, nn.Linear)):
                 continue
             if name.endswith('_cls'):
-                nn.init.normal_(module.weight, std=0.03)
+                # RetinaNet's scores would all be 1, any box as good as another.
+                nn.init.normal_(module.weight, std=0.005 if 'retina' in name else 0.03)
                 nn.init.zeros_(module.bias)
             elif name.endswith('conv_logits'):
                 nn.init.normal_(module.weight, std=0.01)

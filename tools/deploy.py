@@ -1,16 +1,19 @@
 """Fuse a trained model and export it: tools/deploy.py CONFIG CHECKPOINT --out FILE.pth.
 
 Everything that is written is first compared with the model in training form, as mmdet or mmseg runs
-it, on images of the config's test data, or on embedded shapes where these data are missing.
+it, on images of the config's test data, or on embedded shapes where these data are missing, and an
+export also on other sizes of the first of them, down to the least that the net takes.
 """
 
 import argparse
 import copy
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
@@ -29,13 +32,23 @@ from mmvanilla.cli import (
     one_sentence_errors,
 )
 from mmvanilla.data_checks import check_paths
-from mmvanilla.deploy.export import compare, exportable, open_model, pasted, reference, write_model
+from mmvanilla.deploy.export import (
+    compare,
+    exportable,
+    open_model,
+    pasted,
+    reference,
+    write_model,
+)
 from mmvanilla.deploy.export.agreement import relative_error
+from mmvanilla.deploy.export.pixels import ImageFunction
 from mmvanilla.deploy.files import writing
 from mmvanilla.deploy.load import build_model, set_form
 from mmvanilla.deploy.predict import tested_dataset
+from mmvanilla.type_name import type_name
 
 NUM_IMAGES = 3
+SIZES = dict(Resize=('scale', 'scales', 'width', 'height'), Crop=('crop_size',))  # their arguments
 SUFFIXES = dict(out='.pth', onnx='.onnx', openvino='.xml', export='.pt2')
 
 
@@ -76,38 +89,71 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def sample_images(cfg: Config) -> tuple[list[torch.Tensor], str]:
+def in_channels(model: BaseModel) -> int:
+    """Return the channels of the images that a model takes."""
+    net = model.backbone
+    return net.in_channels if isinstance(net, mmvanilla.VanillaNet) else 3
+
+
+def sample_images(cfg: Config, channels: int) -> tuple[list[torch.Tensor], str]:
     """Return the first images of a config's test data, or shapes where these data are missing.
 
+    Args:
+        cfg: The config.
+        channels: C of the shapes: what the net takes.
+
     Returns:
-        Images as the test pipeline gives them, float32 (1, 3, H, W), BGR of 0 to 255; and what they
+        Images as the test pipeline gives them, float32 (1, C, H, W), BGR of 0 to 255; and what they
         are, for people.
     """
-    try:
-        check_paths(cfg, ['test'])
-    except UserError:
+    images, source = tested_images(cfg), 'images of the test data'
+    if not images:
         rng = np.random.default_rng(0)
-        arrays = [
+        scenes = [
             mmvanilla.datasets.shapes.draw_scene(rng, short_side(cfg)).image
             for _ in range(NUM_IMAGES)
         ]
-        images = [torch.from_numpy(array.transpose(2, 0, 1)) for array in arrays]
+        images = [
+            torch.from_numpy(s.transpose(2, 0, 1))[torch.arange(channels) % 3] for s in scenes
+        ]
         source = 'embedded shapes'
-    else:
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-        images = [dataset[i]['inputs'] for i in range(min(NUM_IMAGES, len(dataset)))]
-        source = 'images of the test data'
     return [image[None].float().contiguous() for image in images], source
 
 
+def tested_images(cfg: Config) -> list[torch.Tensor]:
+    """Return the first images of a config's test data; none where these are missing."""
+    try:
+        check_paths(cfg, ['test'])
+    except UserError:
+        return []
+    with suppress(FileNotFoundError):  # where each class has a folder, only the data set looks
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        return [dataset[i]['inputs'] for i in range(min(NUM_IMAGES, len(dataset)))]
+    return []
+
+
 def short_side(cfg: Config) -> int:
-    """Return the shorter side, in pixels, of what the test pipeline of a config makes of images."""
+    """Return the shorter side, in pixels, of what the test pipeline of a config makes of images.
+
+    Of several scales, as for resizing at random, the smallest counts; where only a factor is given,
+    or nothing, it is 512.
+    """
+    side = 512
     for step in tested_dataset(cfg).get('pipeline', []):
-        if step['type'] == 'Resize' and 'scale' in step:
-            return min(step['scale'])
-        if step['type'] == 'CenterCrop':
-            return step['crop_size']
-    return 512
+        name = type_name(step)
+        kind = 'Resize' if 'Resize' in name else 'Crop' if 'Crop' in name else None
+        # A number, a pair of them or several pairs; -1 and infinity leave a side open.
+        sizes = [np.ravel(step[key]) for key in SIZES.get(kind, ()) if step.get(key)]
+        if sizes:
+            side = int(min(number for number in np.concatenate(sizes) if number > 0))
+    return side
+
+
+def other_sizes(image: torch.Tensor, function: ImageFunction) -> list[torch.Tensor]:
+    """Return an image in small sizes that nothing divides, from the net's stride on."""
+    side = max(function.stride, function.least)
+    sizes = [(side, side), (side + 1, 5 * side + 3), (3 * side + 5, 2 * side + 3)]
+    return [F.interpolate(image, size, mode='bilinear').round() for size in sizes]
 
 
 def write_checkpoint(
@@ -127,12 +173,13 @@ def write_checkpoint(
         built = MODELS.build(cfg.model).eval()
         built.load_state_dict(CheckpointLoader.load_checkpoint(path, 'cpu', 'silent')['state_dict'])
         features = not hasattr(model, 'head')  # of a classifier the head was fused, too
-        relative, absolute = 0.0, 0.0
+        differences = []
         for image in images:
             expected = reference(model, image, features)
             for name, found in reference(built, image, features).items():
-                relative = max(relative, relative_error(found, expected[name]))
-                absolute = max(absolute, float(abs(found - expected[name]).max()))
+                relative = relative_error(found, expected[name])
+                differences.append((relative, abs(found - expected[name]).max()))
+        relative, absolute = np.max(differences, axis=0)  # nan, where there is one
         text = f'largest difference {absolute:.1e}, relative {relative:.1e}'
         if not relative <= args.tolerance:  # nan included
             raise UserError(
@@ -142,9 +189,14 @@ def write_checkpoint(
 
 
 def export(
-    model: BaseModel, file: str, images: list[torch.Tensor], features: bool, label_map: bool
+    model: BaseModel,
+    function: ImageFunction,
+    file: str,
+    images: list[torch.Tensor],
+    features: bool,
+    label_map: bool,
 ) -> str:
-    """Export a model and compare what was written with it.
+    """Export a model, as the function that it becomes, and compare what was written with it.
 
     Raises:
         UserError: If the results of an image differ.
@@ -152,11 +204,11 @@ def export(
     results = []
 
     def check(written: Callable) -> None:
-        for image in images:
+        for image in [*images, *other_sizes(images[0], function)]:
             shape = tuple(image.shape[-2:])
             expected = reference(model, image, features, label_map)
-            found = pasted(written(image.numpy()), shape)
-            result = compare(found, expected)
+            found = pasted(written(image.numpy()), shape, function.limits.mask_thr)
+            result = compare(found, expected, function.limits)
             if not result.agrees:
                 raise UserError(
                     f'{file!r} is not written, since it differs from PyTorch on an image of '
@@ -164,7 +216,7 @@ def export(
                 )
             results.append(f'  {shape[0]} x {shape[1]}: {result.text}')
 
-    write_model(exportable(model, features, label_map), images[0], file, check)
+    write_model(function, images[0], file, check)
     return '\n'.join(results)
 
 
@@ -194,21 +246,22 @@ def main() -> None:
     with one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError):
         cfg = load_config(args)
         model, meta = build_model(cfg, args.checkpoint)
-        mmvanilla.fuse(copy.deepcopy(model))  # refuses first, before anything takes its time
-        images, source = sample_images(cfg)
+        targets = [file for file in (args.onnx, args.openvino, args.export) if file]
+        what = (args.features, args.label_map)
+        # What cannot be fused or exported is refused first, before anything takes its time.
+        fused = mmvanilla.fuse(copy.deepcopy(model))
+        function = exportable(model, *what) if targets else None
+        images, source = sample_images(cfg, in_channels(model))
         console.print(f'compared on {len(images)} {source}')
         if args.out:
             with console.status(f'writing {args.out}'):
                 text = write_checkpoint(cfg, model, meta, images, args)
             console.print(f'{args.out} ({size(args.out)}): {text}')
-        targets = [file for file in (args.onnx, args.openvino, args.export) if file]
-        what = (args.features, args.label_map)
         for file in targets:
             with console.status(f'writing {file}'):
-                text = export(model, file, images, *what)
+                text = export(model, function, file, images, *what)
             console.print(f'{file}:\n{text}')
         if targets:
-            fused = mmvanilla.fuse(copy.deepcopy(model))
             calls = {'PyTorch, fused': lambda image: reference(fused, image, *what)}
             for file in targets:
                 run = open_model(file, trust=True)

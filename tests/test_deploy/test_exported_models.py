@@ -90,8 +90,7 @@ def test_a_written_mask_rcnn_takes_any_size(suffix, build, tmp_path):
     file = str(tmp_path / f'model{suffix}')
     write_model(exportable(model), image_of((160, 192)), file)
     written = open_model(file, trust=True)
-    # torch.export takes a level of a single column for one that always is.
-    for size in SIZES[1:] if suffix == '.pt2' else SIZES:
+    for size in SIZES:
         check(lambda image: written(image.numpy()), model, image_of(size))
     if suffix == '.onnx':
         nodes = list(onnx.load(file).graph.node)

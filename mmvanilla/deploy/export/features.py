@@ -1,36 +1,58 @@
 """The backbone with its neck, segmentors and classifiers as plain functions of an image."""
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from ...errors import UserError
-from .pixels import ImageFunction, Pixels
+from .known import check_methods, not_whole
+from .pixels import ImageFunction
 
 
-class Features(nn.Module):
-    """The backbone and, where there is one, the neck of a detector or segmentor."""
+class Features(ImageFunction):
+    """The backbone and, where there is one, the neck of a model.
+
+    Raises:
+        UserError: If it has no backbone.
+    """
 
     def __init__(self, model: BaseModel) -> None:
-        super().__init__()
-        self.pixels = Pixels(model.data_preprocessor)
+        if not hasattr(model, 'backbone'):
+            raise UserError(f'{type(model).__name__} has no backbone, which gives the features')
+        super().__init__(model)
         self.backbone = model.backbone
         self.neck = model.neck if model.with_neck else nn.Identity()
-        number = getattr(self.neck, 'num_outs', None) or len(model.backbone.out_indices)
-        self.output_names = tuple(f'level{i}' for i in range(number))
+        with torch.no_grad():  # a neck does not say how many levels it gives
+            levels = self(torch.zeros(1, self.channels, self.stride, self.stride))
+        self.output_names = tuple(f'level{i}' for i in range(len(levels)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Map an image (1, 3, H, W) to the features of every level, (1, C, h, w)."""
+        """Map an image (1, C, H, W) to the features of every level, (1, C', h, w)."""
         return tuple(self.neck(self.backbone(self.pixels(image))))
 
 
 class Classifier(ImageFunction):
-    """A classifier of mmpretrain."""
+    """A classifier of mmpretrain.
+
+    Raises:
+        UserError: If mmpretrain computes its results in another way than is known here.
+    """
 
     output_names = ('logits',)
 
+    def __init__(self, model: BaseModel) -> None:
+        from mmpretrain.models.classifiers import ImageClassifier
+        from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
+
+        super().__init__(model)
+        check_methods(model, 'the model', ImageClassifier, 'forward', 'predict', 'extract_feat')
+        base = MultiLabelClsHead if isinstance(model.head, MultiLabelClsHead) else ClsHead
+        check_methods(model.head, 'head', base, 'predict', '_get_predictions')
+        self.model = model
+
     def forward(self, image: Tensor) -> tuple[Tensor]:
-        """Map an image (1, 3, H, W) to logits (1, classes)."""
+        """Map an image (1, C, H, W) to logits (1, classes)."""
         return (self.model(self.pixels(image), mode='tensor'),)
 
 
@@ -38,23 +60,32 @@ class Segmentor(ImageFunction):
     """A segmentor that sees the whole image at once.
 
     Raises:
-        UserError: If the model is tested with a sliding window or has a single class.
+        UserError: If the model is tested with a sliding window, has a single class, or mmseg
+            computes its results in another way than is known here.
     """
 
     def __init__(self, model: BaseModel, label_map: bool = False) -> None:
+        from mmseg.models import EncoderDecoder
+        from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
         super().__init__(model)
+        methods = ('predict', 'inference', 'whole_inference', 'encode_decode', 'extract_feat')
+        check_methods(model, 'the model', EncoderDecoder, *methods, 'postprocess_result')
+        head = model.decode_head
+        check_methods(head, 'decode_head', BaseDecodeHead, 'predict', 'predict_by_feat')
         if model.test_cfg.get('mode') != 'whole':
             raise UserError(
                 f'model.test_cfg.mode is {model.test_cfg.get("mode")!r}, but only whole images can '
                 'be exported; set model.test_cfg.mode=whole'
             )
-        if model.decode_head.out_channels == 1:
-            raise UserError('a decode_head with one output channel cannot be exported; use two')
+        if head.out_channels == 1:
+            raise not_whole('decode_head has one output channel, expected one for each class')
+        self.model = model
         self.label_map = label_map
         self.output_names = ('label_map',) if label_map else ('logits',)
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
-        """Map an image (1, 3, H, W) to logits (1, classes, H, W) or a label map (1, H, W)."""
+        """Map an image (1, C, H, W) to logits (1, classes, H, W) or a label map (1, H, W)."""
         height, width = image.shape[-2:]
         head = self.model.decode_head
         padded = self.pixels(image)

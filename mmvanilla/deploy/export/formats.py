@@ -1,6 +1,7 @@
 """Writing a model to ONNX, OpenVINO or torch.export, and running what was written."""
 
 import importlib
+import inspect
 import json
 import os
 import tempfile
@@ -11,13 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
 
-from ...errors import UserError
+from ...errors import InputError, UserError, sentence
 from ...safe_load.digest import verified
 from ..files import writing
+from .pixels import STRIDE
 
 NAMES = 'output_names.json'
+LEAST = 'least_size'  # the entry of a file that tells the least height and width
+DEFERRED = 'prefer_deferred_runtime_asserts_over_guards'  # an option of torch.export.export
 
 Runnable = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -32,17 +35,49 @@ def need(*packages: str) -> list[ModuleType]:
         ) from error
 
 
+def least_size(model: nn.Module) -> int:
+    """Return the least height and width, in pixels, of the images that a model takes."""
+    return getattr(model, 'least', 2)
+
+
 @torch.no_grad()
-def trace(model: nn.Module, image: Tensor) -> ExportedProgram:
-    """Trace a model by an example (1, 3, H, W) for images of any height and width."""
-    sizes = ({2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
-    return torch.export.export(model, (image,), dynamic_shapes=sizes, strict=False)
+def trace(model: nn.Module, image: Tensor) -> Any:
+    """Trace a model for images of any height and width, from the least that it takes.
+
+    Of the example (1, C, H, W) only the channels and the device count. The size that is traced is
+    so large that no level has a single row or column, which a trace takes for one that always is;
+    it costs nothing, since nothing is computed.
+
+    Raises:
+        UserError: If this PyTorch is too old for that.
+    """
+    if DEFERRED not in inspect.signature(torch.export.export).parameters:
+        raise UserError(f'exporting needs a newer PyTorch than {torch.__version__}; update it')
+    stride = getattr(model, 'stride', STRIDE)
+    example = image.new_empty(1, image.shape[1], 33 * stride + 7, 37 * stride + 11)
+    size = torch.export.Dim.DYNAMIC(min=least_size(model))
+    options: dict[str, Any] = {'dynamic_shapes': ({2: size, 3: size},), DEFERRED: True}
+    program = torch.export.export(model, (example,), strict=False, **options)
+    # What was assumed of sizes while tracing refuses single rows and columns, which the operators
+    # take all the same: as assertions, and as bounds of the image's height and width.
+    sides: set[str] = set()
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten._assert_scalar.default:
+            program.graph.erase_node(node)
+        elif node.name in program.graph_signature.user_inputs:
+            sides = {str(side) for side in node.meta['val'].shape[2:]}
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    for side, bounds in program.range_constraints.items():
+        if str(side) in sides:
+            program.range_constraints[side] = type(bounds)(least_size(model), bounds.upper)
+    return program
 
 
 def write_pt2(model: nn.Module, image: Tensor, file: str) -> None:
     """Write a .pt2 file, which :func:`torch.export.load` reads."""
-    names = json.dumps(model.output_names)
-    torch.export.save(trace(model, image), file, extra_files={NAMES: names})
+    extra = {NAMES: json.dumps(model.output_names), LEAST: json.dumps(least_size(model))}
+    torch.export.save(trace(model, image), file, extra_files=extra)
 
 
 def write_onnx(model: nn.Module, image: Tensor, file: str) -> None:
@@ -50,6 +85,7 @@ def write_onnx(model: nn.Module, image: Tensor, file: str) -> None:
     need('onnx', 'onnxscript')
     names: dict[str, Any] = dict(input_names=['image'], output_names=list(model.output_names))
     program: Any = torch.onnx.export(trace(model, image), dynamo=True, verbose=False, **names)
+    program.model.metadata_props[LEAST] = json.dumps(least_size(model))
     program.save(file)
 
 
@@ -59,12 +95,14 @@ def write_openvino(model: nn.Module, image: Tensor, file: str) -> None:
     with tempfile.TemporaryDirectory(dir=os.path.dirname(file)) as folder:
         onnx_file = os.path.join(folder, 'model.onnx')
         write_onnx(model, image, onnx_file)
-        openvino.save_model(openvino.convert_model(onnx_file), file, compress_to_fp16=False)
+        converted = openvino.convert_model(onnx_file)
+        converted.set_rt_info(json.dumps(least_size(model)), LEAST)
+        openvino.save_model(converted, file, compress_to_fp16=False)
 
 
 def open_pt2(file: str) -> Runnable:
     """Open a .pt2 file in PyTorch, which runs what is in it: it unpickles and evaluates texts."""
-    extra = {NAMES: ''}
+    extra = {NAMES: '', LEAST: ''}
     run = torch.export.load(file, extra_files=extra).module()
     names = json.loads(extra[NAMES])
 
@@ -73,31 +111,74 @@ def open_pt2(file: str) -> Runnable:
             outputs = run(torch.from_numpy(image))
         return {name: value.numpy() for name, value in zip(names, outputs, strict=True)}
 
-    return call
+    return checked(call, extra[LEAST], RuntimeError, ValueError, AssertionError)
 
 
 def open_onnx(file: str) -> Runnable:
     """Open an .onnx file in ONNX Runtime, on a GPU where its build has one."""
-    (onnxruntime,) = need('onnxruntime')
+    onnxruntime, state = need('onnxruntime', 'onnxruntime.capi.onnxruntime_pybind11_state')
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     providers = onnxruntime.get_available_providers()
     session = onnxruntime.InferenceSession(file, options, providers=providers)
     names = [output.name for output in session.get_outputs()]
-    return lambda image: dict(zip(names, session.run(names, {'image': image}), strict=True))
+    least = session.get_modelmeta().custom_metadata_map.get(LEAST, '')
+
+    def call(image: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, {'image': image}), strict=True))
+
+    # Its errors have no class in common.
+    return checked(call, least, state.InvalidArgument, state.RuntimeException, state.Fail)
 
 
 def open_openvino(file: str) -> Runnable:
     """Open an .xml file in OpenVINO, in full precision."""
     (openvino,) = need('openvino')
+    core = openvino.Core()
+    read = core.read_model(file)
+    least = read.get_rt_info(LEAST).astype(str) if read.has_rt_info(LEAST) else ''
     # By itself it computes in bfloat16 where the processor can.
-    model = openvino.Core().compile_model(file, 'CPU', dict(INFERENCE_PRECISION_HINT='f32'))
+    model = core.compile_model(read, 'CPU', dict(INFERENCE_PRECISION_HINT='f32'))
 
     def call(image: np.ndarray) -> dict[str, np.ndarray]:
         outputs = model(image)
         return {output.get_any_name(): outputs[output].copy() for output in model.outputs}
 
-    return call
+    return checked(call, least, RuntimeError)
+
+
+def checked(call: Runnable, least: str, *refusals: type[Exception]) -> Runnable:
+    """Let a function of an image refuse what it cannot take by an InputError.
+
+    Args:
+        call: The function.
+        least: The least height and width as the file has it; '' if it does not say.
+        *refusals: What the runtime raises for an image that it cannot take.
+    """
+    side = json.loads(least or '1')
+
+    def run(image: np.ndarray) -> dict[str, np.ndarray]:
+        size = ' x '.join(str(number) for number in image.shape[-2:])
+        if min(image.shape[-2:]) < side:
+            raise InputError(
+                f'an image of {size} pixels is too small for the exported model, which takes '
+                f'{side} x {side} pixels and more; enlarge it'
+            )
+        try:
+            return call(image)
+        except refusals as error:
+            raise InputError(
+                f'the exported model refuses an image of {image.shape[1]} channels and {size} '
+                f'pixels ({cause(error)}); take another size, or export the model anew'
+            ) from error
+
+    return run
+
+
+def cause(error: Exception) -> str:
+    """Return the class of an error and what it says first."""
+    said = sentence(error)
+    return f'{type(error).__name__}: {said if len(said) < 300 else f"{said[:300]}..."}'
 
 
 FORMATS = {
@@ -125,7 +206,8 @@ def write_model(
 
     Args:
         model: What :func:`~.exportable` returns.
-        image: An example, (1, 3, H, W); the written model takes any height and width.
+        image: An example, (1, C, H, W), of any size; the written model takes any height and width
+            from the least that the model takes.
         file: Where to; its suffix tells the format.
         check: Called with the written model, opened; raises an error if it is not to be kept.
 
@@ -151,7 +233,8 @@ def open_model(file: str, trust: bool = False) -> Runnable:
         A function of an image, float32 (1, 3, H, W), BGR of 0 to 255, that returns its outputs by
         name: ``boxes`` (K, 4), ``scores`` (K,), ``labels`` (K,) and ``masks`` (K, h, w) of a
         detector, ``logits`` (1, C, H, W) or ``label_map`` (1, H, W) of a segmentor, ``logits``
-        (1, C) of a classifier, ``level0`` and so on of a neck.
+        (1, C) of a classifier, ``level0`` and so on of a neck. It raises an InputError for an image
+        that the exported model cannot take.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -168,9 +251,7 @@ def open_model(file: str, trust: bool = False) -> Runnable:
         )
     try:
         return opened(file)
-    except UserError:
+    except (UserError, MemoryError, ImportError):
         raise
-    except Exception as error:  # each runtime has errors of its own
-        raise UserError(
-            f'{file!r} cannot be opened ({str(error).splitlines()[0]}); export it anew'
-        ) from error
+    except Exception as error:  # each runtime has errors of its own, without a class in common
+        raise UserError(f'{file!r} cannot be opened ({cause(error)}); export it anew') from error

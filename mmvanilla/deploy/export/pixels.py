@@ -1,21 +1,40 @@
 """What all plain functions of an image begin with: from its pixels to what a model takes."""
 
+import math
+
 import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
 from ...errors import UserError
+from ...models import VanillaNet
+from .limits import Limits
+
+STRIDE = 32  # of nets that do not say
+# Of mmengine, mmdet, mmseg and mmpretrain.
+KNOWN = (
+    'ImgDataPreprocessor',
+    'DetDataPreprocessor',
+    'SegDataPreProcessor',
+    'ClsDataPreprocessor',
+)
 
 
 class Pixels(nn.Module):
     """Normalise and pad an image, as OpenMMLab's data preprocessors do with a batch of one.
 
     Raises:
-        UserError: If it pads to a fixed size.
+        UserError: If it pads to a fixed size, or is of an unknown kind.
     """
 
     def __init__(self, preprocessor: BaseDataPreprocessor) -> None:
         super().__init__()
+        owner = type(preprocessor).forward.__qualname__.partition('.')[0]
+        if owner not in KNOWN:
+            raise UserError(
+                f'data_preprocessor is a {type(preprocessor).__name__} with the forward() of '
+                f'{owner}, which cannot be exported; expected that of {", ".join(KNOWN)}'
+            )
         padding = getattr(preprocessor, 'test_cfg', None) or {}  # mmseg's
         if padding.get('size'):
             raise UserError(
@@ -26,27 +45,46 @@ class Pixels(nn.Module):
         swap = ('_channel_conversion', 'channel_conversion', 'to_rgb')
         self.swap_channels = any(getattr(preprocessor, name, False) for name in swap)
         self.divisor = getattr(preprocessor, 'pad_size_divisor', padding.get('size_divisor') or 1)
+        self.pad_value = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
         self.normalize = preprocessor._enable_normalize
         if self.normalize:
             self.register_buffer('mean', preprocessor.mean[None].clone())
             self.register_buffer('std', preprocessor.std[None].clone())
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map an image (1, 3, H, W), BGR of 0 to 255, to (1, 3, H', W'), padded below and right."""
+        """Map an image (1, C, H, W), BGR of 0 to 255, to (1, C, H', W'), padded below and right."""
         height, width = image.shape[-2:]
-        if self.swap_channels:
+        if self.swap_channels and image.shape[1] == 3:
             image = image.flip(1)
         if self.normalize:
             image = (image - self.mean) / self.std
         if self.divisor > 1:
-            image = F.pad(image, (0, -width % self.divisor, 0, -height % self.divisor))
+            right, below = -width % self.divisor, -height % self.divisor
+            image = F.pad(image, (0, right, 0, below), value=self.pad_value)
         return image
 
 
 class ImageFunction(nn.Module):
-    """A model, in eval mode, as a plain function of an image."""
+    """A model, in eval mode, as a plain function of an image.
+
+    Attributes:
+        channels: C of the image (1, C, H, W): 3, or what else the net takes.
+        stride: The net's, in pixels.
+        least: The least height and width, in pixels, which is less than the stride where the model
+            pads its images.
+        limits: Which boxes a detector reports.
+        output_names: Names of what it returns.
+    """
+
+    output_names: tuple[str, ...]
+    limits = Limits()
 
     def __init__(self, model: BaseModel) -> None:
         super().__init__()
-        self.model = model
         self.pixels = Pixels(model.data_preprocessor)
+        nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
+        self.channels = nets[0].in_channels if nets else 3
+        self.stride = max((net.min_size for net in nets), default=STRIDE)
+        divisor = self.pixels.divisor
+        # A side of 1 a trace takes for one that always is.
+        self.least = max(2, (math.ceil(self.stride / divisor) - 1) * divisor + 1)

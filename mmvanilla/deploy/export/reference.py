@@ -1,5 +1,7 @@
 """What OpenMMLab's libraries compute for an image, under the names of the exported outputs."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from mmengine.model import BaseModel
@@ -17,7 +19,7 @@ def reference(
 
     Args:
         model: The model, in eval mode.
-        image: (1, 3, H, W), BGR of 0 to 255.
+        image: (1, C, H, W), BGR of 0 to 255.
         features: As in :func:`~.exportable`.
         label_map: Likewise.
 
@@ -57,3 +59,25 @@ def pasted(outputs: Outputs, shape: tuple[int, int], threshold: float = 0.5) -> 
         whole, _ = _do_paste_mask(probabilities[:, None], boxes, *shape, skip_empty=False)
         masks = (whole >= threshold).numpy()
     return dict(outputs, masks=masks)
+
+
+def classified(logits: np.ndarray, head: Mapping) -> tuple[Tensor, Tensor]:
+    """Return the scores (classes,) and the labels of logits (1, classes), as mmpretrain's heads do.
+
+    Args:
+        logits: What an exported classifier returns.
+        head: The config of the model's head: that of several labels takes each class by itself.
+    """
+    from mmpretrain.models.heads import MultiLabelClsHead
+    from mmpretrain.registry import MODELS
+
+    kind = head.get('type')
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    values = torch.from_numpy(logits)[0]
+    if not (isinstance(kind, type) and issubclass(kind, MultiLabelClsHead)):
+        scores = values.softmax(0)
+        return scores, scores.argmax()
+    scores = values.sigmoid()
+    if head.get('thr') is None and head.get('topk'):
+        return scores, scores.topk(head['topk'])[1]
+    return scores, (scores >= (head.get('thr') or 0.5)).nonzero()[:, 0]

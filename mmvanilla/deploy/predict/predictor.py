@@ -19,7 +19,7 @@ from ...models import fuse
 from ...safe_load.digest import split_digest
 from ...type_name import scope
 from ..accelerate import accelerate
-from ..export import FORMATS, open_model, pasted
+from ..export import FORMATS, classified, open_model, pasted
 from ..load import build_model
 from .pipeline import LoadedImage, TestPipeline
 
@@ -124,8 +124,8 @@ def exported(cfg: Config, file: str, trust: bool) -> Callable:
             values = {name: torch.from_numpy(value) for name, value in outputs.items()}
             sample.pred_instances = InstanceData(**values)
         elif 'logits' in outputs and outputs['logits'].ndim == 2:
-            scores = torch.from_numpy(outputs['logits'])[0].softmax(0)
-            sample.set_pred_score(scores).set_pred_label(scores.argmax())
+            scores, labels = classified(outputs['logits'], cfg.model.get('head') or {})
+            sample.set_pred_score(scores).set_pred_label(labels)
         elif 'logits' in outputs or 'label_map' in outputs:
             labels = label_map(outputs, sample.ori_shape, align_corners)
             sample.pred_sem_seg = PixelData(data=labels)
