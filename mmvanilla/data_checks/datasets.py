@@ -47,18 +47,15 @@ def check_paths(cfg: Config, parts: Iterable[str] = PARTS) -> None:
     """Check that the annotation files and image folders of a config's data sets are there.
 
     Raises:
-        UserError: If one is missing or no path; the message says which and for which data loader.
+        UserError: If one is missing; the message says which and for which data loader.
     """
     for part in parts:
         for dataset in filter(_is_local, _unwrap(cfg.get(PARTS[part]))):
             prefixes = dataset.get('data_prefix') or {}
             prefixes = prefixes.values() if isinstance(prefixes, Mapping) else [prefixes]
-            for path in filter(None, [dataset.get('ann_file'), *prefixes]):
-                if not isinstance(path, (str, os.PathLike)):
-                    raise UserError(
-                        f'{PARTS[part]} names {path!r} as a path, expected a text; several files '
-                        'are several data sets in a ConcatDataset'
-                    )
+            for path in [dataset.get('ann_file'), *prefixes]:
+                if not path or not isinstance(path, str):
+                    continue  # whether it may be that depends on the type of the data set
                 path = os.path.join(dataset.get('data_root') or '', path)
                 if '://' not in path and not os.path.exists(path):
                     raise UserError(
@@ -197,6 +194,7 @@ def list_files(cfg: Config, part: str, config: ConfigDict, decode: bool = False)
             'these do'
         )
     where = f"{part}'s data set {type_name(config)}"
+    _check_kinds(where, config, reader)
     check_metainfo(where, config, optional=reader == FOLDERS)
     with _naming(where):
         dataset = _build(cfg, config)
@@ -217,6 +215,29 @@ def list_files(cfg: Config, part: str, config: ConfigDict, decode: bool = False)
         if reader == LABEL_MAPS:
             return _list_label_maps(dataset, config, cfg.get('model') or {}, image)
         return _list_folders(dataset, config, image)
+
+
+def _check_kinds(where: str, config: Mapping, reader: str) -> None:
+    """Check that the paths of a data set's config are texts, in a dict where that is expected."""
+    file = config.get('ann_file', '')
+    if not isinstance(file, str):
+        raise UserError(
+            f'ann_file of {where} is {file!r}, expected a text; for several files join several '
+            'data sets in a ConcatDataset'
+        )
+    needed = {COCO: 'img', LABEL_MAPS: 'img_path'}.get(reader)
+    prefix = config.get('data_prefix')
+    if 'data_prefix' not in config or (isinstance(prefix, str) and not needed):
+        return
+    if (
+        not isinstance(prefix, Mapping)
+        or not all(isinstance(path, str) for path in prefix.values())
+        or (needed and needed not in prefix)
+    ):
+        raise UserError(
+            f'data_prefix of {where} is {prefix!r}, expected dict({needed or "img_path"}=...) with '
+            'folders as texts'
+        )
 
 
 @contextmanager
@@ -288,7 +309,7 @@ def _list_coco(
     dataset: Any, config: ConfigDict, part: str, metrics: list[Mapping], image: partial
 ) -> Listing:
     """List a data set in COCO's format, which is used in a part and scored by CocoMetrics."""
-    if 'img' not in dataset.data_prefix:
+    if 'img' not in dataset.data_prefix:  # as is the default
         raise UserError(
             f'data_prefix of the data set of {part} is {dataset.data_prefix}, expected '
             "dict(img='the folder of the images')"
@@ -358,10 +379,16 @@ def _subset(entries: list, config: ConfigDict, findings: list[Finding]) -> list:
     indices = config.get('indices')
     if indices is None or not entries:
         return entries
-    if isinstance(indices, int):
-        taken = entries[:indices] if indices >= 0 else entries[indices:]
-    else:
-        taken = [entries[i] for i in indices]
+    try:
+        if isinstance(indices, int):
+            taken = entries[:indices] if indices >= 0 else entries[indices:]
+        else:
+            taken = [entries[i] for i in indices]
+    except (IndexError, TypeError) as error:
+        raise UserError(
+            f'indices is {indices!r}, expected a number of samples or a list of their places, of '
+            f'which there are {len(entries)}'
+        ) from error
     if not taken:
         findings.append(fault('nothing to train or test on', f'indices is {indices!r}'))
     return taken

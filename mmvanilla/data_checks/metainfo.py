@@ -47,7 +47,7 @@ def _check_classes(where: str, value: Any) -> None:
             )
         classes = list_from_file(value)
     if not isinstance(classes, (list, tuple)) or not classes:
-        kind = type(value).__name__
+        kind = 'dict' if isinstance(value, Mapping) else type(value).__name__
         raise UserError(f'{where} is {value!r} ({kind}), expected a tuple of one name or more')
     for name, count in Counter(map(repr, classes)).items():
         if count > 1:
