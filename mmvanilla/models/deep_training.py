@@ -1,6 +1,7 @@
 """Deep training (paper, section 3.1): two convolutions that are trained, one that is deployed."""
 
 from collections.abc import Callable
+from ctypes import string_at
 from typing import Any
 
 import torch
@@ -11,7 +12,11 @@ from ..errors import UserError, require
 from .conv_norm import build_norm
 from .reparam import Reparameterizable, carry_over, conv_like, fold, fuse, merge, plain_conv
 
-ONE = 0x3F80  # the bits of 1 in bfloat16
+# The bytes of 1 in each type.
+ONES = {
+    dtype: bytes(torch.ones((), dtype=dtype, device='cpu').untyped_storage())
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
 
 
 def anneal(x: Tensor, slope: Tensor | None) -> Tensor:
@@ -86,12 +91,12 @@ class DeepTraining(Reparameterizable):
     def _still_one(self) -> bool:
         if self._seen != self._state():
             return False
-        # Broadcasts write past the version. In the host's own memory that costs nothing to see.
+        # Broadcasts write past the version. In the host's own memory that costs nothing to see, in
+        # bytes, as tracers, fake tensors and torch.func take part in what is done with a tensor.
         buffer = self._act_learn
-        at_hand = type(buffer) is Tensor and buffer.device.type == 'cpu'
-        if at_hand and buffer.dtype is torch.bfloat16:  # numpy has none
-            return bool(buffer.view(torch.int16).numpy() == ONE)
-        return not at_hand or bool(buffer.numpy() == 1)
+        if type(buffer) is not Tensor or buffer.device.type != 'cpu':
+            return True
+        return string_at(buffer.data_ptr(), buffer.itemsize) == ONES.get(buffer.dtype)
 
     def look(self) -> None:
         """See whether ``act_learn`` is 1; on a GPU this synchronises."""

@@ -102,7 +102,11 @@ def fast_layout(x: Tensor) -> Tensor:
     On a CPU that is channels-last: depthwise convolutions, backward above all, are several times
     faster in it.
     """
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == 'cpu' else x
+    if x.device.type != 'cpu':
+        return x
+    if is_traced():  # one operation, which says what it means
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)  # the same, and vmap can do it
 
 
 @MODELS.register_module()
@@ -258,8 +262,8 @@ class VanillaNet(DeepTraining, BaseModule):
                 f'VanillaNet got images of {x.shape[-2]} x {x.shape[-1]} pixels, smaller than its '
                 f'stride of {self.min_size}; enlarge or pad them'
             )
-        trains = self.deploy and self.training and torch.is_grad_enabled()
-        if trains and not is_traced() and any(parameter.requires_grad for parameter in self.parameters()):
+        trains = self.deploy and self.training and torch.is_grad_enabled() and not is_traced()
+        if trains and any(parameter.requires_grad for parameter in self.parameters()):
             raise UserError(
                 'VanillaNet is in deploy form, which has no batch norms and is not for training; '
                 'train the training form (deploy=False), freeze this one (requires_grad_(False)) '

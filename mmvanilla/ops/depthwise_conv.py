@@ -82,7 +82,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
         return grad_x, grad_weight, grad.sum((0, 2, 3)) if need_bias else None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, *inputs: Tensor | None) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple[Tensor, int]:
         return torch.vmap(_plain, in_dims)(*inputs), 0
 
 
@@ -93,9 +93,7 @@ class _WithForwardMode(_DepthwiseConv2d):
         ctx.save_for_forward(*inputs[:2])
 
     @staticmethod
-    def jvp(
-        ctx: Any, dx: Tensor | None, dweight: Tensor | None, dbias: Tensor | None
-    ) -> Tensor | None:
+    def jvp(ctx: Any, dx: Tensor | None, dweight: Tensor | None, dbias: Tensor | None) -> Any:
         x, weight = ctx.saved_tensors
         terms = [] if dx is None else [_plain(dx, weight, None)]
         terms += [] if dweight is None else [_plain(x, dweight, None)]
