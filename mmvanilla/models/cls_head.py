@@ -7,8 +7,9 @@ config the name ``VanillaNetClsHead`` does so when the head is built.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmpretrain.models.heads import ClsHead
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..errors import UserError, require
 from .archs import MAX_SIZE, is_cfg, is_int
@@ -31,6 +32,7 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         norm_cfg: Config of the norm layer; ``eps`` is 1e-6 unless given.
         deploy: Build the deploy form.
         init_cfg: Config of the initialisation.
+        device: Where to build, torch's default device unless given.
         **kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ``ClsHead``.
 
     Raises:
@@ -45,6 +47,7 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         norm_cfg: dict = dict(type='BN', eps=1e-6),  # noqa: B006 - read, never written
         deploy: bool = False,
         init_cfg: dict | None = dict(type='Normal', layer='Conv2d', std=0.01),  # noqa: B006
+        device: torch.device | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg=init_cfg, **kwargs)
@@ -58,14 +61,15 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.deploy = deploy
-        conv = nn.Conv2d(in_channels, num_classes, 1)
-        first = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(drop_rate), conv)
-        if deploy:
-            self.cls = first
-        else:
-            self.cls1 = first.append(build_norm({'eps': 1e-6, **norm_cfg}, num_classes))
-            self.cls2 = nn.Sequential(nn.Conv2d(num_classes, num_classes, 1))
-            self.add_act_learn()
+        with torch.device(device or torch.get_default_device()):
+            conv = nn.Conv2d(in_channels, num_classes, 1)
+            first = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(drop_rate), conv)
+            if deploy:
+                self.cls = first
+            else:
+                self.cls1 = first.append(build_norm({'eps': 1e-6, **norm_cfg}, num_classes))
+                self.cls2 = nn.Sequential(nn.Conv2d(num_classes, num_classes, 1))
+                self.add_act_learn()
         initialize(module for module in self.modules() if isinstance(module, nn.Conv2d))
 
     def init_weights(self) -> None:
@@ -80,7 +84,8 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Return the logits (N, num_classes) of features whose last level must be (N, C, H, W)."""
         x = self.pre_logits(feats)
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
+        unfit = not isinstance(x, fx.Proxy) and (x.ndim != 4 or x.shape[1] != self.in_channels)
+        if unfit:  # of a proxy nothing is known
             raise UserError(
                 f'VanillaNetClsHead got features of shape {tuple(x.shape)}, expected '
                 f'(N, {self.in_channels}, H, W); it pools by itself, so leave out the neck'

@@ -5,13 +5,15 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..errors import require
 from ..ops.depthwise_conv import depthwise_conv2d
 from .archs import MAX_SIZE, is_int
 from .conv_norm import build_norm
 from .reparam import Reparameterizable, fold_bn, parameters_like
+
+fx.wrap('depthwise_conv2d')  # symbolic tracing has no device to ask, and keeps the call
 
 
 @MODELS.register_module()
@@ -29,6 +31,7 @@ class SeriesActivation(Reparameterizable):
         norm_cfg: Config of the norm layer, unused in deploy form.
         deploy: Build the deploy form.
         inplace: Ignored; mmcv's layers say so to every activation.
+        device: Where to build, torch's default device unless given.
 
     Raises:
         UserError: If ``channels`` or ``act_num`` is out of its range.
@@ -41,6 +44,7 @@ class SeriesActivation(Reparameterizable):
         norm_cfg: dict = dict(type='BN'),  # noqa: B006 - read, never written
         deploy: bool = False,
         inplace: bool = False,
+        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         example = "act_cfg=dict(type='SeriesActivation', channels=128), with the layer's channels"
@@ -49,12 +53,13 @@ class SeriesActivation(Reparameterizable):
             require(f'{name} of SeriesActivation', value, is_int(value, least), expected)
         self.deploy = deploy
         kernel_size = 2 * act_num + 1
-        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
-        # Start as a ReLU: random windows would blur what they have not yet learnt to combine.
-        nn.init.normal_(self.weight, std=0.02)
-        self.weight.data[..., act_num, act_num] += 1
-        self.bias = nn.Parameter(torch.zeros(channels)) if deploy else None
-        self.bn = nn.Identity() if deploy else build_norm(norm_cfg, channels)
+        with torch.device(device or torch.get_default_device()):
+            self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
+            # Start as a ReLU: random windows would blur what they have not yet learnt to combine.
+            nn.init.normal_(self.weight, std=0.02)
+            self.weight.data[..., act_num, act_num] += 1
+            self.bias = nn.Parameter(torch.zeros(channels)) if deploy else None
+            self.bn = nn.Identity() if deploy else build_norm(norm_cfg, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W)."""

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError, require
 from ..ops.recompute import recompute
+from ..ops.traced import is_traced
 from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
 from .conv_norm import build_conv, conv_norm, initialize
 from .deep_training import DeepTraining, anneal
@@ -41,7 +42,10 @@ class AdaptivePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool (N, C, H, W)."""
-        return F.adaptive_max_pool2d(x, [math.ceil(side / self.stride) for side in x.shape[-2:]])
+        height, width = x.shape[-2:]
+        # Rounded up in integers, which tracers follow to other sizes.
+        size = ((height + self.stride - 1) // self.stride, (width + self.stride - 1) // self.stride)
+        return F.adaptive_max_pool2d(x, size)
 
 
 class Block(Reparameterizable):
@@ -91,6 +95,20 @@ class Block(Reparameterizable):
         return switch
 
 
+@fx.wrap
+def fast_layout(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) in the layout that is fast on its device.
+
+    On a CPU that is channels-last: depthwise convolutions, backward above all, are several times
+    faster in it.
+    """
+    if x.device.type != 'cpu':
+        return x
+    if is_traced():  # one operation, which says what it means
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)  # the same, and vmap can do it
+
+
 @MODELS.register_module()
 class VanillaNet(DeepTraining, BaseModule):
     """VanillaNet, a backbone of plain convolutions (https://arxiv.org/abs/2305.12972).
@@ -112,6 +130,7 @@ class VanillaNet(DeepTraining, BaseModule):
             rest, which is cheap, in the backward pass.
         deploy: Build the deploy form: one convolution a layer and no norm.
         init_cfg: Config of the initialisation; None keeps Kaiming's random weights.
+        device: Where to build, torch's default device unless given.
 
     Raises:
         UserError: If an argument is out of its range; the message says which and what is expected.
@@ -134,6 +153,7 @@ class VanillaNet(DeepTraining, BaseModule):
         with_cp: bool = False,
         deploy: bool = False,
         init_cfg: dict | list[dict] | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
         for each in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
             require('init_cfg', each, each is None or is_cfg(each), 'a dict with a type')
@@ -168,17 +188,18 @@ class VanillaNet(DeepTraining, BaseModule):
         self.deploy = deploy
 
         norm_cfg = {'eps': 1e-6, **norm_cfg}
-        act = SeriesActivation(dims[0], act_num, norm_cfg, deploy)
-        if deploy:
-            self.stem = nn.Sequential(build_conv(in_channels, dims[0], **stem), act)
-        else:
-            self.stem1 = conv_norm(in_channels, dims[0], norm_cfg, **stem)
-            self.stem2 = conv_norm(dims[0], dims[0], norm_cfg).append(act)
-            self.add_act_learn()
-        self.stages = nn.ModuleList(
-            Block(*channels, stride, act_num, norm_cfg, ada_pool, deploy)
-            for channels, stride in zip(pairwise(dims), strides, strict=True)
-        )
+        with torch.device(device or torch.get_default_device()):
+            act = SeriesActivation(dims[0], act_num, norm_cfg, deploy)
+            if deploy:
+                self.stem = nn.Sequential(build_conv(in_channels, dims[0], **stem), act)
+            else:
+                self.stem1 = conv_norm(in_channels, dims[0], norm_cfg, **stem)
+                self.stem2 = conv_norm(dims[0], dims[0], norm_cfg).append(act)
+                self.add_act_learn()
+            self.stages = nn.ModuleList(
+                Block(*channels, stride, act_num, norm_cfg, ada_pool, deploy)
+                for channels, stride in zip(pairwise(dims), strides, strict=True)
+            )
         initialize(module for module in self.modules() if isinstance(module, nn.Conv2d))
         self._freeze_stages()
 
@@ -216,10 +237,9 @@ class VanillaNet(DeepTraining, BaseModule):
         Raises:
             UserError: If the images do not fit, or the deploy form is to be trained.
         """
-        self.check_input(x)
-        if x.device.type == 'cpu':
-            # Depthwise convolutions, backward above all, are several times faster in this layout.
-            x = x.contiguous(memory_format=torch.channels_last)
+        if not isinstance(x, fx.Proxy):  # of which nothing is known
+            self.check_input(x)
+        x = fast_layout(x)
         run = recompute if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
         slope = self.slope
         x = self.stem(x) if self.deploy else run(self.stem2, anneal(self.stem1(x), slope))
@@ -242,7 +262,7 @@ class VanillaNet(DeepTraining, BaseModule):
                 f'VanillaNet got images of {x.shape[-2]} x {x.shape[-1]} pixels, smaller than its '
                 f'stride of {self.min_size}; enlarge or pad them'
             )
-        trains = self.deploy and self.training and torch.is_grad_enabled()
+        trains = self.deploy and self.training and torch.is_grad_enabled() and not is_traced()
         if trains and any(parameter.requires_grad for parameter in self.parameters()):
             raise UserError(
                 'VanillaNet is in deploy form, which has no batch norms and is not for training; '

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -145,6 +146,8 @@ def _expected(state_dict: dict, module: nn.Module, prefix: str, reason: str) -> 
     for name, value in expected.items():
         if name not in state_dict and not name.endswith(OPTIONAL):
             raise CheckpointError(f'the checkpoint lacks {name!r}, so {reason}')
+        if value.is_meta:  # it has no value to keep
+            value = torch.full_like(value, name.endswith('_act_learn'), device='cpu')
         state_dict.setdefault(name, value)
     return expected
 

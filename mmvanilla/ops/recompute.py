@@ -12,6 +12,8 @@ from torch.utils import checkpoint as checkpointing
 
 IS_SELECTIVE = hasattr(checkpointing, 'create_selective_checkpoint_contexts')  # torch 2.4
 
+from .traced import is_traced
+
 
 def recompute(module: nn.Module, *args: object) -> Tensor:
     """Call a module; for the backward pass keep only what its dense convolutions gave.
@@ -23,6 +25,10 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
         module: What to call.
         *args: Its arguments.
     """
+    if is_traced():
+        return module(*args)
+    if torch.compiler.is_compiling():  # takes no such contexts, and counts every batch once
+        return checkpoint(module, *args, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         if not IS_SELECTIVE:
