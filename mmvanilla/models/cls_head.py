@@ -7,7 +7,6 @@ config the name ``VanillaNetClsHead`` does so when the head is built.
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, fx, nn
 
@@ -32,7 +31,6 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         norm_cfg: Config of the norm layer; ``eps`` is 1e-6 unless given.
         deploy: Build the deploy form.
         init_cfg: Config of the initialisation.
-        device: Where to build, torch's default device unless given.
         **kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ``ClsHead``.
 
     Raises:
@@ -47,7 +45,6 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         norm_cfg: dict = dict(type='BN', eps=1e-6),  # noqa: B006 - read, never written
         deploy: bool = False,
         init_cfg: dict | None = dict(type='Normal', layer='Conv2d', std=0.01),  # noqa: B006
-        device: torch.device | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg=init_cfg, **kwargs)
@@ -61,15 +58,14 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.deploy = deploy
-        with torch.device(device or torch.get_default_device()):
-            conv = nn.Conv2d(in_channels, num_classes, 1)
-            first = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(drop_rate), conv)
-            if deploy:
-                self.cls = first
-            else:
-                self.cls1 = first.append(build_norm({'eps': 1e-6, **norm_cfg}, num_classes))
-                self.cls2 = nn.Sequential(nn.Conv2d(num_classes, num_classes, 1))
-                self.add_act_learn()
+        conv = nn.Conv2d(in_channels, num_classes, 1)
+        first = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(drop_rate), conv)
+        if deploy:
+            self.cls = first
+        else:
+            self.cls1 = first.append(build_norm({'eps': 1e-6, **norm_cfg}, num_classes))
+            self.cls2 = nn.Sequential(nn.Conv2d(num_classes, num_classes, 1))
+            self.add_act_learn()
         initialize(module for module in self.modules() if isinstance(module, nn.Conv2d))
 
     def init_weights(self) -> None:

@@ -138,7 +138,6 @@ class DeepConv(DeepTraining):
     Args:
         conv: The convolution, of any kernel, stride and padding, in one group and not dilated.
         norm_cfg: Config of the norm between the two, a batch norm if it is to be fused, or None.
-        device: Where to build, by default the convolution's device.
 
     Raises:
         UserError: If it cannot be split.
@@ -148,7 +147,6 @@ class DeepConv(DeepTraining):
         self,
         conv: nn.Conv2d,
         norm_cfg: dict | None = dict(type='BN'),  # noqa: B006 - read, never written
-        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         reason = unfit(conv)
@@ -159,7 +157,7 @@ class DeepConv(DeepTraining):
             )
         pointwise = conv.kernel_size == (1, 1) and conv.padding in ((0, 0), 'valid', 'same')
         between = conv.in_channels if pointwise else conv.out_channels
-        with torch.device(device or conv.weight.device):
+        with torch.device(conv.weight.device):
             self.conv1 = conv_like(conv, conv.in_channels, between)
             self.norm = build_norm(norm_cfg, between) if norm_cfg else nn.Identity()
             self.conv2 = nn.Conv2d(between, conv.out_channels, 1)

@@ -31,7 +31,6 @@ class SeriesActivation(Reparameterizable):
         norm_cfg: Config of the norm layer, unused in deploy form.
         deploy: Build the deploy form.
         inplace: Ignored; mmcv's layers say so to every activation.
-        device: Where to build, torch's default device unless given.
 
     Raises:
         UserError: If ``channels`` or ``act_num`` is out of its range.
@@ -44,7 +43,6 @@ class SeriesActivation(Reparameterizable):
         norm_cfg: dict = dict(type='BN'),  # noqa: B006 - read, never written
         deploy: bool = False,
         inplace: bool = False,
-        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         example = "act_cfg=dict(type='SeriesActivation', channels=128), with the layer's channels"
@@ -53,13 +51,12 @@ class SeriesActivation(Reparameterizable):
             require(f'{name} of SeriesActivation', value, is_int(value, least), expected)
         self.deploy = deploy
         kernel_size = 2 * act_num + 1
-        with torch.device(device or torch.get_default_device()):
-            self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
-            # Start as a ReLU: random windows would blur what they have not yet learnt to combine.
-            nn.init.normal_(self.weight, std=0.02)
-            self.weight.data[..., act_num, act_num] += 1
-            self.bias = nn.Parameter(torch.zeros(channels)) if deploy else None
-            self.bn = nn.Identity() if deploy else build_norm(norm_cfg, channels)
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
+        # Start as a ReLU: random windows would blur what they have not yet learnt to combine.
+        nn.init.normal_(self.weight, std=0.02)
+        self.weight.data[..., act_num, act_num] += 1
+        self.bias = nn.Parameter(torch.zeros(channels)) if deploy else None
+        self.bn = nn.Identity() if deploy else build_norm(norm_cfg, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W)."""

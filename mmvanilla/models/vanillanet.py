@@ -130,7 +130,6 @@ class VanillaNet(DeepTraining, BaseModule):
             rest, which is cheap, in the backward pass.
         deploy: Build the deploy form: one convolution a layer and no norm.
         init_cfg: Config of the initialisation; None keeps Kaiming's random weights.
-        device: Where to build, torch's default device unless given.
 
     Raises:
         UserError: If an argument is out of its range; the message says which and what is expected.
@@ -153,7 +152,6 @@ class VanillaNet(DeepTraining, BaseModule):
         with_cp: bool = False,
         deploy: bool = False,
         init_cfg: dict | list[dict] | None = None,
-        device: torch.device | str | None = None,
     ) -> None:
         for each in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
             require('init_cfg', each, each is None or is_cfg(each), 'a dict with a type')
@@ -188,18 +186,17 @@ class VanillaNet(DeepTraining, BaseModule):
         self.deploy = deploy
 
         norm_cfg = {'eps': 1e-6, **norm_cfg}
-        with torch.device(device or torch.get_default_device()):
-            act = SeriesActivation(dims[0], act_num, norm_cfg, deploy)
-            if deploy:
-                self.stem = nn.Sequential(build_conv(in_channels, dims[0], **stem), act)
-            else:
-                self.stem1 = conv_norm(in_channels, dims[0], norm_cfg, **stem)
-                self.stem2 = conv_norm(dims[0], dims[0], norm_cfg).append(act)
-                self.add_act_learn()
-            self.stages = nn.ModuleList(
-                Block(*channels, stride, act_num, norm_cfg, ada_pool, deploy)
-                for channels, stride in zip(pairwise(dims), strides, strict=True)
-            )
+        act = SeriesActivation(dims[0], act_num, norm_cfg, deploy)
+        if deploy:
+            self.stem = nn.Sequential(build_conv(in_channels, dims[0], **stem), act)
+        else:
+            self.stem1 = conv_norm(in_channels, dims[0], norm_cfg, **stem)
+            self.stem2 = conv_norm(dims[0], dims[0], norm_cfg).append(act)
+            self.add_act_learn()
+        self.stages = nn.ModuleList(
+            Block(*channels, stride, act_num, norm_cfg, ada_pool, deploy)
+            for channels, stride in zip(pairwise(dims), strides, strict=True)
+        )
         initialize(module for module in self.modules() if isinstance(module, nn.Conv2d))
         self._freeze_stages()
 

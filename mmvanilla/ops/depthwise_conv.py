@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
+from ..backports import autocast_dtype, is_compiling
 from .traced import is_traced
 
 GROUP_BYTES = 2**22  # of the planes that are convolved at once; they should stay in the cache
@@ -51,13 +52,11 @@ def _trains_on_cpu(x: Tensor, weight: Tensor) -> bool:
 
 
 def _fast_backward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if torch.is_autocast_enabled('cpu'):
-        dtype = torch.get_autocast_dtype('cpu')
+    if dtype := autocast_dtype('cpu'):
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     # The compiler takes no function with a forward mode.
-    compiles = torch.compiler.is_compiling()
-    return (_DepthwiseConv2d if compiles else _WithForwardMode).apply(x, weight, bias)
+    return (_DepthwiseConv2d if is_compiling() else _WithForwardMode).apply(x, weight, bias)
 
 
 class _DepthwiseConv2d(torch.autograd.Function):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import checkpoint as checkpointing
 
-IS_SELECTIVE = hasattr(checkpointing, 'create_selective_checkpoint_contexts')  # torch 2.4
-
+from ..backports import is_compiling
 from .traced import is_traced
+
+IS_SELECTIVE = hasattr(checkpointing, 'create_selective_checkpoint_contexts')  # torch 2.4
 
 
 def recompute(module: nn.Module, *args: object) -> Tensor:
@@ -27,8 +28,8 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
     """
     if is_traced():
         return module(*args)
-    if torch.compiler.is_compiling():  # takes no such contexts, and counts every batch once
-        return checkpoint(module, *args, use_reentrant=False)
+    if is_compiling():  # takes no such contexts, and counts every batch once
+        return checkpointing.checkpoint(module, *args, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         if not IS_SELECTIVE:

@@ -80,7 +80,7 @@ def test_it_is_tested(name, options, model, data, run_tool, tmp_path):
     _, _, config, checkpoint = model(name)
     work = tmp_path / 'work'
     root = data / ROOTS[name]
-    code, out, error = run_tool(
+    code, _, error = run_tool(
         *('test.py', config, checkpoint, '--data-root', root, '--work-dir', work, *options),
         *('--out', work / 'out.pkl'),
     )
@@ -125,7 +125,7 @@ def test_a_segmentor_predicts_what_mmseg_infers(model, data, run_tool, tmp_path)
 
 def test_a_classifier_predicts_the_likeliest_class(model, data, run_tool, tmp_path):
     _, _, config, checkpoint = model('classifier')
-    code, out, error = run_tool(
+    code, _, error = run_tool(
         *('predict.py', config, checkpoint, data / 'textures/val/dots', '--out', tmp_path / 'out'),
         *('--cfg-options', f'test_dataloader.dataset.data_root={data / "textures"}'),
     )
