@@ -80,7 +80,7 @@ def test_it_is_tested(name, options, model, data, run_tool, tmp_path):
     _, _, config, checkpoint = model(name)
     work = tmp_path / 'work'
     root = data / ROOTS[name]
-    code, _, error = run_tool(
+    code, out, error = run_tool(
         *('test.py', config, checkpoint, '--data-root', root, '--work-dir', work, *options),
         *('--out', work / 'out.pkl'),
     )
