@@ -179,6 +179,23 @@ def test_settings_that_no_export_has_are_refused_by_name(kind, options, named, b
     assert '\n' not in str(error.value)
 
 
+def test_masks_of_boxes_without_width_are_pasted_as_by_mmdet(build):
+    head = build('mask_rcnn').roi_head.mask_head
+    boxes = np.float32([[50, 8, 50, 25], [9, 30, 40, 30], [0, 0, 0, 0], [3, 4, 21, 32]])
+    masks = np.random.default_rng(0).random((4, 28, 28), dtype='f4')
+    expected = head._predict_by_feat_single(
+        torch.logit(torch.from_numpy(masks))[:, None].expand(-1, 6, -1, -1),
+        torch.from_numpy(boxes),
+        torch.zeros(4, dtype=torch.long),
+        dict(ori_shape=(32, 50), scale_factor=(1.0, 1.0)),
+        Config(dict(mask_thr_binary=0.4)),
+        rescale=True,
+    )
+    found = pasted(dict(boxes=boxes, masks=masks), (32, 50), 0.4)['masks']
+    assert expected[0].sum() < 32
+    np.testing.assert_array_equal(found, expected.numpy())
+
+
 def test_parts_that_no_export_has_are_refused_by_name(build):
     model = build('mask_rcnn')
     model.rpn_head, rpn_head = None, model.rpn_head

@@ -53,11 +53,11 @@ def pasted(outputs: Outputs, shape: tuple[int, int], threshold: float = 0.5) -> 
         return outputs
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
-    masks = np.zeros((0, *shape), dtype=bool)
-    if len(outputs['boxes']):
-        probabilities, boxes = (torch.from_numpy(outputs[name]) for name in ('masks', 'boxes'))
-        whole, _ = _do_paste_mask(probabilities[:, None], boxes, *shape, skip_empty=False)
-        masks = (whole >= threshold).numpy()
+    probabilities, boxes = (torch.from_numpy(outputs[name]) for name in ('masks', 'boxes'))
+    masks = np.zeros((len(boxes), *shape), dtype=bool)
+    for i in range(len(boxes)):  # one by one, as mmdet does: a mask stays near its box
+        mask, place = _do_paste_mask(probabilities[i : i + 1, None], boxes[i : i + 1], *shape)
+        masks[(i, *place)] = (mask[0] >= threshold).numpy()
     return dict(outputs, masks=masks)
 
 
