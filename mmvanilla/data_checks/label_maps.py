@@ -82,8 +82,9 @@ def check_label_map(
     numbers = np.unique(values.astype(np.int64)).tolist()
     if seen is not None:
         seen.update(numbers)
-    used = range(len(labels.classes))
-    wrong = [n for n in numbers if labels.label(n) not in (*used, labels.ignored)]
+    used = {*range(len(labels.classes)), labels.ignored}
+    # Over 255, mmseg cuts a number to 8 bits.
+    wrong = [n for n in numbers if n > 255 or labels.label(n) not in used]
     if wrong:
         worst = wrong[-1] if wrong[-1] > labels.last else wrong[0]
         where = f'{path} (label {worst}, not 0 to {labels.last}'
