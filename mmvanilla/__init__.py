@@ -1,16 +1,10 @@
 """VanillaNet for OpenMMLab; importing this package registers everything it brings."""
 
-try:
-    import mmcv  # noqa: F401
-except ModuleNotFoundError as error:
-    if error.name != 'mmcv':
-        raise
-    raise ImportError(
-        'mmvanilla needs mmcv 2.1.0: install `mmvanilla[lite]` (mmcv-lite, nothing to compile) '
-        'or a compiled mmcv'
-    ) from None
+from .installed import check_installed
 
-from . import mmcv_ops, package_configs
+check_installed()
+
+from . import mmcv_ops, package_configs  # noqa: E402
 
 package_configs.install()
 mmcv_ops.install()  # before anything imports mmcv.ops

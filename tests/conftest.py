@@ -140,3 +140,20 @@ def run_tool(capsys, monkeypatch):
         return code, out + log.stream.getvalue(), error
 
     return run
+
+
+@pytest.fixture
+def files(build, small_config, tmp_path):
+    """Write the config and the checkpoint of a small model; return the model and both paths."""
+
+    def write(kind, deploy=False, act_learn=1.0):
+        cfg = small_config(kind)
+        cfg.model.backbone.deploy = deploy
+        cfg.dump(tmp_path / 'config.py')
+        model = build(kind)
+        model.backbone.act_learn = act_learn
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        torch.save(dict(state_dict=state, meta={}), tmp_path / 'trained.pth')
+        return model, tmp_path / 'config.py', tmp_path / 'trained.pth'
+
+    return write

@@ -3,8 +3,14 @@
 import importlib
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from mmvanilla.engine import check_model
 
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted(
@@ -84,3 +90,20 @@ def test_the_texts_name_things():
 )
 def test_what_is_missing_is_found(text):
     assert len(find_missing(text, ROOT)[1]) == 1
+
+
+def test_the_config_of_the_readme_is_a_detector_that_fits(tmp_path):
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if '_base_' in block]
+    (tmp_path / 'config.py').write_text(block)
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert type(model).__name__ == 'FasterRCNN'
+    assert model.backbone.arch['dims'][-1] == 4096
+    check_model(SimpleNamespace(model=model))
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / 'README.md').read_text().split()) <= 900

@@ -1,18 +1,25 @@
 """What importing the package does, in a fresh interpreter, and what the project says of itself."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from mmengine.config import Config
 
 import mmvanilla
+from mmvanilla.cli.main import COMMANDS, main
+from mmvanilla.installed import check_installed
 
 ROOT = Path(__file__).parents[1]
+IGNORED = {'.venv', '.git', 'work_dirs', 'data', 'build', '.pytest_cache', '.mypy_cache'}
 
 
 def run(code):
@@ -20,10 +27,118 @@ def run(code):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_a_missing_mmcv_gets_one_sentence():
-    done = run("import sys; sys.modules['mmcv'] = None; import mmvanilla")
+@pytest.mark.parametrize('package', ['mmcv', 'mmengine'])
+def test_a_missing_library_gets_one_sentence(package):
+    done = run(f"import sys; sys.modules['{package}'] = None; import mmvanilla")
     last = done.stderr.splitlines()[-1]
-    assert last.startswith('ImportError: mmvanilla needs mmcv 2.1.0: install `mmvanilla[lite]`')
+    assert last.startswith(f'ImportError: mmvanilla needs {package}')
+    assert 'mmvanilla[lite]' in last
+    assert 'mmvanilla[onedl]' in last
+
+
+@pytest.fixture
+def distribution(tmp_path, monkeypatch):
+    """Install a distribution, of which there is nothing but its metadata."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(name, version):
+        info = tmp_path / f'{name.replace("-", "_")}-{version}.dist-info'
+        info.mkdir()
+        (info / 'METADATA').write_text(f'Name: {name}\nVersion: {version}\n')
+
+    return install
+
+
+@pytest.mark.parametrize('name', ['onedl-mmengine', 'onedl-mmdetection', 'mmcv'])
+def test_two_families_at_once_get_one_sentence(name, distribution):
+    check_installed()
+    distribution(name, '9.9.9')
+    with pytest.raises(ImportError, match=f'{name}.* are installed, which hold the same package'):
+        check_installed()
+
+
+def test_a_torch_that_is_too_old_gets_one_sentence(distribution):
+    distribution('torch', '2.0.1+cu118')
+    with pytest.raises(ImportError, match=r'needs torch 2\.1 or later, and 2\.0\.1\+cu118'):
+        check_installed()
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    """Build the wheel and unpack it where nothing of the checkout is."""
+    folder = tmp_path_factory.mktemp('wheel')
+    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation']
+    source = shutil.copytree(
+        ROOT, folder / 'source', symlinks=True, ignore=lambda path, names: IGNORED & set(names)
+    )
+    subprocess.run([*command, '-w', folder, source], check=True, capture_output=True)
+    (file,) = folder.glob('*.whl')
+    site = folder / 'site'
+    zipfile.ZipFile(file).extractall(site)
+    return site
+
+
+def run_wheel(wheel, folder, *command):
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', '-m', 'mmvanilla', *command],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(wheel)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_wheel_has_every_config_and_tool(wheel):
+    mim = wheel / 'mmvanilla' / '.mim'
+    for folder in ('configs', 'tools'):
+        expected = {path.relative_to(ROOT) for path in (ROOT / folder).rglob('*.py')}
+        assert {path.relative_to(mim) for path in (mim / folder).rglob('*.py')} == expected
+    index = yaml.safe_load((mim / 'model-index.yml').read_text())
+    assert all((mim / file).is_file() for file in index['Import'])
+
+
+def test_the_commands_work_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
+    done = run_wheel(
+        wheel, tmp_path, 'shapes', '--out', 'data/shapes', '--train', '4', '--val', '2'
+    )
+    assert done.returncode == 0, done.stderr
+    done = run_wheel(wheel, tmp_path, 'check-data', 'configs/mask_rcnn_vanillanet13_shapes.py')
+    assert done.returncode == 0, done.stderr
+    assert '6 files checked' in done.stdout
+
+
+def test_a_config_that_is_nowhere_is_looked_for_in_both_places(wheel, tmp_path):
+    done = run_wheel(wheel, tmp_path, 'train', 'mask_rcnn_vanillanet99.py')
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr
+    assert 'mask_rcnn_vanillanet99.py' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(('arguments', 'code'), [([], 2), (['--help'], 0), (['fly'], 2)])
+def test_a_command_that_does_not_exist_is_answered_with_those_that_do(arguments, code, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['mmvanilla', *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == code
+
+
+def test_every_tool_has_a_command():
+    tools = {path.name for path in (ROOT / 'tools').glob('*.py')}
+    assert set(COMMANDS.values()) == tools
+
+
+def test_configs_of_the_package_by_name(tmp_path):
+    config = tmp_path / 'own.py'
+    config.write_text("_base_ = 'mmvanilla::retinanet_vanillanet13.py'\nmodel = dict(neck=None)\n")
+    expected = Config.fromfile(ROOT / 'configs/retinanet_vanillanet13.py')
+    assert Config.fromfile('mmvanilla::retinanet_vanillanet13.py').to_dict() == expected.to_dict()
+    own = Config.fromfile(config)
+    assert own.model.neck is None
+    assert own.model.backbone == expected.model.backbone
+    with pytest.raises(FileNotFoundError, match=r"'mmvanilla::none\.py'"):
+        Config.fromfile('mmvanilla::none.py')
 
 
 def test_import_alone_registers_everything():
@@ -108,3 +223,24 @@ def test_the_citation_names_this_version():
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert citation['version'] == mmvanilla.__version__
     assert f'## [{mmvanilla.__version__}]' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_a_script_that_imports_mmdet_first_runs_as_it_is(tmp_path):
+    (tmp_path / 'beside.py').write_text('NAME = "beside"\n')
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import sys\nfrom mmdet.apis import init_detector\nimport beside\n'
+        "if __name__ == '__main__':\n    print(sys.argv[1:], beside.NAME)\n"
+    )
+    done = run_module('mmvanilla.run', script, 'a', '--b')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "['a', '--b'] beside"
+    missing = run_module('mmvanilla.run', tmp_path / 'none.py')
+    assert missing.returncode == 1
+    assert 'none.py' in missing.stderr
+    assert 'Traceback' not in missing.stderr
+
+
+def run_module(*command):
+    command = [sys.executable, '-W', 'ignore', '-m', *map(str, command)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

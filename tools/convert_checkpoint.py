@@ -6,6 +6,7 @@ tools/convert_checkpoint.py vanillanet13.safetensors published.pth --published
 
 import argparse
 import os
+import re
 
 import torch
 from mmengine.runner import CheckpointLoader, load_state_dict
@@ -13,6 +14,8 @@ from mmengine.runner import CheckpointLoader, load_state_dict
 from mmvanilla import ARCHS, UserError, VanillaNet, __version__, safe_loading
 from mmvanilla.cli import add_debug, one_sentence_errors
 from mmvanilla.deploy.files import writing
+
+ACTS = r'(stem\.1|stem2\.2|stages\.\d+\.act)\.weight'
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,22 +73,29 @@ def to_published(state_dict: dict) -> dict:
 def build(state_dict: dict, file: str) -> VanillaNet:
     """Build the net whose weights a state dict holds, as it was read from a file, and load them.
 
-    Strides have no weights: they are those of the variant of these widths, 1 if there is none.
+    Strides have no weights: they are those of the variant of these widths, 1 if there is none. Nor
+    have groups of norms: where no batch statistics were kept there is one group.
     """
     tensors = {name.removeprefix('backbone.'): value for name, value in state_dict.items()}
     deploy = 'stem.0.weight' in tensors
-    stem, conv, act = ('stem.0', 'conv', 'stem.1') if deploy else ('stem1.0', 'conv2.0', 'stem2.2')
+    stem, conv = ('stem.0', 'conv') if deploy else ('stem1.0', 'conv2.0')
     dims = [len(tensors[f'{stem}.weight'])] if f'{stem}.weight' in tensors else []
     while f'stages.{len(dims) - 1}.{conv}.weight' in tensors:
         dims.append(len(tensors[f'stages.{len(dims) - 1}.{conv}.weight']))
     if len(dims) < 2:
         raise UserError(f'{file!r} holds no weights of a VanillaNet; check the file')
+    acts = [value for name, value in tensors.items() if re.fullmatch(ACTS, name)]
+    batch = any(name.endswith('running_mean') for name in tensors)
+    affine = any(re.fullmatch(r'stem1\.1\.(weight|bias)', name) for name in tensors)
+    norm = dict(type='BN') if batch else dict(type='GN', num_groups=1)
     known = [arch['strides'] for arch in ARCHS.values() if list(arch['dims']) == dims]
     strides = known[0] if known else [1] * (len(dims) - 1)
     net = VanillaNet(
         dict(dims=dims, strides=strides),
         out_indices=[0],
-        act_num=tensors[f'{act}.weight'].shape[-1] // 2,
+        act_num=max(value.shape[-1] for value in acts) // 2,
+        in_channels=tensors[f'{stem}.weight'].shape[1],
+        norm_cfg=dict(norm, affine=affine),
         deploy=deploy,
     )
     load_state_dict(net, state_dict, logger='silent')

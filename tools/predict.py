@@ -1,12 +1,14 @@
 """Predict images and videos: tools/predict.py CONFIG CHECKPOINT INPUT... --out DIR.
 
 Writes pictures, and JSON of a detector (in COCO's result format) or classifier, or label maps of a
-segmentor; of a classifier the likeliest classes are printed. What cannot be read is named and
-skipped; the exit code is then 1.
+segmentor; of a classifier the likeliest classes are printed. What cannot be read or predicted is
+named and skipped; the exit code is then 1.
 """
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from rich.console import Console
@@ -17,14 +19,14 @@ from mmvanilla.cli import add_cfg_options, add_config, add_debug, load_config, o
 from mmvanilla.deploy.predict import (
     Input,
     InputError,
+    Predictor,
     Results,
     find_inputs,
     frames,
     make_predictor,
     open_video,
-    read_image,
 )
-from mmvanilla.deploy.predict.predictor import Predictor
+from mmvanilla.errors import CheckpointError, sentence
 
 DEFAULT_FPS = 25  # of videos that do not say
 
@@ -83,17 +85,38 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def predict_image(predict: Predictor, item: Input, results: Results) -> None:
+@contextmanager
+def naming(what: str, debug: bool) -> Iterator[None]:
+    """Name the image with which a model fails, so that the others go on.
+
+    Raises:
+        InputError: In the place of whatever is raised, but for what concerns the model.
+    """
+    try:
+        yield
+    except (InputError, CheckpointError):
+        raise
+    except Exception as error:  # of nets, runtimes and drivers, which have errors of many kinds
+        if debug:
+            raise
+        kind = '' if isinstance(error, UserError) else f' ({type(error).__name__})'
+        raise InputError(f'{what} cannot be predicted: {sentence(error)}{kind}') from error
+
+
+def predict_image(predict: Predictor, item: Input, results: Results, debug: bool) -> None:
     """Predict an image; print what a classifier finds."""
-    image = read_image(item.path)
-    sample = predict(image)
-    results.add(item.name, image, sample)
+    with naming(f'image {item.path!r}', debug):
+        loaded = predict.load(item.path)
+        sample = predict(loaded)
+    results.add(item.name, loaded.pixels, sample)
     if 'pred_score' in sample:
         top = (f'{entry["class"]} {entry["score"]:.3f}' for entry in results.top(sample))
         print(f'{item.name}: {"; ".join(top)}')
 
 
-def predict_video(predict: Predictor, item: Input, results: Results, progress: Progress) -> None:
+def predict_video(
+    predict: Predictor, item: Input, results: Results, progress: Progress, debug: bool
+) -> None:
     """Predict a video frame by frame; if it ends early, what was read is written all the same."""
     reader = open_video(item.path)
     early = None
@@ -101,8 +124,10 @@ def predict_video(predict: Predictor, item: Input, results: Results, progress: P
     with results.video(item.name, reader.fps or DEFAULT_FPS, reader.resolution) as append:
         try:
             for number, frame in enumerate(frames(reader, item.path)):
-                sample = predict(frame)
-                append(frame, sample)
+                with naming(f'frame {number} of video {item.path!r}', debug):
+                    loaded = predict.load(frame)
+                    sample = predict(loaded)
+                append(loaded.pixels, sample)
                 results.add_prediction(f'{item.name}_{number:06d}', sample)
                 progress.advance(task)
         except InputError as error:
@@ -118,7 +143,7 @@ def main() -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     failures = 0
-    with one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError):
+    with one_sentence_errors(args.debug, Exception):
         inputs = find_inputs(args.inputs)
         cfg = load_config(args)
         results = Results(args.out, cfg, args.score_thr)
@@ -129,9 +154,9 @@ def main() -> None:
             for item in progress.track(inputs, description='inputs'):
                 try:
                     if item.is_video:
-                        predict_video(predict, item, results, progress)
+                        predict_video(predict, item, results, progress, args.debug)
                     else:
-                        predict_image(predict, item, results)
+                        predict_image(predict, item, results, args.debug)
                 except InputError as error:
                     failures += 1
                     console.print(f'predict.py: {error}')

@@ -1,7 +1,9 @@
 """Test a detector, segmentor or classifier: tools/test.py CONFIG CHECKPOINT."""
 
 import argparse
+import copy
 import os
+from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
@@ -19,8 +21,13 @@ from mmvanilla.cli import (
 )
 from mmvanilla.data_checks import check_paths
 from mmvanilla.deploy.load import match_form
-from mmvanilla.deploy.predict import tested_dataset
+from mmvanilla.deploy.predict import steps_of, tested_datasets
+from mmvanilla.type_name import library, scope, type_name
 
+TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')  # what mmengine wants of a test
+SEGMENTOR_PICTURES = dict(
+    type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
+)
 DETECTOR_TTA = dict(
     type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 )
@@ -60,11 +67,11 @@ def parse_args() -> argparse.Namespace:
 def test_config(args: argparse.Namespace) -> Config:
     """Load the config and apply the arguments that only testing has."""
     cfg = load_config(args)
+    check_test(cfg)
+    cfg.default_scope = scope(cfg)  # of a config in pure Python, whose metrics may name others
     check_paths(cfg, ['test'])
     cfg.load_from = args.checkpoint
-    cfg.default_hooks.pop('deploy', None)
-    if args.fuse:
-        cfg.default_hooks.deploy = dict(type='SwitchToDeployHook')
+    choose_form(cfg, args.fuse)
     match_form(cfg, args.checkpoint)
     if args.show_dir:
         show_results(cfg, args.show_dir)
@@ -73,17 +80,40 @@ def test_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def check_test(cfg: Config) -> None:
+    """Check that a config says how to test.
+
+    Raises:
+        UserError: If it does not.
+    """
+    missing = [name for name in TEST if cfg.get(name) is None]
+    if missing:
+        raise UserError(
+            f'the config has no {" and no ".join(missing)}, expected all of {", ".join(TEST)}; set '
+            f'{missing[0]} in it, perhaps to that of the validation, or name another config'
+        )
+
+
+def choose_form(cfg: Config, fuse: bool) -> None:
+    """Let the hook that fuses be there, or not, whatever the config has."""
+    hooks = cfg.get('default_hooks') or {}
+    kept = {n: hook for n, hook in hooks.items() if type_name(hook) != 'SwitchToDeployHook'}
+    cfg.default_hooks = dict(kept, deploy=dict(type='SwitchToDeployHook')) if fuse else kept
+    custom = cfg.get('custom_hooks') or []
+    cfg.custom_hooks = [hook for hook in custom if type_name(hook) != 'SwitchToDeployHook']
+
+
 def show_results(cfg: Config, folder: str) -> None:
     """Turn on the visualisation hook of mmdet, mmseg or mmpretrain."""
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
-        raise ValueError('--show-dir needs default_hooks.visualization in the config')
-    if cfg.default_scope == 'mmpretrain':
+        raise UserError('--show-dir needs default_hooks.visualization in the config')
+    if library(cfg) == 'mmpretrain':
         hook.update(enable=True, interval=1, out_dir=os.path.abspath(folder))
         return
     hook.draw = True
-    if cfg.default_scope == 'mmseg':
-        cfg.visualizer.save_dir = folder
+    if library(cfg) == 'mmseg':
+        cfg.visualizer = dict(cfg.get('visualizer') or SEGMENTOR_PICTURES, save_dir=folder)
         hook.interval = 1  # mmseg would draw every fiftieth image of a test too
     else:
         hook.test_out_dir = os.path.abspath(folder)  # else it is taken below the work dir
@@ -91,34 +121,49 @@ def show_results(cfg: Config, folder: str) -> None:
 
 def augment(cfg: Config) -> None:
     """Wrap the model for test-time augmentation, as the config says; a detector's by flips."""
-    dataset = tested_dataset(cfg)
-    if cfg.default_scope == 'mmdet':
-        cfg.setdefault('tta_model', DETECTOR_TTA)
-        cfg.setdefault('tta_pipeline', [*dataset.pipeline[:-1], flips(dataset.pipeline[-1])])
+    paths = tested_datasets(cfg)
+    if detector := library(cfg) == 'mmdet':
+        cfg.tta_model = cfg.get('tta_model') or DETECTOR_TTA
         # mmdet merges the boxes of the augmented images, but not their masks.
-        evaluators = cfg.test_evaluator
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-            if evaluator.type == 'CocoMetric':
-                evaluator.metric = 'bbox'
-        if 'mask_head' in cfg.model.get('roi_head', {}):
+        for metric in metrics(cfg.test_evaluator):
+            kinds = metric.get('metric') or ()
+            if 'segm' in kinds:
+                rest = [kind for kind in kinds if kind != 'segm'] if kinds != 'segm' else []
+                metric.metric = rest or 'bbox'
+        if 'mask_head' in (cfg.model.get('roi_head') or {}):
             cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
-    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+    if not cfg.get('tta_model') or not (detector or cfg.get('tta_pipeline')):
         raise UserError('--tta needs tta_model and tta_pipeline in the config')
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    model, cfg.model = cfg.model, copy.deepcopy(cfg.tta_model)
+    cfg.model.module = model
+    for *wrappers, dataset in paths:
+        steps = steps_of([*wrappers, dataset])
+        dataset.pipeline = cfg.get('tta_pipeline') or [*steps[:-1], flips(steps[-1])]
+        for wrapper in wrappers:
+            if 'pipeline' in wrapper:
+                wrapper.pipeline = []  # its steps are among those
+
+
+def metrics(evaluator: ConfigDict | Sequence) -> list[ConfigDict]:
+    """Return the configs of all metrics of an evaluator's config."""
+    if isinstance(evaluator, list | tuple):
+        return [metric for each in evaluator for metric in metrics(each)]
+    return metrics(evaluator.metrics) if 'metrics' in evaluator else [evaluator]
 
 
 def flips(pack: ConfigDict) -> dict:
     """Return the last step of a pipeline that tests an image as it is and mirrored."""
     known = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-    meta_keys = (*pack.get('meta_keys', known), 'flip', 'flip_direction')
+    # A copy of it, not another dict, which would hold classes that a config cannot be dumped with.
+    pack = copy.deepcopy(pack)
+    pack.meta_keys = (*pack.get('meta_keys', known), 'flip', 'flip_direction')
     turns = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-    return dict(type='TestTimeAug', transforms=[turns, [dict(pack, meta_keys=meta_keys)]])
+    return dict(type='TestTimeAug', transforms=[turns, [pack]])
 
 
 def dump_results(cfg: Config, runner: Runner, file: str) -> None:
     """Let the test write its predictions to a file, a detector's masks run-length encoded."""
-    if cfg.default_scope == 'mmdet':
+    if library(cfg) == 'mmdet':
         from mmdet.evaluation import DumpDetResults as Dump
     else:
         Dump = DumpResults

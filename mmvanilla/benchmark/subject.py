@@ -15,11 +15,11 @@ from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .. import UserError, accelerate, fuse
+from .. import UserError, VanillaNet, accelerate, fuse
 from ..deploy.accelerate.low_precision import store_weights
 from ..deploy.load import set_form
-from ..deploy.predict import find_inputs, read_image
-from ..deploy.predict.predictor import test_pipeline
+from ..deploy.predict import TestPipeline, find_inputs
+from ..type_name import library, scope, type_name
 from .fixed_outputs import fix_outputs
 from .settings import Settings
 
@@ -64,14 +64,13 @@ class Subject:
     def __init__(self, candidate: Candidate, settings: Settings) -> None:
         self.settings = settings
         self.form = candidate.form
-        scope = candidate.cfg.get('default_scope', 'mmdet')
-        library = scope if scope in SAMPLES else 'mmdet'  # as of what builds on mmdet
+        name = library(candidate.cfg)
         # First, since it tells a missing package best.
-        structures = importlib.import_module(f'{library}.structures')
-        self.sample_type = getattr(structures, SAMPLES[library])
+        structures = importlib.import_module(f'{name}.structures')
+        self.sample_type = getattr(structures, SAMPLES[name])
         if imports := candidate.cfg.get('custom_imports'):  # read in another process, imported here
             import_modules_from_strings(**imports)
-        init_default_scope(scope)
+        init_default_scope(scope(candidate.cfg))
         self.model = build(candidate.cfg, candidate.form)
         self._check_part(candidate.name)
         self.fixed = settings.part == 'model' and fix_outputs(self.model)
@@ -152,14 +151,18 @@ class Subject:
         """Return the images with their samples, as a data set gives them."""
         if not self.settings.images:
             return [self._random_image()]
-        files = find_inputs([self.settings.images])
-        pipeline = test_pipeline(cfg)
-        return [pipeline(dict(img=read_image(file.path), img_id=0)) for file in files]
+        folder = self.settings.images
+        files = [file.path for file in find_inputs([folder]) if not file.is_video]
+        if not files:
+            raise FileNotFoundError(f'--images is {folder!r}, which holds no images')
+        pipeline = TestPipeline(cfg)
+        return [pipeline.pack(pipeline.load(file)) for file in files]
 
     def _random_image(self) -> dict:
         height, width = self.settings.padded
         generator = torch.Generator().manual_seed(0)
-        image = torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8)
+        shape = channels(self.model.backbone), height, width
+        image = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         scale = min(height, width) / ORIGINAL
         meta = dict(
             img_shape=(height, width),
@@ -189,7 +192,7 @@ def build(cfg: Config, form: str) -> nn.Module:
     deployed = model_cfg.backbone.get('deploy', False)
     if form in ('deploy', 'accelerated') and not is_vanillanet(model_cfg.backbone):
         lacks = 'deploy form' if form == 'deploy' else 'accelerated form'
-        raise UserError(f'{model_cfg.backbone.type} has no {lacks}; measure it --fuse')
+        raise UserError(f'{type_name(model_cfg.backbone)} has no {lacks}; measure it --fuse')
     if form == 'train' and deployed:
         raise UserError(
             'the config sets deploy=True, so it has no training form; measure it --fuse'
@@ -253,10 +256,16 @@ def calibrate(model: nn.Module, side: int = 64) -> None:
         norm.momentum = None  # the average over all batches, here one
         norm.train()
     if norms:
-        parts(torch.randn(2, 3, side, side))
+        parts(torch.randn(2, channels(parts), side, side))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
+
+
+def channels(backbone: nn.Module) -> int:
+    """Return the channels of the images that a backbone takes, those of its first convolution."""
+    convs = (module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    return next((conv.in_channels for conv in convs), 3)
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -275,4 +284,6 @@ def describe_form(cfg: Config, form: str) -> str:
 
 def is_vanillanet(backbone: dict) -> bool:
     """Tell whether the config of a backbone is that of a VanillaNet."""
-    return str(backbone.get('type')).rsplit('.')[-1] == 'VanillaNet'
+    kind = backbone.get('type')
+    derived = isinstance(kind, type) and issubclass(kind, VanillaNet)
+    return derived or type_name(backbone) == 'VanillaNet'

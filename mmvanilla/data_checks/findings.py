@@ -52,7 +52,8 @@ class Report:
         key = part, finding.kind
         self.counts[key] += 1
         if len(self.examples[key]) < EXAMPLES:
-            self.examples[key].append(finding.where)
+            # JSON and the names of files may hold halves of characters, which no terminal prints.
+            self.examples[key].append(finding.where.encode('utf-8', 'backslashreplace').decode())
 
     def rows(self) -> list[dict]:
         """One dict of plain values for each part and kind, errors first."""

@@ -4,6 +4,8 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from threading import Lock
+from typing import IO
 
 import cv2
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +20,32 @@ BROKEN = (
 ORIENTATION = 0x0112  # EXIF's tag
 TAIL = 4096  # bytes; what cameras append to a picture is rarely longer
 END = dict(JPEG=b'\xff\xd9', PNG=b'IEND')  # in compressed data of JPEG, 0 follows 255
+OPENCV_PIXELS = int(os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS', 2**30))
+LIMIT = Lock()  # held while Pillow's own limit, one for all threads, is off or read
+
+
+def open_image(file: str | IO[bytes]) -> Image.Image:
+    """Open an image as Pillow does, of whatever size."""
+    try:
+        return Image.open(file)
+    except Image.DecompressionBombError:
+        with LIMIT:
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(file)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+
+
+def too_large(size: tuple[int, int], backend: str) -> str:
+    """Say why a backend of mmcv reads no image of a width and height, '' if it does."""
+    with LIMIT:
+        pillow = 2 * (Image.MAX_IMAGE_PIXELS or OPENCV_PIXELS)
+    most = pillow if backend == 'pillow' else OPENCV_PIXELS
+    if size[0] * size[1] <= most:
+        return ''
+    reason = f'{size[0]} x {size[1]}, more than the {most} pixels that {backend} reads'
+    return f"{reason}; set imdecode_backend='cv2'" if backend == 'pillow' else reason
 
 
 def image_size(image: Image.Image, turn: bool) -> tuple[int, int]:
@@ -33,7 +61,11 @@ def _orientation(image: Image.Image) -> int:
 
 
 def check_image(
-    path: str, size: tuple[int, int] | None = None, decode: bool = False, turn: bool = True
+    path: str,
+    size: tuple[int, int] | None = None,
+    decode: bool = False,
+    turn: bool = True,
+    backend: str = 'cv2',
 ) -> list[Finding]:
     """Check an image file.
 
@@ -43,9 +75,12 @@ def check_image(
         decode: Whether to decode all of it. Otherwise that is done only if the end of the file is
             not that of a whole JPEG or PNG file; what is broken in the middle is not found.
         turn: Whether training turns images as their EXIF data say.
+        backend: What training decodes with, ``imdecode_backend`` of mmcv.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
+            if reason := too_large(image.size, backend):
+                return [fault('image too large to be read', f'{path} ({reason})')]
             if decode or not _is_whole(path, image.format):
                 image.load()
             return [*_check_form(image, path, turn), *_check_size(image, path, size, turn)]

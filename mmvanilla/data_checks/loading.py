@@ -4,19 +4,18 @@ They compute what those of mmcv and mmseg compute. Without them training ends in
 decoder, or goes on with annotations that are not those of the picture.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from typing import Any, NoReturn
 
+import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS
-from PIL import Image
 
-from ..errors import InputError, sentence
-from .images import BROKEN
+from ..errors import InputError, UserError, sentence
+from .images import BROKEN, open_image, too_large
+from .label_maps import several_channels
 
 BYTES = ('1', 'L', 'P')  # PIL's modes of one channel of at most 8 bits
 INSIDE = ('dataset', 'datasets', 'pipeline', 'transforms', 'subroutines')  # where steps may be
@@ -45,8 +44,11 @@ class LoadImageFromFileChecked(BaseTransform):
             InputError: If it is missing, cannot be read or has another size; the file is named.
         """
         what = f'image {results.get("img_path")!r}'
-        with _naming(what, AssertionError):  # where OpenCV reads nothing
+        try:
             loaded = self.load(results)
+        except Exception as error:
+            color = getattr(self.load, 'color_type', 'color')
+            _raise_from(error, what, results.get('img_path'), self.load, color)
         if loaded is not None and {'height', 'width', 'ori_shape'} <= loaded.keys():
             height, width = loaded['ori_shape'][:2]
             if (height, width) != (loaded['height'], loaded['width']):
@@ -79,36 +81,101 @@ class LoadAnnotationsChecked(BaseTransform):
             InputError: If it is missing, cannot be read, has several channels, labels over 255 or
                 another size than the image; the file is named.
         """
-        path = results['seg_map_path']
+        if 'seg_map_path' not in results:
+            raise UserError(
+                "LoadAnnotations finds no label maps, as the data set's data_prefix names no "
+                'seg_map_path; name their folder there'
+            )
+        check_reduce_zero_label(self.load.reduce_zero_label, results['reduce_zero_label'])
+        path, backend = results['seg_map_path'], self.load.imdecode_backend
         what = f'label map {path!r}'
-        with _naming(what):
+        try:
             content = fileio.get(path, backend_args=self.load.backend_args)
-            with Image.open(BytesIO(content)) as image:
+            with open_image(BytesIO(content)) as image:
                 size, mode = image.size, image.mode
-                deep = np.asarray(image) if mode not in BYTES else np.zeros((1, 1))
-        if deep.ndim != 2:
-            raise InputError(f'{what} has several channels (mode {mode}), expected one; {ADVICE}')
-        if deep.max() > 255:
-            raise InputError(f'{what} holds the label {deep.max()}, expected at most 255; {ADVICE}')
+            plain = mode in BYTES or too_large(size, backend)
+            values = np.zeros((2, 2)) if plain else _decode(content, 'unchanged', backend)
+            loaded = self.load(results)
+        except Exception as error:
+            _raise_from(error, what, path, self.load, 'unchanged')
+        if found := several_channels(values if mode not in BYTES else loaded['gt_seg_map'], image):
+            mode, advice = found
+            raise InputError(
+                f'{what} has several channels ({mode}), expected one{advice or f"; {ADVICE}"}'
+            )
+        if values.max() > 255:
+            raise InputError(
+                f'{what} holds the label {values.max()}, expected at most 255; {ADVICE}'
+            )
         height, width = results['ori_shape']
         if size != (width, height):
             raise InputError(
                 f'{what} is {size[0]} x {size[1]} pixels, but its image {width} x {height}; '
                 f'{ADVICE}'
             )
-        with _naming(what, AttributeError):  # where OpenCV reads nothing
-            return self.load(results)
+        return loaded
 
 
-@contextmanager
-def _naming(what: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Name the file that cannot be read; ``kinds`` of errors say so besides the usual ones."""
+def check_reduce_zero_label(step: bool | None, dataset: bool | None) -> None:
+    """Check that a loading step shifts labels as its data set says, or leaves that to it.
+
+    Raises:
+        UserError: If they differ, at which mmseg would stop.
+    """
+    if step is not None and step != dataset:
+        raise UserError(
+            f'reduce_zero_label is {dataset} in the data set, but {step} in LoadAnnotations of its '
+            'pipeline; set it in the data set and leave it out of the pipeline'
+        )
+
+
+def _raise_from(error: Exception, what: str, path: Any, load: Any, flag: str) -> NoReturn:
+    """Raise what a loading step raised; where the file is at fault, name it.
+
+    That is so where the file cannot be had, or the step's decoder makes nothing of it. Any other
+    fault, in a step or a backend of somebody's own, is raised as it is.
+    """
+    if not isinstance(path, str):
+        raise error
+    backend = getattr(load, 'imdecode_backend', 'cv2')
     try:
-        yield
-    except FileNotFoundError as error:
+        content = fileio.get(path, backend_args=getattr(load, 'backend_args', None))
+    except FileNotFoundError:
         raise InputError(f'{what} does not exist; {ADVICE}') from error
-    except BROKEN + kinds as error:
-        raise InputError(f'{what} cannot be read ({sentence(error)}); {ADVICE}') from error
+    except OSError as cause:
+        raise InputError(f'{what} cannot be read ({_named(cause)}); {ADVICE}') from error
+    except Exception:
+        raise error from None
+    if backend not in (*mmcv.image.io.supported_backends, None):
+        raise error
+    advice = ADVICE
+    try:
+        with open_image(BytesIO(content)) as image:
+            if too_large(image.size, backend) and backend == 'pillow':
+                advice = f"set imdecode_backend='cv2' of {type(load).__name__}"
+    except BROKEN:
+        pass  # told by the decoder itself
+    try:
+        _decode(content, flag, backend)
+    except BROKEN as cause:
+        raise InputError(f'{what} cannot be read ({_named(cause)}); {advice}') from error
+    raise error
+
+
+def _named(error: Exception) -> str:
+    return f'{type(error).__name__}: {sentence(error)}'
+
+
+def _decode(content: bytes, flag: str, backend: str | None) -> np.ndarray:
+    """Decode a file's content as mmcv does.
+
+    Raises:
+        ValueError: If the decoder gives nothing, or another of ``BROKEN``.
+    """
+    array = mmcv.imfrombytes(content, flag=flag, backend=backend)
+    if array is None:
+        raise ValueError(f'{backend or "cv2"} does not decode it')
+    return array
 
 
 def use_checked_loading(node: object) -> int:

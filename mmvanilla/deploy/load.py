@@ -10,6 +10,7 @@ from mmengine.runner import CheckpointLoader, load_state_dict
 
 from ..models.weights import check_weights, safe_loading
 from ..safe_load import hand_over
+from ..type_name import scope, type_name
 
 
 def set_form(model: ConfigDict, deploy: bool) -> None:
@@ -20,7 +21,7 @@ def set_form(model: ConfigDict, deploy: bool) -> None:
         deploy: Whether it is to be the deploy form.
     """
     model.backbone.deploy = deploy
-    if (model.get('head') or {}).get('type') == 'VanillaNetClsHead':
+    if type_name(model.get('head')) == 'VanillaNetClsHead':
         model.head.deploy = deploy
 
 
@@ -50,9 +51,10 @@ def _read(cfg: Config, file: str) -> dict:
     with safe_loading():
         checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
     names = checkpoint.get('state_dict', checkpoint)
-    deployed = any(re.search(r'(^|\.)backbone\.stem\.', str(name)) for name in names)
-    training = any(re.search(r'(^|\.)backbone\.stem1\.', str(name)) for name in names)
-    backbone = cfg.model.get('backbone', {})
+    # The stem's names would tell it as well, but other nets have a stem of that name.
+    forms = [re.search(r'(^|\.)backbone\.stages\.0\.(conv1?)\.', str(name)) for name in names]
+    deployed, training = (any(f and f[2] == conv for f in forms) for conv in ('conv', 'conv1'))
+    backbone = cfg.model.get('backbone') or {}
     if deployed != training and deployed != backbone.get('deploy', False):
         set_form(cfg.model, deployed)
         print_log(
@@ -78,7 +80,7 @@ def build_model(cfg: Config, file: str) -> tuple[BaseModel, dict]:
         FileNotFoundError: If there is no such file.
     """
     checkpoint = _read(cfg, file)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    init_default_scope(scope(cfg))
     cfg.model.backbone.init_cfg = None  # the checkpoint has all
     with safe_loading():  # a model may load others, such as a teacher, while it is built
         model = MODELS.build(cfg.model)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmpretrain.models.heads import ClsHead
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..errors import UserError, require
 from .archs import MAX_SIZE, is_cfg, is_int
@@ -80,7 +80,8 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Return the logits (N, num_classes) of features whose last level must be (N, C, H, W)."""
         x = self.pre_logits(feats)
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
+        unfit = not isinstance(x, fx.Proxy) and (x.ndim != 4 or x.shape[1] != self.in_channels)
+        if unfit:  # of a proxy nothing is known
             raise UserError(
                 f'VanillaNetClsHead got features of shape {tuple(x.shape)}, expected '
                 f'(N, {self.in_channels}, H, W); it pools by itself, so leave out the neck'

@@ -1,6 +1,7 @@
 """Deep training (paper, section 3.1): two convolutions that are trained, one that is deployed."""
 
 from collections.abc import Callable
+from ctypes import string_at
 from typing import Any
 
 import torch
@@ -12,7 +13,11 @@ from ..errors import UserError, require
 from .conv_norm import build_norm
 from .reparam import Reparameterizable, carry_over, conv_like, fold, fuse, merge, plain_conv
 
-ONE = 0x3F80  # the bits of 1 in bfloat16
+# The bytes of 1 in each type.
+ONES = {
+    dtype: bytes(torch.ones((), dtype=dtype, device='cpu').untyped_storage())
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
 
 
 def anneal(x: Tensor, slope: Tensor | None) -> Tensor:
@@ -34,6 +39,15 @@ class DeepTraining(Reparameterizable):
     process sends, and what is written to ``.data``, changes no version: set the same everywhere, as
     ``DeepTrainingHook`` does, or look.
     """
+
+    __jit_unused_properties__ = ('act_learn', 'slope')
+
+    def __prepare_scriptable__(self) -> 'DeepTraining':
+        """Refuse torch.jit.script, which asks every module this."""
+        raise UserError(
+            f'{type(self).__name__} is given to torch.jit.script, which cannot compile its Python '
+            'code; use torch.jit.trace(model.eval(), images) or torch.export.export'
+        )
 
     def add_act_learn(self) -> None:
         """Begin at 1, as in a net whose deep training is over."""
@@ -78,12 +92,12 @@ class DeepTraining(Reparameterizable):
     def _still_one(self) -> bool:
         if self._seen != self._state():
             return False
-        # Broadcasts write past the version. In the host's own memory that costs nothing to see.
+        # Broadcasts write past the version. In the host's own memory that costs nothing to see, in
+        # bytes, as tracers, fake tensors and torch.func take part in what is done with a tensor.
         buffer = self._act_learn
-        at_hand = type(buffer) is Tensor and buffer.device.type == 'cpu'
-        if at_hand and buffer.dtype is torch.bfloat16:  # numpy has none
-            return bool(buffer.view(torch.int16).numpy() == ONE)
-        return not at_hand or bool(buffer.numpy() == 1)
+        if type(buffer) is not Tensor or buffer.device.type != 'cpu':
+            return True
+        return string_at(buffer.data_ptr(), buffer.itemsize) == ONES.get(buffer.dtype)
 
     def look(self) -> None:
         """See whether ``act_learn`` is 1; on a GPU this synchronises."""
@@ -129,7 +143,11 @@ class DeepConv(DeepTraining):
         UserError: If it cannot be split.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm_cfg: dict | None = dict(type='BN')) -> None:  # noqa: B006 - read, never written
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        norm_cfg: dict | None = dict(type='BN'),  # noqa: B006 - read, never written
+    ) -> None:
         super().__init__()
         reason = unfit(conv)
         if reason:
@@ -139,21 +157,23 @@ class DeepConv(DeepTraining):
             )
         pointwise = conv.kernel_size == (1, 1) and conv.padding in ((0, 0), 'valid', 'same')
         between = conv.in_channels if pointwise else conv.out_channels
-        self.conv1 = conv_like(conv, conv.in_channels, between)
-        self.norm = build_norm(norm_cfg, between) if norm_cfg else nn.Identity()
-        self.conv2 = nn.Conv2d(between, conv.out_channels, 1)
-        identity, original = (self.conv1, self.conv2) if pointwise else (self.conv2, self.conv1)
-        with torch.no_grad():
-            nn.init.dirac_(identity.weight)
-            original.weight.copy_(conv.weight)
-            self.conv1.bias.zero_()
-            # A fresh batch norm divides by sqrt(1 + eps).
-            self.conv2.weight.mul_((1 + getattr(self.norm, 'eps', 0)) ** 0.5)
-            self.conv2.bias.zero_()
-            if conv.bias is not None:
-                self.conv2.bias.copy_(conv.bias)
-        self.add_act_learn()
-        self.to(conv.weight.device, conv.weight.dtype)
+        with torch.device(conv.weight.device):
+            self.conv1 = conv_like(conv, conv.in_channels, between)
+            self.norm = build_norm(norm_cfg, between) if norm_cfg else nn.Identity()
+            self.conv2 = nn.Conv2d(between, conv.out_channels, 1)
+            identity, original = (self.conv1, self.conv2) if pointwise else (self.conv2, self.conv1)
+            with torch.no_grad():
+                nn.init.dirac_(identity.weight)
+                original.weight.copy_(conv.weight)
+                self.conv1.bias.zero_()
+                # A fresh batch norm divides by sqrt(1 + eps).
+                self.conv2.weight.mul_((1 + getattr(self.norm, 'eps', 0)) ** 0.5)
+                self.conv2.bias.zero_()
+                if conv.bias is not None:
+                    self.conv2.bias.copy_(conv.bias)
+            self.add_act_learn()
+        if self.conv1.weight.dtype != conv.weight.dtype:
+            self.to(conv.weight.dtype)
         self.requires_grad_(conv.weight.requires_grad)
         self.train(conv.training)
 
@@ -162,6 +182,10 @@ class DeepConv(DeepTraining):
         if self.deploy:
             return self.conv(x)
         return self.conv2(anneal(self.norm(self.conv1(x)), self.slope))
+
+    def __prepare_scriptable__(self) -> DeepTraining:
+        """Let torch.jit.script compile the deploy form."""
+        return self if self.deploy else super().__prepare_scriptable__()
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
         """Compute the one convolution, ``conv``, with a bias; see :class:`Reparameterizable`."""

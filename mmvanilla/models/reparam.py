@@ -19,6 +19,7 @@ class Reparameterizable(nn.Module):
     """What has a training form and, with ``deploy`` set, a deploy form; :func:`fuse` finds it."""
 
     deploy: bool = False
+    __constants__ = ('deploy',)  # so that torch.jit.script compiles the form there is
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
         """Check and compute the deploy form; return what then takes it on, and cannot fail.
@@ -48,10 +49,11 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
         The model itself. A second call changes nothing.
 
     Raises:
-        UserError: If a net is half trained or a batch norm cannot be folded; nothing has changed.
+        UserError: If a net is half trained, a batch norm cannot be folded or weights are meta or
+            fake tensors; nothing has changed.
     """
     switches = [
-        module.reparameterize(name)
+        _with_values(module, name).reparameterize(name)
         for name, module in model.named_modules()
         if isinstance(module, Reparameterizable) and not module.deploy
     ]
@@ -60,6 +62,17 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
     for switch in switches:
         switch()
     return model
+
+
+def _with_values(module: Reparameterizable, name: str) -> Reparameterizable:
+    """Return a module, or raise UserError if its weights are meta or fake tensors."""
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.untyped_storage().device.type == 'meta':  # so is that of a fake tensor
+            raise UserError(
+                f'the weights of {name or type(module).__name__} are meta or fake tensors, which '
+                'have no values to fuse; load weights first, or build with deploy=True'
+            )
+    return module
 
 
 def fold_bn(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:

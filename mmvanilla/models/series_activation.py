@@ -5,13 +5,15 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..errors import require
 from ..ops.depthwise_conv import depthwise_conv2d
 from .archs import MAX_SIZE, is_int
 from .conv_norm import build_norm
 from .reparam import Reparameterizable, fold_bn, parameters_like
+
+fx.wrap('depthwise_conv2d')  # symbolic tracing has no device to ask, and keeps the call
 
 
 @MODELS.register_module()

@@ -13,17 +13,18 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError, require
 from ..ops.recompute import recompute
+from ..ops.traced import is_traced
 from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
 from .conv_norm import build_conv, conv_norm, initialize
 from .deep_training import DeepTraining, anneal
 from .reparam import Reparameterizable, fold, merge, plain_conv
 from .series_activation import SeriesActivation
-from .weights import fit, safe_loading
+from .weights import fit, safe_loading, unwrapped_prefix
 
 
 class AdaptivePool(nn.Module):
@@ -41,7 +42,10 @@ class AdaptivePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool (N, C, H, W)."""
-        return F.adaptive_max_pool2d(x, [math.ceil(side / self.stride) for side in x.shape[-2:]])
+        height, width = x.shape[-2:]
+        # Rounded up in integers, which tracers follow to other sizes.
+        size = ((height + self.stride - 1) // self.stride, (width + self.stride - 1) // self.stride)
+        return F.adaptive_max_pool2d(x, size)
 
 
 class Block(Reparameterizable):
@@ -91,6 +95,20 @@ class Block(Reparameterizable):
         return switch
 
 
+@fx.wrap
+def fast_layout(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) in the layout that is fast on its device.
+
+    On a CPU that is channels-last: depthwise convolutions, backward above all, are several times
+    faster in it.
+    """
+    if x.device.type != 'cpu':
+        return x
+    if is_traced():  # one operation, which says what it means
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)  # the same, and vmap can do it
+
+
 @MODELS.register_module()
 class VanillaNet(DeepTraining, BaseModule):
     """VanillaNet, a backbone of plain convolutions (https://arxiv.org/abs/2305.12972).
@@ -137,7 +155,7 @@ class VanillaNet(DeepTraining, BaseModule):
     ) -> None:
         for each in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
             require('init_cfg', each, each is None or is_cfg(each), 'a dict with a type')
-        super().__init__(init_cfg)
+        super().__init__(unwrapped_prefix(init_cfg))
         self.arch = parse_arch(arch)
         dims, strides, ada_pool = self.arch.values()
         # The index of the last output of every resolution; -1 is the stem.
@@ -216,10 +234,9 @@ class VanillaNet(DeepTraining, BaseModule):
         Raises:
             UserError: If the images do not fit, or the deploy form is to be trained.
         """
-        self.check_input(x)
-        if x.device.type == 'cpu':
-            # Depthwise convolutions, backward above all, are several times faster in this layout.
-            x = x.contiguous(memory_format=torch.channels_last)
+        if not isinstance(x, fx.Proxy):  # of which nothing is known
+            self.check_input(x)
+        x = fast_layout(x)
         run = recompute if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
         slope = self.slope
         x = self.stem(x) if self.deploy else run(self.stem2, anneal(self.stem1(x), slope))
@@ -242,7 +259,7 @@ class VanillaNet(DeepTraining, BaseModule):
                 f'VanillaNet got images of {x.shape[-2]} x {x.shape[-1]} pixels, smaller than its '
                 f'stride of {self.min_size}; enlarge or pad them'
             )
-        trains = self.deploy and self.training and torch.is_grad_enabled()
+        trains = self.deploy and self.training and torch.is_grad_enabled() and not is_traced()
         if trains and any(parameter.requires_grad for parameter in self.parameters()):
             raise UserError(
                 'VanillaNet is in deploy form, which has no batch norms and is not for training; '

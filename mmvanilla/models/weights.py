@@ -4,8 +4,11 @@ ImageNet nets are ``{'model': ..., 'model_ema': ...}`` with the bare names of ba
 detectors are ``{'meta': ..., 'state_dict': ...}`` with the backbone's names behind ``backbone.``.
 """
 
+import re
 from collections.abc import Callable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -13,7 +16,9 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..safe_load import safe_loading as load_safely
 
-PARTS = ('stem.', 'stem1.', 'stem2.', 'stages.')
+PARTS = ('stem.', 'stem1.', 'stem2.', 'stages.', '_act_learn')
+WRAPPERS = re.compile(r'^((module|_orig_mod)\.)+|(?<=\.)_orig_mod\.')
+SIGNS = ('stem1.', 'stages.0.act.')  # what begins the names of no other net
 OPTIONAL = ('num_batches_tracked', '_act_learn')  # may lack in a checkpoint
 
 
@@ -27,22 +32,40 @@ def safe_loading(enabled: bool = True) -> load_safely:
 
 
 def to_state_dict(checkpoint: dict) -> dict:
-    """Bring an ImageNet checkpoint into mmpretrain's form, with ``backbone.`` and ``head.``.
+    """Bring the weights of a checkpoint under the names that mmpretrain, mmdet and mmseg give them.
 
-    The averaged weights are preferred. Every other checkpoint stays as it is.
+    What wrappers put before each name is taken away: ``module.`` of DataParallel and
+    ``_orig_mod.`` of torch.compile. The bare names of an ImageNet net get ``backbone.`` and
+    ``head.``, and its averaged weights are preferred. Every other checkpoint stays as it is.
     """
-    if 'state_dict' in checkpoint:
-        return checkpoint
-    averaged, last = (checkpoint.get(name) for name in ('model_ema', 'model'))
-    weights = next((w for w in (averaged, last) if isinstance(w, dict) and w), checkpoint)
-    if not any(str(name).startswith(PARTS) for name in weights):
-        return checkpoint
-    return dict(
-        state_dict={
-            ('backbone.' if name.startswith(PARTS) else 'head.') + name: value
-            for name, value in weights.items()
+    candidates = [checkpoint.get(name) for name in ('state_dict', 'model_ema', 'model')]
+    weights = next((w for w in candidates if isinstance(w, dict) and w), checkpoint)
+    names = {name: unwrapped(name) for name in weights if name != 'n_averaged'}  # swa_utils' count
+    if any(name.startswith(SIGNS) for name in names.values()):
+        names = {
+            old: ('backbone.' if name.startswith(PARTS) else 'head.') + name
+            for old, name in names.items()
         }
-    )
+    if all(old == name for old, name in names.items()):
+        return checkpoint
+    others = checkpoint if weights is checkpoint.get('state_dict') else {}
+    return dict(others, state_dict={new: weights[old] for old, new in names.items()})
+
+
+def unwrapped(name: str) -> str:
+    """Return the name of a tensor, or the beginning of one, less what wrappers put into it."""
+    return WRAPPERS.sub('', name)
+
+
+def unwrapped_prefix(init_cfg: Any) -> Any:
+    """Return the config of an initialisation with the prefix that names have when they are loaded.
+
+    It is that of the file, as who knew it wrote, less what wrappers put into it.
+    """
+    if not (isinstance(init_cfg, dict) and init_cfg.get('prefix')):
+        return init_cfg
+    prefix = unwrapped(f'{init_cfg["prefix"].removesuffix(".")}.')
+    return dict(init_cfg, prefix=prefix or None)
 
 
 def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:
@@ -60,7 +83,7 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:
     if not prefix:
         for name in list(state_dict):
             short, value = name.removeprefix('backbone.'), state_dict.pop(name)
-            if short.startswith(PARTS) or short == '_act_learn':
+            if short.startswith(PARTS):
                 state_dict[short] = value
     deployed = any(name.startswith(f'{prefix}stem.') for name in state_dict)
     if not deployed and not any(name.startswith(f'{prefix}stem1.') for name in state_dict):
@@ -123,6 +146,8 @@ def _expected(state_dict: dict, module: nn.Module, prefix: str, reason: str) -> 
     for name, value in expected.items():
         if name not in state_dict and not name.endswith(OPTIONAL):
             raise CheckpointError(f'the checkpoint lacks {name!r}, so {reason}')
+        if value.is_meta:  # it has no value to keep
+            value = torch.full_like(value, name.endswith('_act_learn'), device='cpu')
         state_dict.setdefault(name, value)
     return expected
 

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
+
+from ..backports import autocast_dtype, is_compiling
+from .traced import is_traced
 
 GROUP_BYTES = 2**22  # of the planes that are convolved at once; they should stay in the cache
 VECTORS = 32  # planes; groups of as many, or multiples, fill the processor's vectors
@@ -17,7 +19,8 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
     On the CPU the gradient of the weight is itself a depthwise convolution, of the input with the
     output's gradient as its window: for large windows PyTorch's own way takes 2 to 10 times as
-    long, most of the backward pass of a series activation.
+    long, most of the backward pass of a series activation. What traces, exports or counts a net
+    finds a plain convolution. Gradients of any order, in both directions, and vmap are PyTorch's.
 
     Args:
         x: (N, C, H, W).
@@ -27,23 +30,46 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     Returns:
         (N, C, H, W).
     """
-    if x.device.type == 'cpu' and weight.requires_grad and torch.is_grad_enabled():
-        if torch.is_autocast_enabled('cpu'):
-            dtype = torch.get_autocast_dtype('cpu')
-            x, weight = x.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
-        return _DepthwiseConv2d.apply(x, weight, bias)
+    if not torch.jit.is_scripting():  # noqa: SIM102 - torch.jit.script compiles nothing within
+        if _trains_on_cpu(x, weight):
+            return _fast_backward(x, weight, bias)
+    return _plain(x, weight, bias)
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+
+
+def _trains_on_cpu(x: Tensor, weight: Tensor) -> bool:
+    """Tell whether there will be a backward pass that it is worth to make faster."""
+    return (
+        x.device.type == 'cpu'
+        and weight.requires_grad
+        and torch.is_grad_enabled()
+        and not is_traced()
+        and x.numel() > 0
+    )
+
+
+def _fast_backward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if dtype := autocast_dtype('cpu'):
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    # The compiler takes no function with a forward mode.
+    return (_DepthwiseConv2d if is_compiling() else _WithForwardMode).apply(x, weight, bias)
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _plain(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, weight, _ = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
@@ -54,16 +80,35 @@ class _DepthwiseConv2d(torch.autograd.Function):
         grad_weight = _grad_weight(x, grad, padding).to(weight.dtype) if need_weight else None
         return grad_x, grad_weight, grad.sum((0, 2, 3)) if need_bias else None
 
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple[Tensor, int]:
+        return torch.vmap(_plain, in_dims)(*inputs), 0
+
+
+class _WithForwardMode(_DepthwiseConv2d):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _DepthwiseConv2d.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[:2])
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor | None, dweight: Tensor | None, dbias: Tensor | None) -> Any:
+        x, weight = ctx.saved_tensors
+        terms = [] if dx is None else [_plain(dx, weight, None)]
+        terms += [] if dweight is None else [_plain(x, dweight, None)]
+        terms += [] if dbias is None else [dbias[:, None, None]]
+        return sum(terms)
+
 
 def _grad_weight(x: Tensor, grad: Tensor, padding: int) -> Tensor:
-    """Return the gradient (C, 1, k, k) of the weight, summed over the batch in float32."""
+    """Return the gradient (C, 1, k, k) of the weight, summed over the batch in float32 at least."""
     batch, channels, height, width = x.shape
     size = GROUP_BYTES // (height * width * x.element_size() * VECTORS) * VECTORS or VECTORS
     planes = x.reshape(1, batch * channels, height, width).split(size, 1)
     windows = grad.reshape(batch * channels, 1, height, width).split(size)
     groups = [
         F.conv2d(
-            plane.contiguous(memory_format=torch.channels_last),
+            plane.movedim(1, -1).contiguous().movedim(-1, 1),  # channels-last, which vmap takes so
             window,
             padding=padding,
             groups=len(window),
@@ -71,4 +116,5 @@ def _grad_weight(x: Tensor, grad: Tensor, padding: int) -> Tensor:
         for plane, window in zip(planes, windows, strict=True)
     ]
     side = 2 * padding + 1
-    return torch.cat(groups, 1).view(batch, channels, 1, side, side).float().sum(0)
+    each = torch.cat(groups, 1).view(batch, channels, 1, side, side)
+    return each.sum(0, dtype=torch.promote_types(each.dtype, torch.float32))

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import checkpoint as checkpointing
 
+from ..backports import is_compiling
+from .traced import is_traced
+
 IS_SELECTIVE = hasattr(checkpointing, 'create_selective_checkpoint_contexts')  # torch 2.4
 
 
@@ -23,6 +26,10 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
         module: What to call.
         *args: Its arguments.
     """
+    if is_traced():
+        return module(*args)
+    if is_compiling():  # takes no such contexts, and counts every batch once
+        return checkpointing.checkpoint(module, *args, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         if not IS_SELECTIVE:

@@ -168,7 +168,7 @@ def renamed(old, new):
         (reshaped('stages.3.conv1.0.weight'), {}, r'has the shape \(3, 3\) in the checkpoint'),
         (reshaped('stem2.2.weight'), {}, r'has the shape \(3, 3\) in the checkpoint'),
         (renamed('stages', 'layers'), {}, "lacks 'stages.0.conv1.0.weight'"),
-        (renamed('st', 'module.st'), {}, 'holds no weights of a VanillaNet'),
+        (renamed('st', 'net.st'), {}, 'holds no weights of a VanillaNet'),
         (lambda c: dict(model_ema={}), {}, 'holds no weights'),
         (lambda c: dict(net=c['model_ema']), {}, 'holds no weights of a VanillaNet'),
         (lambda c: dict(state_dict=dict(fc=torch.rand(2))), {}, 'holds no weights of a VanillaNet'),

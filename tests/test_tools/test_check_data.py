@@ -18,6 +18,7 @@ from mmvanilla.datasets import make_shapes
 from mmvanilla.errors import UserError
 
 SIZE = 64
+RARE = 'class without objects', 'class in no label map'  # of six classes in so few pictures
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,7 @@ def check(run_tool, tmp_path):
         assert code in (0, 1), error
         rows = json.loads(file.read_text())['findings']
         assert all(row['data'] in out for row in rows)
+        rows = [row for row in rows if row['kind'] not in RARE]
         return code, {(row['data'], row['kind']): row for row in rows}
 
     return run

@@ -2,18 +2,22 @@
 
 from ...errors import InputError
 from .inputs import Input, find_inputs, frames, open_video, read_image
-from .predictor import make_predictor, test_pipeline, tested_dataset
+from .pipeline import TestPipeline, steps_of, tested_dataset, tested_datasets
+from .predictor import Predictor, make_predictor
 from .results import Results
 
 __all__ = [
     'Input',
     'InputError',
+    'Predictor',
     'Results',
+    'TestPipeline',
     'find_inputs',
     'frames',
     'make_predictor',
     'open_video',
     'read_image',
-    'test_pipeline',
+    'steps_of',
     'tested_dataset',
+    'tested_datasets',
 ]

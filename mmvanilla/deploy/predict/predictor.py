@@ -3,24 +3,51 @@
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config, ConfigDict
-from mmengine.dataset import Compose
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from ...errors import UserError
+from ...errors import CheckpointError, UserError
 from ...models import fuse
 from ...safe_load.digest import split_digest
+from ...type_name import scope
 from ..accelerate import accelerate
 from ..export import FORMATS, classified, open_model, pasted
 from ..load import build_model
+from .pipeline import LoadedImage, TestPipeline
 
-Predictor = Callable[[np.ndarray], BaseDataElement]
+
+@dataclass
+class Predictor:
+    """A model for single images.
+
+    Called with a file, an image (H, W, 3), uint8, BGR, or what :meth:`load` returned, it gives a
+    ``DetDataSample`` with ``pred_instances``, a ``SegDataSample`` with ``pred_sem_seg``, both in
+    the size of the image as it was loaded, or a ``DataSample`` with ``pred_score``, on the CPU.
+
+    Attributes:
+        pipeline: What loads and prepares images.
+        run: The function of what that gives.
+    """
+
+    pipeline: TestPipeline
+    run: Callable[[dict], BaseDataElement]
+
+    def load(self, image: str | np.ndarray) -> LoadedImage:
+        """Load an image, see :meth:`TestPipeline.load`."""
+        return self.pipeline.load(image)
+
+    def __call__(self, image: str | np.ndarray | LoadedImage) -> BaseDataElement:
+        """Predict an image."""
+        loaded = image if isinstance(image, LoadedImage) else self.load(image)
+        return self.run(self.pipeline.pack(loaded))
 
 
 def make_predictor(
@@ -42,51 +69,21 @@ def make_predictor(
         trust: Open a .pt2 file, which runs what is in it.
         fast: Accelerate the model of a checkpoint, see :func:`mmvanilla.accelerate`.
 
-    Returns:
-        A function of an image (H, W, 3), BGR, that returns a ``DetDataSample`` with
-        ``pred_instances``, a ``SegDataSample`` with ``pred_sem_seg``, both in the image's own size,
-        or a ``DataSample`` with ``pred_score``, on the CPU.
-
     Raises:
         CheckpointError: If the checkpoint cannot be read or is not one of this config.
         FileNotFoundError: If there is no such file.
-        UserError: If the exported file cannot be opened or the model not be accelerated.
+        UserError: If the exported file cannot be opened, the model not be accelerated, or the
+            config has no test pipeline.
     """
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    pipeline = test_pipeline(cfg)
+    init_default_scope(scope(cfg))
+    pipeline = TestPipeline(cfg)
     if os.path.splitext(split_digest(file)[0])[1] in FORMATS:
         if fast:
             raise UserError(
                 f'{file!r} is exported and as fast as its runtime; accelerate a checkpoint'
             )
-        predict = exported(cfg, file, trust)
-    else:
-        predict = trained(cfg, file, device, fuse_model, fast)
-    return lambda image: predict(pipeline(dict(img=image, img_id=0)))
-
-
-def tested_dataset(cfg: Config) -> ConfigDict:
-    """Return the data set of a config's test data loader, without wrappers around it."""
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
-
-
-def test_pipeline(cfg: Config) -> Compose:
-    """Return the test pipeline of a config for images that are in memory already."""
-    steps = [
-        from_memory if step['type'] in ('LoadImageFromFile', 'LoadImageFromFileChecked') else step
-        for step in tested_dataset(cfg).pipeline
-        if 'LoadAnnotations' not in step['type']
-    ]
-    return Compose(steps)
-
-
-def from_memory(results: dict) -> dict:
-    """Do what loading an image does for the steps that follow, with one that is in memory."""
-    shape = results['img'].shape[:2]
-    return dict(results, img_path=None, img_shape=shape, ori_shape=shape)
+        return Predictor(pipeline, exported(cfg, file, trust))
+    return Predictor(pipeline, trained(cfg, file, device, fuse_model, fast))
 
 
 def trained(cfg: Config, file: str, device: str, fuse_model: bool, fast: bool) -> Callable:
@@ -103,8 +100,7 @@ def trained(cfg: Config, file: str, device: str, fuse_model: bool, fast: bool) -
 
     @torch.no_grad()
     def predict(packed: dict) -> BaseDataElement:
-        data = {name: [value] for name, value in packed.items()}
-        return model.test_step(data)[0].cpu()
+        return model.test_step(pseudo_collate([packed]))[0].cpu()
 
     return predict
 
@@ -112,7 +108,9 @@ def trained(cfg: Config, file: str, device: str, fuse_model: bool, fast: bool) -
 def exported(cfg: Config, file: str, trust: bool) -> Callable:
     """Return the function of an exported file."""
     run = open_model(file, trust)
-    align_corners = cfg.model.get('decode_head', {}).get('align_corners', False)
+    heads = cfg.model.get('decode_head') or {}  # of a cascade a list, of which the last decides
+    head = heads[-1] if isinstance(heads, list | tuple) else heads
+    align_corners = head.get('align_corners', False)
     rcnn = (cfg.model.get('test_cfg') or {}).get('rcnn') or {}
 
     def predict(packed: dict) -> BaseDataElement:
@@ -132,7 +130,7 @@ def exported(cfg: Config, file: str, trust: bool) -> Callable:
             labels = label_map(outputs, sample.ori_shape, align_corners)
             sample.pred_sem_seg = PixelData(data=labels)
         else:
-            raise UserError(
+            raise CheckpointError(
                 f'{file!r} gives {", ".join(outputs)}, expected boxes, logits or a label map; '
                 'export the whole model, without --features'
             )

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -16,10 +17,16 @@ from torchvision.datasets.folder import find_classes
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from ...errors import UserError
+from ...type_name import library, scope, type_name
 from ..files import writing
-from .predictor import tested_dataset
+from .pipeline import tested_dataset
 
 TOP = 5  # classes of an image that are told
+VISUALIZER_TYPES = dict(
+    mmdet='mmdet.DetLocalVisualizer',
+    mmseg='mmseg.SegLocalVisualizer',
+    mmpretrain='mmpretrain.UniversalVisualizer',
+)
 
 
 class Results:
@@ -44,19 +51,27 @@ class Results:
         self.predictions: list[dict] | None = None
         with writing(os.path.join(folder, 'predictions.json')):  # fails now, not after the work
             pass
-        init_default_scope(cfg.get('default_scope', 'mmdet'))
+        self.names: list[str] = []
+        init_default_scope(scope(cfg))
         dataset = DATASETS.build(dict(tested_dataset(cfg), lazy_init=True))
         self.classes = dataset.metainfo.get('classes') or folder_classes(dataset)
         meta = dict(dataset.metainfo, classes=self.classes)
         self.categories = category_ids(self.classes)
-        visualizer = dict(cfg.visualizer, vis_backends=None, save_dir=None)
+        visualizer = cfg.get('visualizer')
+        if type_name(visualizer) in ('', 'Visualizer'):  # mmengine's own draws no predictions
+            visualizer = dict(type=VISUALIZER_TYPES[library(cfg)])
+        visualizer = {'name': 'predictions', **visualizer, 'vis_backends': None, 'save_dir': None}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # it has no backend, since pictures are written here
             self.visualizer = VISUALIZERS.build(visualizer)
         self.visualizer.dataset_meta = meta
 
     def add(self, name: str, image: np.ndarray, sample: BaseDataElement) -> None:
-        """Write the picture of an image (H, W, 3), BGR, and keep or write its prediction."""
+        """Write the picture of an image, see :func:`as_picture`, and keep or write its prediction.
+
+        Raises:
+            UserError: If it has a class that the config does not know.
+        """
         self.add_prediction(name, sample)
         self.write_png('pictures', name, self.draw(image, sample))
 
@@ -72,6 +87,7 @@ class Results:
             dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
             self.write_png('labels', name, labels.astype(dtype))
             return
+        self.names.append(name)
         self.predictions = self.predictions or []
         if 'pred_score' in sample:
             self.predictions.append(dict(image=name, top=self.top(sample)))
@@ -97,8 +113,8 @@ class Results:
             )
 
     def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        """Draw a prediction over an image (H, W, 3), BGR; return such an image."""
-        picture = np.ascontiguousarray(image[..., ::-1])
+        """Draw a prediction over an image, see :func:`as_picture`; return (H, W, 3), BGR."""
+        picture = np.ascontiguousarray(as_picture(image)[..., ::-1])
         if 'pred_score' in sample:
             best = sample.new()
             best.set_pred_label([entry['label'] for entry in self.top(sample)])
@@ -137,10 +153,37 @@ class Results:
             cv2.imwrite(path, image)
 
     def save(self) -> None:
-        """Write the predictions of a detector or classifier."""
+        """Write the predictions of a detector or classifier.
+
+        In COCO's format an image whose name is a number, which no other image has, has it as its
+        id; the id of another is its name.
+        """
         if self.predictions is not None:
+            numbers = Counter(int(name) for name in self.names if name.isdecimal())
+            for entry in self.predictions:
+                name = entry.get('image_id', '')
+                if name.isdecimal() and numbers[int(name)] == 1:
+                    entry['image_id'] = int(name)
             with writing(os.path.join(self.folder, 'predictions.json')) as path:
                 mmengine.dump(self.predictions, path)
+
+
+def as_picture(image: np.ndarray) -> np.ndarray:
+    """Return what a config's step loads as an image (H, W, 3), uint8, BGR.
+
+    Args:
+        image: (H, W) or (H, W, C) of any type. One or two channels give a grey picture of the
+            first, more the first three. Values other than 0 to 255 are stretched to these.
+    """
+    image = image[..., None] if image.ndim == 2 else image
+    image = image[..., :3] if image.shape[2] >= 3 else image[..., [0, 0, 0]]
+    if image.dtype == np.uint8:
+        return image
+    image = np.nan_to_num(image.astype(np.float32))
+    low, high = image.min(), image.max()
+    if low < 0 or not 1 < high <= 255:
+        image = (image - low) * (255 / (high - low) if high > low else 0)
+    return image.round().astype(np.uint8)
 
 
 def folder_classes(dataset: BaseDataset) -> list[str]:
@@ -169,15 +212,14 @@ def category_ids(classes: Sequence[str]) -> list[int]:
 
 
 def coco_results(name: str, instances: BaseDataElement, categories: list[int]) -> list[dict]:
-    """Return detections in COCO's result format; an image named by digits has that number as id."""
+    """Return detections in COCO's result format, with an image's name as its id."""
     # Only here, so that segmentors can do without mmdet.
     from pycocotools import mask as coco_mask
 
     boxes = instances.bboxes.numpy().astype(float)
     boxes[:, 2:] -= boxes[:, :2]
-    image_id = int(name) if name.isdecimal() else name
     results = [
-        dict(image_id=image_id, category_id=categories[label], bbox=box, score=score)
+        dict(image_id=name, category_id=categories[label], bbox=box, score=score)
         for label, box, score in zip(
             instances.labels.tolist(), boxes.tolist(), instances.scores.tolist(), strict=True
         )

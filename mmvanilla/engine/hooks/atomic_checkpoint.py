@@ -5,11 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmengine.utils import apply_to
 
 INTERRUPTED = 'interrupted.pth'
 
@@ -45,6 +49,17 @@ def replace_file(file: str, content: bytes) -> None:
         os.close(descriptor)
 
 
+def plain(value: Any) -> Any:
+    """Return Python's own dicts and numbers for OpenMMLab's and numpy's, logs as tensors (2, N)."""
+    if isinstance(value, dict):
+        return {key: plain(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain, value))
+    if isinstance(value, HistoryBuffer):
+        return torch.from_numpy(np.stack(value.data))
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
 class AtomicBackend(LocalBackend):
     """Local files that are replaced at once or not at all."""
 
@@ -63,6 +78,9 @@ class AtomicCheckpointHook(CheckpointHook):
     A new checkpoint is complete on the disk before ``last_checkpoint`` names it, and that before
     an older one is removed to keep ``max_keep_ckpts`` or because a better one was found.
 
+    Checkpoints hold tensors, numbers and texts, so that any program can load them:
+    ``torch.load(weights_only=True)``, its default, refuses what mmengine saves by itself.
+
     Args:
         backend_args: Where to write, by default local files.
         kwargs: As of mmengine's ``CheckpointHook``.
@@ -76,6 +94,21 @@ class AtomicCheckpointHook(CheckpointHook):
         super().before_train(runner)
         for file in Path(self.out_dir).glob('.*.pth.partial'):
             self._remove(str(file))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Make all but the weights plain."""
+        for name in checkpoint.keys() & {'meta', 'message_hub', 'param_schedulers'}:
+            checkpoint[name] = plain(checkpoint[name])
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turn what was logged back, which mmengine would not resume otherwise."""
+        hub = checkpoint.get('message_hub') or {}
+        if 'log_scalars' in hub:
+            hub['log_scalars'] = apply_to(
+                hub['log_scalars'],
+                torch.is_tensor,
+                lambda history: HistoryBuffer(*history.cpu().numpy()),
+            )
 
     def save_interrupted(self, runner: Runner) -> str:
         """Save after the current iteration under a name of its own, and return the path."""

@@ -1,0 +1,47 @@
+"""What must be installed beside the package, and what may not be at once."""
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+# OpenMMLab's libraries come in two families of the same import names, its own and OneDL's.
+DISTRIBUTIONS = dict(
+    mmengine=('mmengine', 'onedl-mmengine'),
+    mmcv=('mmcv', 'mmcv-lite', 'onedl-mmcv'),
+    mmdet=('mmdet', 'onedl-mmdetection'),
+    mmseg=('mmsegmentation', 'onedl-mmsegmentation'),
+    mmpretrain=('mmpretrain', 'onedl-mmpretrain'),
+)
+OLDEST_TORCH = 2, 1
+
+
+def check_installed() -> None:
+    """Check what is installed, before anything of it is imported.
+
+    Raises:
+        ImportError: If torch is too old, mmengine or mmcv is missing, or two distributions hold the
+            same package, of which one has overwritten files of the other.
+    """
+    torch = _version('torch') or '2.1'  # one without metadata is a build of the user's own
+    if tuple(int(part) for part in torch.split('.')[:2]) < OLDEST_TORCH:
+        raise ImportError(f'mmvanilla needs torch 2.1 or later, and {torch} is installed')
+    for package, names in DISTRIBUTIONS.items():
+        found = [name for name in names if _version(name)]
+        if len(found) > 1:
+            raise ImportError(
+                f'{" and ".join(found)} are installed, which hold the same package {package!r}; '
+                f'uninstall them all, then install one family again: mmvanilla[lite] and '
+                'mmvanilla[det], [seg] or [cls], or mmvanilla[onedl]'
+            )
+    for package in ('mmengine', 'mmcv'):
+        if find_spec(package) is None:
+            raise ImportError(
+                f'mmvanilla needs {package}, which is not installed: install mmvanilla[lite] '
+                '(nothing to compile), a compiled mmcv 2.1, or mmvanilla[onedl]'
+            )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,25 @@
+"""Run a script of another program as if it had imported this package first.
+
+``python -m mmvanilla.run SCRIPT [ARGUMENT ...]``: for scripts that import mmdet before their config
+imports mmvanilla, which fails with mmcv-lite (``No module named 'mmcv._ext'``).
+"""
+
+import os
+import runpy
+import sys
+
+
+def main() -> None:
+    """Run the script that the first argument names with the others."""
+    if len(sys.argv) < 2:
+        sys.exit(f'usage: python -m {__spec__.name} SCRIPT [ARGUMENT ...]')
+    script = sys.argv[1]
+    if not os.path.isfile(script):
+        sys.exit(f'there is no script {script!r}; check the path')
+    sys.argv = sys.argv[1:]
+    sys.path[0] = os.path.dirname(os.path.abspath(script))  # as python SCRIPT does
+    runpy.run_path(script, run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()

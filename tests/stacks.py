@@ -1,0 +1,204 @@
+"""Install the wheel on other stacks and run the tests there: tests/stacks.py [STACK ...].
+
+Each stack gets a virtual environment of its own, which is removed afterwards; python3.10 and so on
+have to be on the PATH. The tests see the installed wheel and not the package of the checkout. The
+table that results is docs/compatibility.md.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE, RESULTS = ROOT / 'docs/compatibility.md', ROOT / 'docs/compatibility.json'
+TOOLS = ['pytest', 'hypothesis', 'PyYAML', 'model-index']
+SHOWN = ['torch', 'numpy', 'opencv-python', 'mmcv-lite', 'mmcv', 'onedl-mmcv', 'mmengine', 'mmdet']
+# Of an epoch of the shapes' Mask R-CNN, as the README has it, in an empty folder.
+COMMANDS = [
+    'shapes --out data/shapes --train 16 --val 4',
+    'check-data mask_rcnn_vanillanet13_shapes',
+    'train mask_rcnn_vanillanet13_shapes --cfg-options train_cfg.max_epochs=1 '
+    'train_cfg.val_interval=1 default_hooks.checkpoint.interval=1',
+    'test mask_rcnn_vanillanet13_shapes work_dirs/mask_rcnn_vanillanet13_shapes/epoch_1.pth',
+]
+
+
+class Stack(NamedTuple):
+    """What is installed.
+
+    Attributes:
+        python: Its version.
+        packages: What pip is told to install first.
+        extras: The extras of the wheel.
+    """
+
+    python: str
+    packages: list[str]
+    extras: str = 'lite,det,seg,cls,safetensors'
+
+
+STACKS = {
+    'torch 2.1, Python 3.11': Stack(
+        '3.11',
+        ['torch==2.1.2', 'torchvision==0.16.2', 'numpy==1.26.4', 'opencv-python==4.10.0.84'],
+    ),
+    'torch 2.6, Python 3.10': Stack('3.10', ['torch==2.6.0', 'torchvision==0.21.0']),
+    'torch 2.8, Python 3.12': Stack('3.12', ['torch==2.8.0', 'torchvision==0.23.0']),
+    'newest torch, Python 3.13': Stack('3.13', ['torch', 'torchvision']),
+}
+
+
+def run(command: list, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command with nothing of the caller's Python in its environment."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith('PYTHON')}
+    command = [str(part) for part in command]
+    return subprocess.run(
+        command, cwd=folder, env={**env, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def install(stack: Stack, folder: Path) -> Path:
+    """Make a virtual environment with the wheel; return its interpreter."""
+    interpreter = shutil.which(f'python{stack.python}')
+    if interpreter is None:
+        sys.exit(f'python{stack.python} is not on the PATH')
+    python = folder / 'venv/bin/python'
+    wheels = folder / 'wheels'
+    for command in (
+        [interpreter, '-m', 'venv', folder / 'venv'],
+        [python, '-m', 'pip', 'install', '-q', 'setuptools<81', 'wheel', *stack.packages],
+        [python, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', wheels, ROOT],
+    ):
+        check(run(command, folder))
+    (wheel,) = wheels.glob('*.whl')
+    # With what was chosen first, so that nothing takes its place.
+    command = [python, '-m', 'pip', 'install', '-q', *stack.packages, *TOOLS]
+    check(run([*command, f'{wheel}[{stack.extras}]'], folder))
+    return python
+
+
+def check(done: subprocess.CompletedProcess) -> None:
+    """End with what a command that failed has printed."""
+    if done.returncode:
+        sys.exit(f'{" ".join(done.args)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}')
+
+
+def try_stack(stack: Stack, tests: list[str]) -> dict:
+    """Install a stack, run the commands and the tests; return what became of them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        python = install(stack, folder)
+        listed = run([python, '-m', 'pip', 'list', '--format=json'], folder).stdout
+        versions = {each['name']: each['version'] for each in json.loads(listed)}
+        conflicts = run([python, '-m', 'pip', 'check'], folder).stdout.splitlines()
+        empty = folder / 'empty'
+        empty.mkdir()
+        failed = ''
+        for command in COMMANDS:
+            done = run([python, '-W', 'ignore', '-m', 'mmvanilla', *command.split()], empty)
+            if done.returncode:
+                failed = f'mmvanilla {command}: {(done.stderr or "?").splitlines()[-1]}'
+                break
+        checkout = folder / 'checkout'
+        listed = run(['git', 'ls-files', '-z'], ROOT).stdout
+        for name in filter(None, listed.split('\0')):
+            if not name.startswith('mmvanilla/'):
+                (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, checkout / name)
+        begun = time.monotonic()
+        options = ['-q', '-m', 'not slow', '-p', 'no:cacheprovider', '--junitxml=report.xml']
+        run([python, '-W', 'ignore', '-m', 'pytest', *options, *tests], checkout)
+        return dict(
+            python=stack.python,
+            versions={name: versions[name] for name in SHOWN if name in versions},
+            conflicts=[line for line in conflicts if 'No broken' not in line],
+            commands=failed or 'all work',
+            tests=tests,
+            **count(checkout / 'report.xml'),
+            minutes=round((time.monotonic() - begun) / 60, 1),
+            date=str(date.today()),
+        )
+
+
+def count(report: Path) -> dict:
+    """Count the tests of a report, and the reasons of those that were skipped."""
+    if not report.exists():
+        return dict(passed=0, failed=['pytest did not run'], skipped={})
+    failed: list[str] = []
+    reasons: Counter[str] = Counter()
+    passed = 0
+    for case in ElementTree.parse(report).iter('testcase'):
+        if case.find('failure') is not None or case.find('error') is not None:
+            failed.append(f'{case.get("classname")}::{case.get("name")}')
+        elif (skipped := case.find('skipped')) is not None:
+            reasons[str(skipped.get('message'))] += 1
+        else:
+            passed += 1
+    return dict(passed=passed, failed=failed, skipped=dict(reasons.most_common()))
+
+
+def write_table(results: dict[str, dict]) -> None:
+    """Write the results as a page."""
+    lines = [
+        '# Stacks',
+        '',
+        'To see on which versions the package works. Written by `make stacks`: for each stack the '
+        'wheel is installed into a virtual environment of its own, an epoch of the shapes is '
+        'trained and tested in an empty folder, and the tests run on what is installed.',
+        '',
+        '| stack | versions | pip check | commands | tests | passed | failed | skipped | minutes '
+        '| date |',
+        '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+    ]
+    for name, result in results.items():
+        versions = ', '.join(f'{key} {value}' for key, value in result['versions'].items())
+        cells = [
+            name,
+            versions,
+            '; '.join(result['conflicts']) or 'clean',
+            result['commands'],
+            ' '.join(result['tests']) or 'all but the slow ones',
+            result['passed'],
+            len(result['failed']),
+            sum(result['skipped'].values()),
+            result['minutes'],
+            result['date'],
+        ]
+        lines.append(f'| {" | ".join(map(str, cells))} |')
+    for name, result in results.items():
+        lines += ['', f'## {name}', '', 'Skipped:', '']
+        lines += [f'- {number} x {reason}' for reason, number in result['skipped'].items()]
+        if result['failed']:
+            lines += ['', 'Failed:', '', *(f'- `{test}`' for test in result['failed'])]
+    TABLE.write_text('\n'.join(lines) + '\n')
+
+
+def main() -> None:
+    """Try stacks one after the other, and write the table after each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('stacks', nargs='*', metavar='STACK', help=f'of {list(STACKS)}')
+    parser.add_argument('--tests', nargs='+', default=[], help='test files (default: all)')
+    args = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in args.stacks or STACKS:
+        if name not in STACKS:
+            parser.error(f'there is no stack {name!r}, expected of {list(STACKS)}')
+        print(f'{name} ...', flush=True)
+        results[name] = try_stack(STACKS[name], args.tests)
+        RESULTS.write_text(json.dumps(results, indent=2) + '\n')
+        write_table(results)
+        print(f'  {results[name]["passed"]} passed, {len(results[name]["failed"])} failed')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,100 @@
+"""Models that were really trained, each once for all tests: a few steps of narrow nets."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmvanilla import make_shapes
+
+
+class Trained(NamedTuple):
+    """What a training left: the config that it wrote, a checkpoint; and images to try it on."""
+
+    config: str
+    checkpoint: str
+    images: list[str]
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', train=12, val=4, size=64)
+
+
+@pytest.fixture(scope='session')
+def train(tmp_path_factory):
+    """Train a config on the data of a folder, and name what this leaves."""
+
+    def run(name, cfg, root, images):
+        work_dir = tmp_path_factory.mktemp('work') / name
+        cfg.work_dir, cfg.experiment_name, cfg.visualizer.name = str(work_dir), name, name
+        for key in ('train', 'val', 'test'):
+            cfg[f'{key}_dataloader'].update(num_workers=0, persistent_workers=False)
+            cfg[f'{key}_dataloader'].dataset.data_root = f'{root}/'
+        with pytest.MonkeyPatch.context() as patch:
+            # Most of the time of so short a training goes into laying out its config as text.
+            patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
+            Runner.from_cfg(cfg).train()
+        (config,) = work_dir.glob('*.py')
+        checkpoint = (work_dir / 'last_checkpoint').read_text()
+        return Trained(str(config), checkpoint, sorted(map(str, Path(root).glob(images))))
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def detector(shapes, train):
+    """A RetinaNet, averaged by EMAHook, with 100 boxes an image."""
+    cfg = Config.fromfile('tests/data/tiny_shapes.py')
+    cfg.model.test_cfg.score_thr = 0.001
+    cfg.train_dataloader.dataset.metainfo.licence = dict(name='CC0')
+    cfg.default_hooks.checkpoint.published_keys = ['meta', 'state_dict']
+    file = 'annotations/instances_val2017.json'
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(shapes / 'coco' / file)
+    return train('detector', cfg, shapes / 'coco', 'val2017/*')
+
+
+@pytest.fixture(scope='session')
+def segmentor(shapes, train):
+    """A UPerNet."""
+    cfg = Config.fromfile('configs/upernet_vanillanet13_shapes.py')
+    cfg.merge_from_dict(
+        {
+            'model.data_preprocessor.size': (64, 64),
+            'model.backbone.arch': dict(dims=[8, 16, 24, 32, 32], strides=[1, 2, 2, 2]),
+            'model.decode_head': dict(in_channels=[16, 24, 32, 32], channels=16),
+            'model.auxiliary_head': dict(in_channels=32, channels=16),
+            'train_cfg': dict(max_iters=10, val_interval=10),
+            'default_hooks.checkpoint.interval': 10,
+        }
+    )
+    cfg.custom_hooks[3].end = 5
+    for key in ('train', 'val', 'test'):
+        cfg[f'{key}_dataloader'].batch_size = 2
+    pipelines = [cfg[f'{key}_dataloader'].dataset.pipeline for key in ('train', 'val', 'test')]
+    for pipeline in (*pipelines, cfg.test_pipeline):  # mmseg's init_model takes the last
+        for step in pipeline:
+            if step.type == 'Resize':
+                step.scale = (64, 64)
+    root = shapes / 'ADEChallengeData2016'
+    return train('segmentor', cfg, root, 'images/validation/*')
+
+
+@pytest.fixture(scope='session')
+def classifier(tmp_path_factory, train):
+    """A classifier of three kinds of noise, averaged by EMAHook."""
+    root, rng = tmp_path_factory.mktemp('textures'), np.random.default_rng(0)
+    for part in ('train', 'val'):
+        for i, name in enumerate(('noise', 'plain', 'stripes')):
+            (root / part / name).mkdir(parents=True)
+            for j in range(8):
+                image = rng.integers(0, 80 * (i + 1), (80, 80, 3), dtype=np.uint8)
+                cv2.imwrite(str(root / part / name / f'{j}.png'), image)
+    cfg = Config.fromfile('tests/data/tiny_imagenet.py')
+    cfg.train_cfg.max_epochs = 2
+    cfg.custom_hooks[2].end = 3
+    return train('classifier', cfg, root, 'val/*/0.png')

@@ -1,0 +1,103 @@
+"""Workers that are spawned read mmdet's data sets, whatever the main module imports."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import pytest
+
+import mmvanilla.mmcv_ops
+from mmvanilla import make_shapes
+
+ROOT = Path(__file__).parents[2]
+
+# Without a start method of its own the loader takes that of the process, as mp_cfg sets it.
+MAIN = """
+import sys
+
+
+def main(root, method):
+    import multiprocessing
+    import mmvanilla
+    from mmdet.datasets import CocoDataset
+    from mmengine.registry import init_default_scope
+    from torch.utils.data import DataLoader
+
+    multiprocessing.set_start_method('spawn', force=True)
+    init_default_scope('mmdet')
+    dataset = CocoDataset(
+        data_root=root,
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+        pipeline=[dict(type='LoadImageFromFile')],
+    )
+    context = None if method == 'None' else method
+    loader = DataLoader(dataset, None, num_workers=1, multiprocessing_context=context)
+    print(len(list(loader)), 'images')
+
+
+"""
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ('spawn', 'forkserver')]
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    return f'{make_shapes(root, train=2, val=1, size=64) / "coco"}/'
+
+
+def run(program, data, method):
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *program, data, str(method)],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize('method', [None, *SLOW])
+def test_a_script_that_imports_the_package_in_main(method, data, tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(f"{MAIN}if __name__ == '__main__':\n    main(*sys.argv[1:])\n")
+    assert '2 images' in run([script], data, method)
+
+
+@pytest.mark.parametrize('method', SLOW)
+def test_a_program_without_a_main_module(method, data):
+    """As in a notebook."""
+    assert '2 images' in run(['-c', f'{MAIN}main(*sys.argv[1:])'], data, method)
+
+
+@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+def test_other_processes_import_nothing_of_ours(method, tmp_path):
+    seen = tmp_path / 'seen.txt'
+    program = f'import sys; open({str(seen)!r}, "w").write(" ".join(sys.modules))'
+    process = multiprocessing.get_context(method).Process(target=exec, args=(program,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert not {'torch', 'mmcv', 'mmvanilla'} & set(seen.read_text().split())
+
+
+def test_installing_again_changes_nothing():
+    before = dict(ForkingPickler._extra_reducers)
+    mmvanilla.mmcv_ops.install()
+    assert before == ForkingPickler._extra_reducers
+
+
+def test_a_compiled_mmcv_needs_nothing(monkeypatch):
+    found = []
+    monkeypatch.setattr(ForkingPickler, 'register', lambda *args: found.append(args))
+    monkeypatch.delitem(sys.modules, 'mmcv._ext')
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: 'compiled')
+    mmvanilla.mmcv_ops.install()
+    assert not found
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    mmvanilla.mmcv_ops.install()
+    assert found
