@@ -23,7 +23,7 @@ from .conv_norm import build_conv, conv_norm, initialize
 from .deep_training import DeepTraining, anneal
 from .reparam import Reparameterizable, fold, merge, plain_conv
 from .series_activation import SeriesActivation
-from .weights import fit, safe_loading, unwrapped
+from .weights import fit, safe_loading, unwrapped_prefix
 
 
 class AdaptivePool(nn.Module):
@@ -137,7 +137,7 @@ class VanillaNet(DeepTraining, BaseModule):
     ) -> None:
         for each in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
             require('init_cfg', each, each is None or is_cfg(each), 'a dict with a type')
-        super().__init__(init_cfg)
+        super().__init__(unwrapped_prefix(init_cfg))
         self.arch = parse_arch(arch)
         dims, strides, ada_pool = self.arch.values()
         # The index of the last output of every resolution; -1 is the stem.
@@ -188,10 +188,6 @@ class VanillaNet(DeepTraining, BaseModule):
         What cannot be followed, or a checkpoint that is missing or does not fit, raises UserError
         or FileNotFoundError.
         """
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('prefix'):
-            # Wrappers' names, such as `module.`, are taken away in loading, and so here.
-            prefix = unwrapped(f'{self.init_cfg["prefix"]}.'.replace('..', '.'))
-            self.init_cfg = dict(self.init_cfg, prefix=prefix or None)
         try:
             with safe_loading():
                 super().init_weights()

@@ -6,6 +6,7 @@ detectors are ``{'meta': ..., 'state_dict': ...}`` with the backbone's names beh
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from mmengine.logging import print_log
@@ -53,6 +54,17 @@ def to_state_dict(checkpoint: dict) -> dict:
 def unwrapped(name: str) -> str:
     """Return the name of a tensor, or the beginning of one, less what wrappers put into it."""
     return WRAPPERS.sub('', name)
+
+
+def unwrapped_prefix(init_cfg: Any) -> Any:
+    """Return the config of an initialisation with the prefix that names have when they are loaded.
+
+    It is that of the file, as who knew it wrote, less what wrappers put into it.
+    """
+    if not (isinstance(init_cfg, dict) and init_cfg.get('prefix')):
+        return init_cfg
+    prefix = unwrapped(f'{init_cfg["prefix"].removesuffix(".")}.')
+    return dict(init_cfg, prefix=prefix or None)
 
 
 def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:

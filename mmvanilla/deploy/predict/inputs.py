@@ -20,8 +20,8 @@ from ...errors import InputError, UserError, sentence
 
 VIDEO_EXTENSIONS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
 # What Pillow calls the formats that OpenCV reads as well, and suffixes of those that it alone does.
-FORMATS = ('AVIF', 'BMP', 'DIB', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'SUN', 'TIFF', 'WEBP')
-OPENCV_EXTENSIONS = ('.avif', '.exr', '.hdr', '.pfm', '.pic', '.sr')
+FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'SUN', 'TIFF', 'WEBP')
+OPENCV_EXTENSIONS = ('.avif', '.dib', '.exr', '.hdr', '.pfm', '.pic', '.sr')
 FRAME_NUMBER = re.compile(r'_\d{6,}$')  # behind a video's name, in the names of its frames
 TOLD = 5  # files left out that are named
 MAX_PIXELS = 2**30  # of an image that OpenCV reads; Pillow's own limit is far below

@@ -35,7 +35,7 @@ def tested_datasets(cfg: Config) -> list[list[ConfigDict]]:
     Raises:
         UserError: If the config has neither.
     """
-    loaders = next((found for name in LOADERS if (found := cfg.get(name))), [])
+    loaders: Any = next((found for name in LOADERS if (found := cfg.get(name))), [])
     paths = [
         path
         for loader in (loaders if isinstance(loaders, list | tuple) else [loaders])

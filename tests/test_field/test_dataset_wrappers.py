@@ -1,0 +1,202 @@
+"""Data sets within wrappers, several of them, lists of loaders, or none to test on."""
+
+import json
+import pickle
+
+import pytest
+from mmengine.config import Config
+
+from mmvanilla.benchmark.settings import Settings
+from mmvanilla.benchmark.subject import Candidate, Subject
+from mmvanilla.datasets import make_shapes
+from mmvanilla.deploy.predict import Results, TestPipeline, pipeline
+from mmvanilla.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def quick_dumps(monkeypatch):
+    """Save the seconds that laying out a config as text takes."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_shapes(tmp_path / 'shapes', train=1, val=2, size=64)
+
+
+def concat(dataset):
+    return dict(type='ConcatDataset', datasets=[dataset, dict(dataset)])
+
+
+def nested(dataset):
+    repeated = dict(type='RepeatDataset', times=1, dataset=dataset)
+    return dict(type='ConcatDataset', datasets=(repeated, dataset))
+
+
+def mixed(dataset):
+    *steps, pack = dataset.pipeline
+    inner = dict(dataset, pipeline=steps)
+    return dict(type='MultiImageMixDataset', dataset=inner, pipeline=[pack])
+
+
+WRAPPERS = dict(
+    ConcatDataset=concat,
+    RepeatDataset=lambda dataset: dict(type='RepeatDataset', times=2, dataset=dataset),
+    ClassBalancedDataset=lambda dataset: dict(
+        type='ClassBalancedDataset', oversample_thr=1e-3, dataset=dataset
+    ),
+    MultiImageMixDataset=mixed,
+    nested=nested,
+)
+
+
+def wrap(cfg, name):
+    """Put a wrapper around what a config tests on."""
+    cfg.test_dataloader.dataset = WRAPPERS[name](cfg.test_dataloader.dataset)
+    return cfg
+
+
+def plain_steps(cfg):
+    return [step.type for step in cfg.test_dataloader.dataset.pipeline]
+
+
+@pytest.mark.parametrize('name', WRAPPERS)
+def test_pipeline_and_classes_are_found_within(name, small_config, tmp_path):
+    cfg = small_config('retinanet')
+    expected = plain_steps(cfg)
+    wrap(cfg, name)
+    paths = pipeline.tested_datasets(cfg)
+    assert len(paths) == (2 if name in ('ConcatDataset', 'nested') else 1)
+    assert all([step.type for step in pipeline.steps_of(path)] == expected for path in paths)
+    assert Results(str(tmp_path), cfg).classes[0] == 'circle'
+    assert len(TestPipeline(cfg).steps) == len(expected) - 1
+
+
+@pytest.mark.parametrize('sequence', [list, tuple])
+def test_several_loaders(sequence, small_config):
+    cfg = small_config('retinanet')
+    loaders = sequence([cfg.test_dataloader, cfg.val_dataloader])
+    cfg.test_dataloader = loaders
+    assert len(pipeline.tested_datasets(cfg)) == 2
+
+
+@pytest.mark.parametrize('name', [*WRAPPERS, None, 'none'])
+def test_images_are_predicted(name, files, data, run_tool, tmp_path):
+    """Also where there is a loader for the validation only."""
+    _, config, checkpoint = files('retinanet')
+    cfg = Config.fromfile(config)
+    if name in WRAPPERS:
+        wrap(cfg, name)
+    else:
+        cfg.test_dataloader = cfg.test_cfg = cfg.test_evaluator = None
+        cfg.val_dataloader = None if name else cfg.val_dataloader
+    cfg.dump(config)
+    out = tmp_path / 'out'
+    code, _, error = run_tool('predict.py', config, checkpoint, data / 'coco/val2017', '--out', out)
+    if name == 'none':
+        assert code == 2
+        assert 'test_dataloader' in error.splitlines()[-1]
+        assert 'Traceback' not in error
+        return
+    assert code == 0, error
+    found = json.loads((out / 'predictions.json').read_text())
+    assert len({entry['image_id'] for entry in found}) == 2
+
+
+@pytest.mark.parametrize('wrapper', [*WRAPPERS, None])
+def test_speed_on_images(wrapper, small_config, data):
+    cfg = small_config('retinanet')
+    if wrapper:
+        wrap(cfg, wrapper)
+    else:
+        cfg.test_dataloader = None
+    settings = Settings(shape=(64, 64), images=str(data / 'coco/val2017'))
+    assert len(Subject(Candidate('net', cfg), settings).sizes()) == 2
+
+
+@pytest.mark.parametrize('tta', [False, True])
+@pytest.mark.parametrize('name', ['ConcatDataset', 'RepeatDataset', 'MultiImageMixDataset'])
+def test_it_is_tested(name, tta, files, data, run_tool, tmp_path):
+    _, config, checkpoint = files('retinanet')
+    cfg = wrap(Config.fromfile(config), name)
+    cfg.test_evaluator = [
+        dict(cfg.test_evaluator, metric=['bbox', 'segm'] if tta else 'bbox', prefix=prefix)
+        for prefix in ('first', 'second')
+    ]
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.dump(config)
+    code, out, error = run_tool(
+        *('test.py', config, checkpoint, '--data-root', data / 'coco'),
+        *('--work-dir', tmp_path / 'work', '--out', tmp_path / 'out.pkl'),
+        *(['--tta'] if tta else []),
+    )
+    assert code == 0, error
+    assert 'first/bbox_mAP' in out
+    assert 'second/bbox_mAP' in out
+    number = len(pickle.loads((tmp_path / 'out.pkl').read_bytes()))
+    assert number == (2 if name == 'MultiImageMixDataset' else 4)
+
+
+def test_a_segmentor_on_two_data_sets_is_augmented_on_both(files, data, run_tool, tmp_path):
+    _, config, checkpoint = files('upernet')
+    cfg = wrap(Config.fromfile(config), 'ConcatDataset')
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.dump(config)
+    code, _, error = run_tool(
+        *('test.py', config, checkpoint, '--data-root', data / 'ADEChallengeData2016', '--tta'),
+        *('--work-dir', tmp_path / 'work', '--out', tmp_path / 'out.pkl'),
+    )
+    assert code == 0, error
+    assert len(pickle.loads((tmp_path / 'out.pkl').read_bytes())) == 4
+
+
+def test_a_metric_within_an_evaluator(files, data, run_tool, tmp_path):
+    """Its `metrics` are of a detector with masks, which an augmented test does not merge."""
+    _, config, checkpoint = files('mask_rcnn')
+    cfg = Config.fromfile(config)
+    file = str(data / 'coco/annotations/instances_val2017.json')
+    metric = dict(cfg.test_evaluator, ann_file=file, metric=['bbox', 'segm'])
+    cfg.test_evaluator = dict(type='Evaluator', metrics=[metric])
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.dump(config)
+    code, out, error = run_tool(
+        *('test.py', config, checkpoint, '--data-root', data / 'coco', '--tta'),
+        *('--work-dir', tmp_path / 'work'),
+    )
+    assert code == 0, error
+    assert 'coco/bbox_mAP' in out
+
+
+@pytest.mark.parametrize(
+    'missing',
+    [
+        ['test_cfg'],
+        ['test_dataloader'],
+        ['test_evaluator'],
+        ['test_dataloader', 'test_cfg', 'test_evaluator'],
+    ],
+)
+@pytest.mark.parametrize('how', ['none', 'absent'])
+def test_what_lacks_for_a_test_is_named(missing, how, files, run_tool):
+    _, config, checkpoint = files('upernet')
+    cfg = Config.fromfile(config)
+    for name in missing:
+        if how == 'none':
+            cfg[name] = None
+        else:
+            cfg.pop(name)
+    cfg.dump(config)
+    code, _, error = run_tool('test.py', config, checkpoint)
+    assert code == 2
+    assert 'Traceback' not in error
+    (line,) = [line for line in error.splitlines() if 'error: ' in line]
+    assert all(name in line for name in missing)
+
+
+def test_a_config_without_data_still_has_a_speed(small_config):
+    cfg = small_config('retinanet')
+    cfg.test_dataloader = cfg.val_dataloader = None
+    made = Subject(Candidate('net', cfg), Settings(shape=(64, 64)))
+    assert made.sizes() == [(3, 64, 64)]
+    with pytest.raises(UserError, match='test_dataloader'):
+        pipeline.tested_datasets(cfg)

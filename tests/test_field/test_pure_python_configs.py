@@ -1,0 +1,164 @@
+"""Configs whose types are classes, as mmengine's pure Python style writes them, in every tool."""
+
+import json
+import multiprocessing.dummy
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import import_modules_from_strings
+
+from mmvanilla import make_shapes
+from mmvanilla.benchmark import Candidate, processes
+from mmvanilla.benchmark.subject import describe_form
+from mmvanilla.type_name import library, scope, type_name
+
+CONFIGS = 'tests/data/pure_python'
+LIBRARIES = dict(mask_rcnn='mmdet', retinanet='mmdet', upernet='mmseg', classifier='mmpretrain')
+ROOTS = dict(
+    mask_rcnn='coco', retinanet='coco', upernet='ADEChallengeData2016', classifier='textures'
+)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Write shapes in both layouts, and pictures of two classes."""
+    root = make_shapes(tmp_path_factory.mktemp('data') / 'shapes', train=2, val=2, size=96)
+    random = np.random.default_rng(0)
+    for part in ('train', 'val'):
+        for name in ('dots', 'stripes'):
+            folder = root / 'textures' / part / name
+            folder.mkdir(parents=True)
+            for i in range(2):
+                image = random.integers(0, 255, (80, 90, 3), dtype=np.uint8)
+                cv2.imwrite(str(folder / f'{i}.png'), image)
+    return root
+
+
+@pytest.fixture
+def model(trained, tmp_path):
+    """Write a checkpoint of a config; return the model, the config, its path and that."""
+
+    def write(name):
+        path = f'{CONFIGS}/{name}.py'
+        cfg = Config.fromfile(path)
+        import_modules_from_strings(f'{LIBRARIES[name]}.models')
+        init_default_scope(LIBRARIES[name])
+        torch.manual_seed(0)
+        built = trained(MODELS.build(cfg.model)).eval()
+        state = {key: value.clone() for key, value in built.state_dict().items()}
+        torch.save(dict(state_dict=state, meta={}), tmp_path / 'trained.pth')
+        return built, cfg, path, tmp_path / 'trained.pth'
+
+    return write
+
+
+@pytest.mark.parametrize('name', LIBRARIES)
+def test_the_library_is_told_by_the_models_class(name):
+    cfg = Config.fromfile(f'{CONFIGS}/{name}.py')
+    assert cfg.default_scope is None
+    assert library(cfg) == scope(cfg) == LIBRARIES[name]
+    assert describe_form(cfg, 'train') == 'training form'
+    dumped = Config.fromstring(cfg.pretty_text, '.py')  # where classes are paths
+    assert library(dumped) == LIBRARIES[name]
+    assert type_name(dumped.model.backbone) == 'VanillaNet'
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        *((name, []) for name in LIBRARIES),
+        *((name, ['--tta']) for name in ('mask_rcnn', 'retinanet', 'upernet')),
+        ('mask_rcnn', ['--no-fuse']),
+    ],
+)
+def test_it_is_tested(name, options, model, data, run_tool, tmp_path):
+    _, _, config, checkpoint = model(name)
+    work = tmp_path / 'work'
+    root = data / ROOTS[name]
+    code, out, error = run_tool(
+        *('test.py', config, checkpoint, '--data-root', root, '--work-dir', work, *options),
+        *('--out', work / 'out.pkl'),
+    )
+    assert code == 0, error[-500:]
+    assert ('The deploy form is tested' in out) == ('--no-fuse' not in options)
+    assert len(pickle.loads((work / 'out.pkl').read_bytes())) == (4 if name == 'classifier' else 2)
+    if options == ['--tta']:  # what was tested is written down
+        kinds = dict(mmdet='DetTTAModel', mmseg='SegTTAModel')
+        assert type_name(Config.fromfile(work / f'{name}.py').model) == kinds[LIBRARIES[name]]
+
+
+@pytest.mark.parametrize('name', ['mask_rcnn', 'retinanet'])
+def test_a_detector_predicts_what_mmdet_infers(name, model, data, run_tool, tmp_path):
+    from mmdet.apis import inference_detector
+
+    built, built.cfg, config, checkpoint = model(name)
+    photo = next((data / 'coco/val2017').iterdir())
+    code, _, error = run_tool('predict.py', config, checkpoint, photo, '--out', tmp_path / 'out')
+    assert code == 0, error[-500:]
+    expected = inference_detector(built, str(photo)).pred_instances
+    found = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert len(found) == len(expected) == 20
+    np.testing.assert_allclose(
+        [each['score'] for each in found], expected.scores.numpy(), atol=1e-4
+    )
+    assert (tmp_path / f'out/pictures/{photo.stem}.png').exists()
+
+
+def test_a_segmentor_predicts_what_mmseg_infers(model, data, run_tool, tmp_path):
+    from mmseg.apis import inference_model
+
+    built, cfg, config, checkpoint = model('upernet')
+    photo = next((data / 'ADEChallengeData2016/images/validation').iterdir())
+    code, _, error = run_tool('predict.py', config, checkpoint, photo, '--out', tmp_path / 'out')
+    assert code == 0, error[-500:]
+    cfg.test_pipeline = [step for step in cfg.test_pipeline if type_name(step) != 'LoadAnnotations']
+    built.cfg = cfg
+    expected = inference_model(built, str(photo)).pred_sem_seg.data[0].numpy()
+    found = cv2.imread(str(tmp_path / f'out/labels/{photo.stem}.png'), cv2.IMREAD_UNCHANGED)
+    assert np.mean(found == expected) > 0.999
+
+
+def test_a_classifier_predicts_the_likeliest_class(model, data, run_tool, tmp_path):
+    _, _, config, checkpoint = model('classifier')
+    code, _, error = run_tool(
+        *('predict.py', config, checkpoint, data / 'textures/val/dots', '--out', tmp_path / 'out'),
+        *('--cfg-options', f'test_dataloader.dataset.data_root={data / "textures"}'),
+    )
+    assert code == 0, error[-500:]
+    found = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert [entry['image'] for entry in found] == ['0', '1']
+    assert {top['class'] for entry in found for top in entry['top']} == {'dots', 'stripes'}
+
+
+@pytest.mark.parametrize('name', LIBRARIES)
+def test_its_speed_is_measured_in_every_form(name, run_tool, tmp_path, monkeypatch):
+    # Processes take seconds to start; what they are given must come through all the same.
+    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
+    config = f'{CONFIGS}/{name}.py'
+    pickle.loads(pickle.dumps(Candidate('net', Config.fromfile(config))))
+    forms = ('--no-fuse', '--fuse', '--deploy', '--accelerate')
+    code, printed, error = run_tool(
+        *('fps.py', config, *forms, '--part', 'backbone', '--shape', 64, 64),
+        *('--repeat', 1, '--warmup', 1, '--json', tmp_path / 'speed.json'),
+    )
+    assert code == 0, printed + error
+    rows = json.loads((tmp_path / 'speed.json').read_text())['rows']
+    assert all(len(row['times_ms']) == 1 for row in rows)
+    assert len({row['form'] for row in rows}) == len(rows) == 4
+
+
+def test_a_classifier_in_deploy_form_is_built_in_it(model, data, run_tool, tmp_path):
+    from mmvanilla import fuse
+
+    built, _, config, checkpoint = model('classifier')
+    torch.save(dict(state_dict=fuse(built).state_dict(), meta={}), checkpoint)
+    code, _, error = run_tool(
+        *('test.py', config, checkpoint, '--data-root', data / 'textures'),
+        *('--work-dir', tmp_path / 'work'),
+    )
+    assert code == 0, error[-500:]
