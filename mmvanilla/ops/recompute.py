@@ -1,7 +1,7 @@
 """Activation checkpointing that recomputes what is cheap and keeps what is dear."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
     """Call a module; for the backward pass keep only what its dense convolutions gave.
 
     Norms, activations, pools and depthwise convolutions are recomputed. Those take a few percent of
-    a layer's time and most of its memory.
+    a layer's time and most of its memory. A second backward pass, as of a gradient penalty, PyTorch
+    refuses.
 
     Args:
         module: What to call.
@@ -30,9 +31,9 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
     if torch.compiler.is_compiling():  # takes no such contexts, and counts every batch once
         return checkpoint(module, *args, use_reentrant=False)
 
-    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+    def contexts() -> tuple[AbstractContextManager, Any]:
         forward, again = create_selective_checkpoint_contexts(_policy)
-        return forward, _second_pass(module, again)
+        return forward, _SecondPass(module, again)
 
     return checkpoint(module, *args, use_reentrant=False, context_fn=contexts)
 
@@ -44,16 +45,20 @@ def _policy(ctx: object, operator: object, *args: object, **kwargs: object) -> C
     return CheckpointPolicy.PREFER_RECOMPUTE
 
 
-@contextmanager
-def _second_pass(module: nn.Module, context: AbstractContextManager) -> Iterator[None]:
-    """Let batch norms use the statistics of the batch without counting it once more."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        with context:
-            yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
+class _SecondPass:
+    """Within it batch norms use the statistics of the batch without counting it once more."""
+
+    def __init__(self, module: nn.Module, context: AbstractContextManager) -> None:
+        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        self.context = context
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        self.context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.context.__exit__(*error)
+        for norm, (momentum, count) in zip(self.norms, self.before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
