@@ -341,7 +341,7 @@ def test_weights_that_are_computed(images, way, name, trained):
         names = [n for n in found if n.startswith(f'{name}.') and 'weight' in n]
         assert names
         assert all(found[n].any() for n in names)
-        torch.optim.SGD(net.parameters(), 0.1).step()
+        torch.optim.Adam(net.parameters(), 0.02).step()
         return net.eval()
 
     net, expected = stepped(), stepped()(images)
