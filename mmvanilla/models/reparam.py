@@ -11,6 +11,10 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ..errors import UserError
 
@@ -52,6 +56,9 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
         UserError: If a net is half trained, a batch norm cannot be folded or weights are meta or
             fake tensors; nothing has changed.
     """
+    for module in model.modules():
+        for hook in _weight_hooks(module).values():
+            hook(module, ())  # else the weight would be that of the last forward pass
     switches = [
         _with_values(module, name).reparameterize(name)
         for name, module in model.named_modules()
@@ -73,6 +80,24 @@ def _with_values(module: Reparameterizable, name: str) -> Reparameterizable:
                 'have no values to fuse; load weights first, or build with deploy=True'
             )
     return module
+
+
+def _weight_hooks(module: nn.Module) -> dict[int, Any]:
+    """Return, by id, the hooks that compute a weight before each forward pass: pruning, old norms.
+
+    torch has no public list of them.
+    """
+    kinds = (BasePruningMethod, WeightNorm, SpectralNorm)
+    return {key: h for key, h in module._forward_pre_hooks.items() if isinstance(h, kinds)}
+
+
+def free_weight(module: nn.Module) -> None:
+    """Make the weight of a module a parameter again, of whatever it is computed."""
+    if parametrize.is_parametrized(module, 'weight'):
+        parametrize.remove_parametrizations(module, 'weight')
+    for key, hook in _weight_hooks(module).items():
+        hook.remove(module)
+        del module._forward_pre_hooks[key]
 
 
 def fold_bn(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from ..errors import require
 from ..ops.depthwise_conv import depthwise_conv2d
 from .archs import MAX_SIZE, is_int
 from .conv_norm import build_norm
-from .reparam import Reparameterizable, fold_bn, parameters_like
+from .reparam import Reparameterizable, fold_bn, free_weight, parameters_like
 
 fx.wrap('depthwise_conv2d')  # symbolic tracing has no device to ask, and keeps the call
 
@@ -69,6 +69,7 @@ class SeriesActivation(Reparameterizable):
         fused = parameters_like(self.weight, weight, shift)
 
         def switch() -> None:
+            free_weight(self)
             self.weight, self.bias = fused
             self.bn, self.deploy = nn.Identity(), True
 

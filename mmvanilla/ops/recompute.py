@@ -1,8 +1,7 @@
 """Activation checkpointing that recomputes what is cheap and keeps what is dear."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
 
     Norms, activations, pools and depthwise convolutions are recomputed. Those take a few percent of
     a layer's time and most of its memory. Before torch 2.4, which cannot choose, all is recomputed.
+    A second backward pass, as of a gradient penalty, PyTorch refuses.
 
     Args:
         module: What to call.
@@ -31,16 +31,16 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
     if is_compiling():  # takes no such contexts, and counts every batch once
         return checkpointing.checkpoint(module, *args, use_reentrant=False)
 
-    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+    def contexts() -> tuple[AbstractContextManager, Any]:
         if not IS_SELECTIVE:
             warnings.warn(
                 f'with_cp recomputes whole layers, since torch {torch.__version__} cannot keep '
                 'what their 1x1 convolutions gave; torch 2.4 can, which is faster',
                 stacklevel=2,
             )
-            return nullcontext(), _second_pass(module, nullcontext())
+            return nullcontext(), _SecondPass(module, nullcontext())
         forward, again = checkpointing.create_selective_checkpoint_contexts(_policy)
-        return forward, _second_pass(module, again)
+        return forward, _SecondPass(module, again)
 
     return checkpointing.checkpoint(module, *args, use_reentrant=False, context_fn=contexts)
 
@@ -53,16 +53,20 @@ def _policy(ctx: object, operator: object, *args: object, **kwargs: object) -> A
     return policy.PREFER_RECOMPUTE
 
 
-@contextmanager
-def _second_pass(module: nn.Module, context: AbstractContextManager) -> Iterator[None]:
-    """Let batch norms use the statistics of the batch without counting it once more."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        with context:
-            yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
+class _SecondPass:
+    """Within it batch norms use the statistics of the batch without counting it once more."""
+
+    def __init__(self, module: nn.Module, context: AbstractContextManager) -> None:
+        self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+        self.context = context
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        self.context.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.context.__exit__(*error)
+        for norm, (momentum, count) in zip(self.norms, self.before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
