@@ -22,7 +22,7 @@ from mmvanilla.cli import (
 from mmvanilla.data_checks import check_paths
 from mmvanilla.deploy.load import match_form
 from mmvanilla.deploy.predict import steps_of, tested_datasets
-from mmvanilla.type_name import library, scope, type_name
+from mmvanilla.type_name import library, type_name
 
 TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')  # what mmengine wants of a test
 SEGMENTOR_PICTURES = dict(
@@ -68,7 +68,6 @@ def test_config(args: argparse.Namespace) -> Config:
     """Load the config and apply the arguments that only testing has."""
     cfg = load_config(args)
     check_test(cfg)
-    cfg.default_scope = scope(cfg)  # of a config in pure Python, whose metrics may name others
     check_paths(cfg, ['test'])
     cfg.load_from = args.checkpoint
     choose_form(cfg, args.fuse)

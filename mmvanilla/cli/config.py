@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from ..errors import UserError, root_import_error, sentence
 from ..package_configs import find_config
+from ..type_name import scope
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
@@ -99,6 +100,7 @@ def load_config(args: Namespace) -> Config:
     if args.cfg_options:
         replace_settings(cfg, args.cfg_options)
     cfg.launcher = launcher
+    cfg.default_scope = scope(cfg)  # one in pure Python has none, but its metrics may name others
     if not torch.cuda.is_available():
         cfg.sync_bn = None  # it needs GPUs
     name = os.path.splitext(os.path.basename(args.config))[0]

@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
 from ..errors import UserError, sentence
-from ..type_name import type_name
+from ..type_name import scope, type_name
 from . import coco, folders, label_maps
 from .findings import Finding, Report, fault, remark
 from .images import check_image
@@ -280,9 +280,9 @@ def reader_of(cfg: Config, config: ConfigDict) -> str:
 
 
 def _enter_scope(cfg: Config) -> None:
-    """Enter a config's scope; without one, mmdet's, unless a runner has set one."""
+    """Enter a config's scope; without one, its library's, unless a runner has set one."""
     if cfg.get('default_scope') or DefaultScope.get_current_instance() is None:
-        init_default_scope(cfg.get('default_scope') or 'mmdet')
+        init_default_scope(scope(cfg))
 
 
 def class_folders(cfg: Config, config: ConfigDict) -> list[str] | None:

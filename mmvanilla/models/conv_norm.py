@@ -9,7 +9,7 @@ import torch
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, sentence
 
 _TRIED: set[tuple[str, int]] = set()
 
@@ -72,5 +72,6 @@ def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
     except Exception as error:  # mmengine's registry, mmcv and the layers have errors of their own
         raise UserError(
             f'norm_cfg is {norm_cfg!r}, of which no norm layer for images of {channels} channels '
-            f"can be made ({' '.join(str(error).split())}); use one such as dict(type='BN')"
+            f'can be made ({type(error).__name__}: {sentence(error)}); use one such as '
+            "dict(type='BN')"
         ) from error

@@ -16,7 +16,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import UserError, require
+from ..errors import UserError, require, sentence
 from ..ops.recompute import recompute
 from ..ops.traced import is_traced
 from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
@@ -214,8 +214,8 @@ class VanillaNet(DeepTraining, BaseModule):
         except Exception as error:  # mmengine's registry and initialisers have errors of their own
             raise UserError(
                 f'init_cfg is {self.init_cfg!r}, which cannot be followed '
-                f"({' '.join(str(error).split())}); use one such as dict(type='Kaiming', "
-                "layer='Conv2d')"
+                f'({type(error).__name__}: {sentence(error)}); use one such as '
+                "dict(type='Kaiming', layer='Conv2d')"
             ) from error
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:

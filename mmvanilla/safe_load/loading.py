@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, sentence
 from .archive import ZIP, check_archive
 from .contents import check_contents
 from .digest import verified
 from .records import RECORDS, plain
 from .unpickler import PICKLE_MODULE
+
+MAX_CAUSE = 150  # characters; torch explains at length
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
@@ -48,8 +50,9 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         raise CheckpointError(
             f'checkpoint {filename!r} is refused, since it {error}; nothing of it was run'
         ) from error
-    except Exception as error:
-        raise CheckpointError(f'{_diagnose(filename)}; nothing of it was run') from error
+    except Exception as error:  # of zipfile, pickletools, safetensors and torch at what is broken
+        cause = f'{type(error).__name__}: {sentence(error)[:MAX_CAUSE]}'
+        raise CheckpointError(f'{_diagnose(filename)} ({cause}); nothing of it was run') from error
     return checkpoint
 
 

@@ -68,6 +68,32 @@ def test_the_library_is_told_by_the_models_class(name):
     assert type_name(dumped.model.backbone) == 'VanillaNet'
 
 
+@pytest.mark.parametrize('name', LIBRARIES)
+def test_it_is_checked_and_trained(name, data, run_tool, tmp_path):
+    config, root = f'{CONFIGS}/{name}.py', ('--data-root', data / ROOTS[name])
+    code, _, error = run_tool('check_data.py', config, *root)
+    assert code == 0, error[-500:]
+    code, _, error = run_tool('train.py', config, *root, '--work-dir', tmp_path / 'work')
+    assert code == 0, error[-500:]
+    assert (tmp_path / 'work/epoch_1.pth').is_file()
+    assert Config.fromfile(tmp_path / f'work/{name}.py').train_cfg.max_epochs == 1
+
+
+@pytest.mark.parametrize('name', LIBRARIES)
+def test_it_is_fused_and_written(name, model, data, run_tool, tmp_path):
+    _, _, config, checkpoint = model(name)
+    root = ('--data-root', data / ROOTS[name])
+    code, _, error = run_tool(
+        'deploy.py', config, checkpoint, *root, '--out', tmp_path / 'fused.pth'
+    )
+    assert code == 0, error[-500:]
+    code, out, error = run_tool(
+        'test.py', config, tmp_path / 'fused.pth', *root, '--work-dir', tmp_path / 'work'
+    )
+    assert code == 0, error[-500:]
+    assert 'deploy=True' in out
+
+
 @pytest.mark.parametrize(
     ('name', 'options'),
     [
