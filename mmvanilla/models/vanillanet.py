@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UserError, require, sentence
+from ..ops.depthwise_conv import channels_last
 from ..ops.recompute import recompute
 from ..ops.traced import is_traced
 from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
@@ -102,11 +103,7 @@ def fast_layout(x: Tensor) -> Tensor:
     On a CPU that is channels-last: depthwise convolutions, backward above all, are several times
     faster in it.
     """
-    if x.device.type != 'cpu':
-        return x
-    if is_traced():  # one operation, which says what it means
-        return x.contiguous(memory_format=torch.channels_last)
-    return x.movedim(1, -1).contiguous().movedim(-1, 1)  # the same, and vmap can do it
+    return channels_last(x) if x.device.type == 'cpu' else x
 
 
 @MODELS.register_module()

@@ -36,6 +36,13 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     return _plain(x, weight, bias)
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) with its channels adjacent in memory."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)  # the same, and vmap can do it
+
+
 def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
 
@@ -108,7 +115,7 @@ def _grad_weight(x: Tensor, grad: Tensor, padding: int) -> Tensor:
     windows = grad.reshape(batch * channels, 1, height, width).split(size)
     groups = [
         F.conv2d(
-            plane.movedim(1, -1).contiguous().movedim(-1, 1),  # channels-last, which vmap takes so
+            channels_last(plane),
             window,
             padding=padding,
             groups=len(window),

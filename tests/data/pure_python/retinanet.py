@@ -16,7 +16,8 @@ with read_base():
 
 train_pipeline[1].update(with_mask=False)  # noqa: F405
 test_pipeline[2].update(with_mask=False)  # noqa: F405
-test_evaluator.update(metric='bbox')  # noqa: F405
+val_evaluator.update(metric='bbox')  # noqa: F405
+test_evaluator = val_evaluator  # noqa: F405
 model = dict(
     type=mmdet.models.RetinaNet,
     data_preprocessor=dict(
