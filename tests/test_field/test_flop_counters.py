@@ -6,12 +6,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-import torchinfo
-from fvcore.nn import FlopCountAnalysis
 from mmengine.analysis import FlopAnalyzer, get_model_complexity_info
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmvanilla import VanillaNet
+
+FlopCountAnalysis = pytest.importorskip('fvcore.nn').FlopCountAnalysis
+torchinfo = pytest.importorskip('torchinfo')
 
 DIMS, STRIDES = (8, 8, 12, 16, 24), (1, 2, 2, 2)
 SIDE = 64
