@@ -33,15 +33,20 @@ def test_bad_labels():
         check([0, 200], reduce_zero_label=False)
 
 
-def train(maps, classes=('ground', 'road'), size=None):
+def train(maps, classes=('ground', 'road'), size=None, ignore_index=None):
     """Show label maps, and return what the log warns of."""
     warnings = []
+    model = torch.nn.Module()
+    if ignore_index is not None:
+        model.decode_head = torch.nn.Module()
+        model.decode_head.ignore_index = ignore_index
     dataset = type(
         'Images', (), dict(metainfo=dict(classes=classes), __len__=lambda _: len(maps))
     )()
     runner = SimpleNamespace(
         train_dataloader=SimpleNamespace(dataset=dataset),
         logger=SimpleNamespace(warning=warnings.append),
+        model=model,
     )
     hook = CheckLabelsHook()
     hook.before_train(runner)
@@ -65,3 +70,10 @@ def test_masks_of_0_and_255_are_warned_of_once():
 def test_a_class_that_is_rare_is_not_warned_of():
     assert train([[0, 255]] * 4 + [[0, 1]]) == []
     assert train([[0, 0]] * 5, size=4) == []  # the fifth is to come
+
+
+def test_the_label_that_the_head_ignores_is_no_class():
+    assert train([[0, 1, 254]] * 3, ignore_index=254) == []
+    with pytest.raises(UserError, match='holds the label 255'):
+        train([[0, 1, 255]], ignore_index=254)
+    assert train([[1, 1]] * 3, ignore_index=0) == []  # whether it has pixels does not matter
