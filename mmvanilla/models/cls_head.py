@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import UserError, require
 from .archs import MAX_SIZE, is_cfg, is_int
-from .conv_norm import build_norm, initialize
+from .conv_norm import build_norm, initialize, on_device
 from .deep_training import DeepTraining, anneal
 from .reparam import fold, merge, plain_conv
 from .weights import fit_head, safe_loading
@@ -61,7 +61,7 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.deploy = deploy
-        with torch.device(device or torch.get_default_device()):
+        with on_device(device):
             conv = nn.Conv2d(in_channels, num_classes, 1)
             first = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(drop_rate), conv)
             if deploy:

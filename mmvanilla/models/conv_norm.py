@@ -14,6 +14,11 @@ from ..errors import UserError
 _TRIED: set[tuple[str, int]] = set()
 
 
+def on_device(device: torch.device | str | None) -> torch.device:
+    """Return, for ``with``, where to build: torch's default device unless one is given."""
+    return torch.device(torch.get_default_device() if device is None else device)
+
+
 def conv_norm(in_channels: int, out_channels: int, norm_cfg: dict, **conv: Any) -> nn.Sequential:
     """Build what :func:`build_conv` builds, followed by a norm layer."""
     return nn.Sequential(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UserError, require
-from .conv_norm import build_norm
+from .conv_norm import build_norm, on_device
 from .reparam import Reparameterizable, carry_over, conv_like, fold, fuse, merge, plain_conv
 
 # The bytes of 1 in each type.
@@ -158,7 +158,7 @@ class DeepConv(DeepTraining):
             )
         pointwise = conv.kernel_size == (1, 1) and conv.padding in ((0, 0), 'valid', 'same')
         between = conv.in_channels if pointwise else conv.out_channels
-        with torch.device(device or conv.weight.device):
+        with on_device(conv.weight.device if device is None else device):
             self.conv1 = conv_like(conv, conv.in_channels, between)
             self.norm = build_norm(norm_cfg, between) if norm_cfg else nn.Identity()
             self.conv2 = nn.Conv2d(between, conv.out_channels, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from ..errors import require
 from ..ops.depthwise_conv import depthwise_conv2d
 from .archs import MAX_SIZE, is_int
-from .conv_norm import build_norm
+from .conv_norm import build_norm, on_device
 from .reparam import Reparameterizable, fold_bn, free_weight, parameters_like
 
 fx.wrap('depthwise_conv2d')  # symbolic tracing has no device to ask, and keeps the call
@@ -53,7 +53,7 @@ class SeriesActivation(Reparameterizable):
             require(f'{name} of SeriesActivation', value, is_int(value, least), expected)
         self.deploy = deploy
         kernel_size = 2 * act_num + 1
-        with torch.device(device or torch.get_default_device()):
+        with on_device(device):
             self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
             # Start as a ReLU: random windows would blur what they have not yet learnt to combine.
             nn.init.normal_(self.weight, std=0.02)

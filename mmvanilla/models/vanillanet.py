@@ -21,7 +21,7 @@ from ..ops.depthwise_conv import channels_last
 from ..ops.recompute import recompute
 from ..ops.traced import is_traced
 from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
-from .conv_norm import build_conv, conv_norm, initialize
+from .conv_norm import build_conv, conv_norm, initialize, on_device
 from .deep_training import DeepTraining, anneal
 from .reparam import Reparameterizable, fold, merge, plain_conv
 from .series_activation import SeriesActivation
@@ -185,7 +185,7 @@ class VanillaNet(DeepTraining, BaseModule):
         self.deploy = deploy
 
         norm_cfg = {'eps': 1e-6, **norm_cfg}
-        with torch.device(device or torch.get_default_device()):
+        with on_device(device):
             act = SeriesActivation(dims[0], act_num, norm_cfg, deploy)
             if deploy:
                 self.stem = nn.Sequential(build_conv(in_channels, dims[0], **stem), act)
