@@ -186,7 +186,7 @@ def test_fx_trace_of_a_training_net_has_its_gradients(trained):
 
 def test_fx_trace_of_the_head():
     for deploy in (False, True):
-        head = VanillaNetClsHead(5, 24, deploy=deploy).eval()
+        head = VanillaNetClsHead(5, 24, deploy=deploy, loss=nn.CrossEntropyLoss()).eval()
         feats = (torch.randn(2, 24, 2, 3),)
         torch.testing.assert_close(fx.symbolic_trace(head)(feats), head(feats))
 
@@ -238,7 +238,9 @@ def test_jit_script_says_what_to_use(deploy, wrap):
 MAKERS = {
     'VanillaNet': lambda **options: VanillaNet(NARROW, **options),
     'SeriesActivation': lambda **options: SeriesActivation(3, **options),
-    'VanillaNetClsHead': lambda **options: VanillaNetClsHead(5, 3, **options),
+    'VanillaNetClsHead': lambda **options: VanillaNetClsHead(
+        5, 3, loss=nn.CrossEntropyLoss(), **options
+    ),
     'DeepConv': lambda deploy, **options: DeepConv(nn.Conv2d(3, 4, 3), **options),
 }
 makers = pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
