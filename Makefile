@@ -14,7 +14,7 @@ DEMO := work_dirs/mask_rcnn_vanillanet13_shapes
 DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes.py
 SOURCES := $(shell find configs mmvanilla -name '*.py')
 
-.PHONY: help env demo lint test test-slow bench soak clean
+.PHONY: help env demo lint test test-slow stacks bench soak clean
 
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
@@ -22,6 +22,7 @@ help:
 	@echo 'make lint       check style, layout, imports between the rooms, and types'
 	@echo 'make test       lint and test, without the slow tests'
 	@echo 'make test-slow  the slow tests: minutes of training'
+	@echo 'make stacks     install the wheel on other stacks and test it there: an hour and more'
 	@echo 'make bench      the benchmarks'
 	@echo 'make soak       thirty kills of a training, and its memory over 2,000 steps'
 	@echo 'make clean      remove what the demo made'
@@ -64,6 +65,9 @@ test: lint
 
 test-slow: env
 	$(RUN) -m pytest -m slow
+
+stacks:
+	$(PYTHON) tests/stacks.py
 
 bench: env
 	$(RUN) benchmarks/roi_align.py
