@@ -23,6 +23,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ..errors import UserError
+
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'crescent')
 PALETTE = [
     (230, 60, 60),
@@ -104,7 +106,7 @@ def make_shapes(
         ``root`` as a path.
 
     Raises:
-        ValueError: If a number is not an integer or too small.
+        UserError: If a number is not an integer or too small.
         FileExistsError: If ``root`` holds anything but an earlier set.
     """
     for name, value, least in (
@@ -114,7 +116,7 @@ def make_shapes(
         ('seed', seed, 0),
     ):
         if type(value) is not int or value < least:
-            raise ValueError(f'{name} must be an integer of at least {least}, not {value!r}.')
+            raise UserError(f'{name} must be an integer of at least {least}, not {value!r}')
     root = Path(root)
     stamp = dict(name='mmvanilla shapes', format=FORMAT, train=train, val=val, size=size, seed=seed)
     if _read_stamp(root) == stamp:

@@ -38,7 +38,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 def channels_last(x: Tensor) -> Tensor:
     """Return (N, C, H, W) with its channels adjacent in memory."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+    if torch.jit.is_tracing() or is_compiling():
         return x.contiguous(memory_format=torch.channels_last)
     return x.movedim(1, -1).contiguous().movedim(-1, 1)  # the same, and vmap can do it
 

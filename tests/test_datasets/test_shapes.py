@@ -1,8 +1,6 @@
 """The generated data set, read back with the libraries that will read it."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -301,23 +299,12 @@ def test_bad_arguments(tmp_path, arguments, words):
 # ---- Command line
 
 
-@pytest.fixture
-def run_tool(monkeypatch):
-    """Run the tool as a script would and return its exit code."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['make_shapes.py', *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        return end.value.code
-
-    return run
-
-
-def test_the_tool_writes_the_set_and_a_contact_sheet(tmp_path, run_tool, capsys):
+def test_the_tool_writes_the_set_and_a_contact_sheet(tmp_path, run_tool):
     out = tmp_path / 'set'
-    assert run_tool('--out', out, '--train', 5, '--val', 1, '--size', 64, '--seed', 3) == 0
-    assert '5 training and 1 validation images' in capsys.readouterr().out
+    sizes = ('--train', 5, '--val', 1, '--size', 64, '--seed', 3)
+    code, printed, _ = run_tool('make_shapes.py', '--out', out, *sizes)
+    assert code == 0
+    assert '5 training and 1 validation images' in printed
     stamp = json.loads((out / 'shapes.json').read_text())
     assert (stamp['train'], stamp['val'], stamp['size'], stamp['seed']) == (5, 1, 64, 3)
     sheet = cv2.imread(str(out / 'preview.png'))
@@ -330,12 +317,13 @@ def test_the_tool_writes_the_set_and_a_contact_sheet(tmp_path, run_tool, capsys)
 @pytest.mark.parametrize(
     ('arguments', 'sentence'),
     [
-        (('--size', 10), 'make_shapes: size must be an integer of at least 64, not 10.'),
+        (('--size', 10), 'make_shapes.py: error: size must be an integer of at least 64, not 10'),
         (('--train', 'x'), "make_shapes.py: error: argument --train: invalid int value: 'x'"),
-        (('--out', TOOL), f'make_shapes: {TOOL} exists and is not a set of shapes'),
+        (('--out', TOOL), f'make_shapes.py: error: {TOOL} exists and is not a set of shapes'),
     ],
 )
-def test_the_tool_reports_mistakes_in_one_sentence(tmp_path, run_tool, capsys, arguments, sentence):
-    assert run_tool('--out', tmp_path / 'set', *arguments) == 2
-    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(sentence)
+def test_the_tool_reports_mistakes_in_one_sentence(tmp_path, run_tool, arguments, sentence):
+    code, _, error = run_tool('make_shapes.py', '--out', tmp_path / 'set', *arguments)
+    assert code == 2
+    assert error.strip().splitlines()[-1].startswith(sentence)
     assert not list(tmp_path.iterdir())
