@@ -121,11 +121,15 @@ def _global(argument: str) -> Global:
         CheckpointError: If it is none of those that weights need.
     """
     module, _, name = argument.partition(' ')
-    # Names of Python 2, which the protocol of torch.save still uses.
-    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    module, name = of_python_3(module, name)
     if f'{module}.{name}' not in ALLOWED:
         raise CheckpointError(f'holds more than weights ({module}.{name})')
     return Global(f'{module}.{name}')
+
+
+def of_python_3(module: str, name: str) -> tuple[str, str]:
+    """Return what a name of Python 2 has become, which the protocol of torch.save still uses."""
+    return NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
 
 
 def _check_call(function: object, arguments: Node) -> None:

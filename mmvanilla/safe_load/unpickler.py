@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import CheckpointError
-from .pickle_code import ALLOWED
+from .pickle_code import ALLOWED, of_python_3
 from .records import RECORDS
 
 
@@ -17,6 +17,7 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a record, or a class or function from the list."""
+        module, name = of_python_3(module, name)
         full = f'{module}.{name}'
         if full in RECORDS:
             return RECORDS[full]
