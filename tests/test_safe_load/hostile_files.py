@@ -202,7 +202,8 @@ def tensor(shape=(4,), offsets=(0, 16), dtype='F32'):
 
 def numpy_state(state):
     """An array that is given a forged state."""
-    return Call(np._core.multiarray._reconstruct, np.ndarray, (0,), b'b', state=state)
+    multiarray = getattr(np._core, 'multiarray', None) or np.core.multiarray  # before numpy 2
+    return Call(multiarray._reconstruct, np.ndarray, (0,), b'b', state=state)
 
 
 MANY = 'holds more than weights'
