@@ -32,19 +32,12 @@ from mmvanilla.cli import (
     one_sentence_errors,
 )
 from mmvanilla.data_checks import check_paths
-from mmvanilla.deploy.export import (
-    compare,
-    exportable,
-    open_model,
-    pasted,
-    reference,
-    write_model,
-)
+from mmvanilla.deploy.export import compare, exportable, open_model, pasted, reference, write_model
 from mmvanilla.deploy.export.agreement import relative_error
 from mmvanilla.deploy.export.pixels import ImageFunction
 from mmvanilla.deploy.files import writing
 from mmvanilla.deploy.load import build_model, set_form
-from mmvanilla.deploy.predict import tested_dataset
+from mmvanilla.deploy.predict import steps_of, tested_datasets
 from mmvanilla.type_name import type_name
 
 NUM_IMAGES = 3
@@ -121,13 +114,14 @@ def sample_images(cfg: Config, channels: int) -> tuple[list[torch.Tensor], str]:
 
 
 def tested_images(cfg: Config) -> list[torch.Tensor]:
-    """Return the first images of a config's test data; none where these are missing."""
+    """Return the first images that a config tests on; none where there are no data."""
     try:
-        check_paths(cfg, ['test'])
+        outermost = tested_datasets(cfg)[0][0]
+        check_paths(cfg, ['test' if cfg.get('test_dataloader') else 'val'])
     except UserError:
         return []
     with suppress(FileNotFoundError):  # where each class has a folder, only the data set looks
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        dataset = DATASETS.build(outermost)
         return [dataset[i]['inputs'] for i in range(min(NUM_IMAGES, len(dataset)))]
     return []
 
@@ -138,8 +132,10 @@ def short_side(cfg: Config) -> int:
     Of several scales, as for resizing at random, the smallest counts; where only a factor is given,
     or nothing, it is 512.
     """
-    side = 512
-    for step in tested_dataset(cfg).get('pipeline', []):
+    side, steps = 512, []
+    with suppress(UserError):  # of a config that names no data
+        steps = steps_of(tested_datasets(cfg)[0])
+    for step in steps:
         name = type_name(step)
         kind = 'Resize' if 'Resize' in name else 'Crop' if 'Crop' in name else None
         # A number, a pair of them or several pairs; -1 and infinity leave a side open.

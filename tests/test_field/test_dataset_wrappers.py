@@ -103,6 +103,28 @@ def test_images_are_predicted(name, files, data, run_tool, tmp_path):
     assert len({entry['image_id'] for entry in found}) == 2
 
 
+@pytest.mark.parametrize('name', [*WRAPPERS, 'list', None, 'none'])
+def test_it_is_fused_and_compared(name, files, data, run_tool, tmp_path):
+    """On what is tested on, else on the validation's images, else on embedded shapes."""
+    _, config, checkpoint = files('retinanet')
+    cfg = Config.fromfile(config)
+    for loader in (cfg.test_dataloader, cfg.val_dataloader):
+        loader.dataset.data_root = str(data / 'coco')
+    if name in WRAPPERS:
+        wrap(cfg, name)
+    elif name == 'list':
+        cfg.test_dataloader = [cfg.test_dataloader, cfg.val_dataloader]
+    else:
+        cfg.test_dataloader = None
+        cfg.val_dataloader = None if name else cfg.val_dataloader
+    cfg.dump(config)
+    fused = tmp_path / 'fused.pth'
+    code, out, error = run_tool('deploy.py', config, checkpoint, '--out', fused)
+    assert code == 0, error
+    assert ('embedded shapes' in out) == (name == 'none')
+    assert fused.is_file()
+
+
 @pytest.mark.parametrize('wrapper', [*WRAPPERS, None])
 def test_speed_on_images(wrapper, small_config, data):
     cfg = small_config('retinanet')

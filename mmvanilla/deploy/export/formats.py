@@ -230,7 +230,7 @@ def open_model(file: str, trust: bool = False) -> Runnable:
             it runs; ONNX and OpenVINO hold operators and numbers.
 
     Returns:
-        A function of an image, float32 (1, 3, H, W), BGR of 0 to 255, that returns its outputs by
+        A function of an image, float32 (1, C, H, W), BGR of 0 to 255, that returns its outputs by
         name: ``boxes`` (K, 4), ``scores`` (K,), ``labels`` (K,) and ``masks`` (K, h, w) of a
         detector, ``logits`` (1, C, H, W) or ``label_map`` (1, H, W) of a segmentor, ``logits``
         (1, C) of a classifier, ``level0`` and so on of a neck. It raises an InputError for an image
