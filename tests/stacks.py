@@ -21,16 +21,24 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE, RESULTS = ROOT / 'docs/compatibility.md', ROOT / 'docs/compatibility.json'
-TOOLS = ['pytest', 'hypothesis', 'PyYAML', 'model-index']
-SHOWN = ['torch', 'numpy', 'opencv-python', 'mmcv-lite', 'mmcv', 'onedl-mmcv', 'mmengine', 'mmdet']
-# Of an epoch of the shapes' Mask R-CNN, as the README has it, in an empty folder.
+TOOLS = ['pytest', 'pytest-xdist', 'hypothesis', 'PyYAML', 'model-index']
+SHOWN = (
+    'torch torchvision numpy opencv-python mmengine mmcv-lite mmcv mmdet mmsegmentation mmpretrain '
+    'onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation onedl-mmpretrain'
+).split()
+WORK = 'work_dirs/mask_rcnn_vanillanet13_shapes'
+MODEL = f'mask_rcnn_vanillanet13_shapes {WORK}/epoch_1.pth'
+# The README's first commands with an epoch of the shapes' Mask R-CNN, in an empty folder.
 COMMANDS = [
     'shapes --out data/shapes --train 16 --val 4',
     'check-data mask_rcnn_vanillanet13_shapes',
     'train mask_rcnn_vanillanet13_shapes --cfg-options train_cfg.max_epochs=1 '
     'train_cfg.val_interval=1 default_hooks.checkpoint.interval=1',
-    'test mask_rcnn_vanillanet13_shapes work_dirs/mask_rcnn_vanillanet13_shapes/epoch_1.pth',
+    f'test {MODEL}',
+    f'predict {MODEL} data/shapes/coco/val2017 --out predictions',
+    f'deploy {MODEL} --out fused.pth',
 ]
+EXPORT = f'deploy {MODEL} --onnx model.onnx'
 
 
 class Stack(NamedTuple):
@@ -40,21 +48,27 @@ class Stack(NamedTuple):
         python: Its version.
         packages: What pip is told to install first.
         extras: The extras of the wheel.
+        compiled: What is compiled against that torch, without an environment of its own.
     """
 
     python: str
     packages: list[str]
-    extras: str = 'lite,det,seg,cls,safetensors'
+    extras: str
+    compiled: str = ''
 
 
+OPENMMLAB = 'det,seg,cls,safetensors'
+EVERYTHING = f'lite,{OPENMMLAB},export,field'
+TORCH_2_1 = ['torch==2.1.2', 'torchvision==0.16.2', 'numpy==1.26.4', 'opencv-python==4.10.0.84']
 STACKS = {
-    'torch 2.1, Python 3.11': Stack(
-        '3.11',
-        ['torch==2.1.2', 'torchvision==0.16.2', 'numpy==1.26.4', 'opencv-python==4.10.0.84'],
-    ),
-    'torch 2.6, Python 3.10': Stack('3.10', ['torch==2.6.0', 'torchvision==0.21.0']),
-    'torch 2.8, Python 3.12': Stack('3.12', ['torch==2.8.0', 'torchvision==0.23.0']),
-    'newest torch, Python 3.13': Stack('3.13', ['torch', 'torchvision']),
+    # Exporting asks for a later torch, and SAHI for a later OpenCV.
+    'torch 2.1': Stack('3.11', TORCH_2_1, f'lite,{OPENMMLAB}'),
+    'torch 2.1, compiled mmcv': Stack('3.11', TORCH_2_1, OPENMMLAB, 'mmcv==2.1.0'),
+    'torch 2.6': Stack('3.10', ['torch==2.6.0', 'torchvision'], EVERYTHING),
+    'torch 2.8': Stack('3.12', ['torch==2.8.0', 'torchvision'], EVERYTHING),
+    'pinned': Stack('3.11', ['-r', str(ROOT / 'requirements.txt')], EVERYTHING),
+    'torch 2.15': Stack('3.13', ['torch==2.15.0', 'torchvision'], EVERYTHING),
+    'OneDL': Stack('3.11', ['torch==2.14.1', 'torchvision'], 'onedl,safetensors,export'),
 }
 
 
@@ -73,17 +87,17 @@ def install(stack: Stack, folder: Path) -> Path:
     if interpreter is None:
         sys.exit(f'python{stack.python} is not on the PATH')
     python = folder / 'venv/bin/python'
-    wheels = folder / 'wheels'
-    for command in (
-        [interpreter, '-m', 'venv', folder / 'venv'],
-        [python, '-m', 'pip', 'install', '-q', 'setuptools<81', 'wheel', *stack.packages],
-        [python, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', wheels, ROOT],
-    ):
-        check(run(command, folder))
-    (wheel,) = wheels.glob('*.whl')
-    # With what was chosen first, so that nothing takes its place.
-    command = [python, '-m', 'pip', 'install', '-q', *stack.packages, *TOOLS]
-    check(run([*command, f'{wheel}[{stack.extras}]'], folder))
+    pip = [python, '-m', 'pip']
+    install = [*pip, 'install', '-q', *stack.packages]  # again each time: nothing takes its place
+    check(run([interpreter, '-m', 'venv', folder / 'venv'], folder))
+    check(run([*install, 'setuptools<81', 'wheel'], folder))
+    if stack.compiled:
+        check(run([*install, 'ninja', 'psutil'], folder))
+        command = [*pip, 'install', '-q', '--no-build-isolation', '--no-deps', stack.compiled]
+        check(run(command, folder, MMCV_WITH_OPS='1', MAX_JOBS=str(os.cpu_count())))
+    check(run([*pip, 'wheel', '-q', '--no-deps', '-w', folder / 'wheels', ROOT], folder))
+    (wheel,) = (folder / 'wheels').glob('*.whl')
+    check(run([*install, *TOOLS, f'{wheel}[{stack.extras}]'], folder))
     return python
 
 
@@ -104,7 +118,7 @@ def try_stack(stack: Stack, tests: list[str]) -> dict:
         empty = folder / 'empty'
         empty.mkdir()
         failed = ''
-        for command in COMMANDS:
+        for command in COMMANDS + [EXPORT] * ('export' in stack.extras):
             done = run([python, '-W', 'ignore', '-m', 'mmvanilla', *command.split()], empty)
             if done.returncode:
                 failed = f'mmvanilla {command}: {(done.stderr or "?").splitlines()[-1]}'
@@ -116,8 +130,12 @@ def try_stack(stack: Stack, tests: list[str]) -> dict:
                 (checkout / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, checkout / name)
         begun = time.monotonic()
-        options = ['-q', '-m', 'not slow', '-p', 'no:cacheprovider', '--junitxml=report.xml']
-        run([python, '-W', 'ignore', '-m', 'pytest', *options, *tests], checkout)
+        if (ROOT.parent / 'shared').is_dir():
+            (folder / 'shared').symlink_to(ROOT.parent / 'shared')
+        options = ['-q', '-n', '2', '-m', 'not slow', '-p', 'no:cacheprovider']
+        options.append('--junitxml=report.xml')
+        command = [python, '-W', 'ignore', '-m', 'pytest', *options, *tests]
+        run(command, checkout, OMP_NUM_THREADS='1', OMP_WAIT_POLICY='passive')
         return dict(
             python=stack.python,
             versions={name: versions[name] for name in SHOWN if name in versions},
