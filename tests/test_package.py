@@ -39,6 +39,25 @@ def test_a_missing_library_gets_one_sentence(package):
     assert 'mmvanilla[onedl]' in last
 
 
+@pytest.mark.parametrize(
+    ('config', 'library', 'extra'),
+    [
+        ('retinanet_vanillanet13', 'mmdet', 'det'),
+        ('upernet_vanillanet13', 'mmseg', 'seg'),
+        ('vanillanet5_imagenet', 'mmpretrain', 'cls'),
+    ],
+)
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    config, library, extra, run_tool, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    code, _, error = run_tool('train.py', f'configs/{config}.py')
+    assert code == 2
+    assert library in error
+    assert f'mmvanilla[{extra}]' in error
+    assert 'mmvanilla[onedl]' in error
+
+
 @pytest.fixture
 def distribution(tmp_path, monkeypatch):
     """Install a distribution, of which there is nothing but its metadata."""
