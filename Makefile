@@ -9,6 +9,8 @@ export OMP_WAIT_POLICY := passive
 # Keep freed memory instead of asking the system for it again at every step.
 export MALLOC_MMAP_THRESHOLD_ := 1000000000
 export MALLOC_TRIM_THRESHOLD_ := 1000000000
+# Keep the bytecode: without it every process spends seconds on compiling torch.
+unexport PYTHONDONTWRITEBYTECODE
 
 DEMO := work_dirs/mask_rcnn_vanillanet13_shapes
 DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes.py
@@ -60,8 +62,10 @@ lint: env
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
 
+# A worker for each core, with one thread: most nets here are too small for more.
+test: export OMP_NUM_THREADS := 1
 test: lint
-	$(RUN) -m pytest -m 'not slow'
+	$(RUN) -m pytest -m 'not slow' -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: env
 	$(RUN) -m pytest -m slow

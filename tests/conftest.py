@@ -1,5 +1,6 @@
 """Importing the package first lets the tests import mmdet and mmseg in any order."""
 
+import gc
 import io
 import logging
 import runpy
@@ -24,11 +25,22 @@ KINDS = {
 }
 
 
+def pytest_collection_finish():
+    """Spare what was imported the full garbage collections, of which every data set asks for one."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def mmengines_loading():
     """Load as mmengine does, whatever a tool that ran within an earlier test switched on."""
     with mmvanilla.safe_loading(False):
         yield
+
+
+@pytest.fixture(autouse=True)
+def unformatted_configs(monkeypatch):
+    """Most of the time of a short training goes into laying out its config as text."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
 
 
 @pytest.fixture
