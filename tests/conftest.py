@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Spare what was imported the full garbage collections, of which every data set asks for one."""
+    """Spare what is imported the garbage collections, of which every data set asks for one."""
     gc.freeze()
 
 
