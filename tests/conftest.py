@@ -1,9 +1,13 @@
 """Importing the package first lets the tests import mmdet and mmseg in any order."""
 
+import gc
 import io
 import logging
 import runpy
+import subprocess
 import sys
+import zlib
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -24,11 +28,47 @@ KINDS = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption('--share', action='store_true', help="of the slow tests only today's seventh")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Choose the slow tests of this day of the week, and those whose file the last commit changed.
+
+    A test keeps its day whatever tests come and go beside it, so a week of days runs all of them.
+    """
+    if not config.getoption('share'):
+        return
+    command = ['git', 'diff', '--name-only', '--relative', 'HEAD^']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    changed = set(done.stdout.splitlines())  # nothing where there is no history
+    today = date.today().weekday()
+    share, others = [], []
+    for item in items:
+        chosen = zlib.crc32(item.nodeid.encode()) % 7 == today
+        touched = item.nodeid.partition('::')[0] in changed
+        whole = item.get_closest_marker('slow') is None
+        (share if chosen or touched or whole else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = share
+
+
+def pytest_collection_finish():
+    """Spare what is imported the garbage collections, of which every data set asks for one."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def mmengines_loading():
     """Load as mmengine does, whatever a tool that ran within an earlier test switched on."""
     with mmvanilla.safe_loading(False):
         yield
+
+
+@pytest.fixture(autouse=True)
+def unformatted_configs(monkeypatch):
+    """Most of the time of a short training goes into laying out its config as text."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
 
 
 @pytest.fixture

@@ -25,6 +25,11 @@ ROOTS = dict(
 )
 
 
+@pytest.fixture(autouse=True)
+def unformatted_configs():
+    """Lay configs out as users' are, other than elsewhere."""
+
+
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     """Write shapes in both layouts, and pictures of two classes."""
