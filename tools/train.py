@@ -100,6 +100,7 @@ def main() -> None:
     with (
         one_sentence_errors(args.debug, UserError),
         mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, *kinds),
+        mmvanilla.engine.progress_bar(runner, args.progress),
     ):
         runner.train()
 
