@@ -3,10 +3,14 @@
 import gc
 import io
 import logging
+import os
+import pty
 import runpy
 import subprocess
 import sys
+import threading
 import zlib
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -180,6 +184,38 @@ def run_tool(capsys, monkeypatch):
         return code, out + log.stream.getvalue(), error
 
     return run
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """Make sys.stdout or sys.stderr a terminal or a pipe; yield a list that gets what is read."""
+
+    @contextmanager
+    def watching(kind='terminal', stream='stdout'):
+        reader, writer = pty.openpty() if kind == 'terminal' else os.pipe()
+        seen, read = [], bytearray()
+
+        def drain():
+            while not read.endswith(b'\0'):  # workers may keep it open, so that it never ends
+                read.extend(os.read(reader, 2**16))
+
+        thread = threading.Thread(target=drain)
+        thread.start()
+        with monkeypatch.context() as patch, os.fdopen(writer, 'w') as file:
+            patch.setattr(sys, stream, file)
+            patch.setenv('COLUMNS', '100')
+            patch.setenv('TERM', 'xterm')
+            try:
+                yield seen
+                assert getattr(sys, stream) is file
+            finally:
+                file.write('\0')
+                file.flush()
+                thread.join()
+                os.close(reader)
+                seen.append(read[:-1].decode())
+
+    return watching
 
 
 @pytest.fixture

@@ -22,10 +22,23 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 TABLE, RESULTS = ROOT / 'docs/compatibility.md', ROOT / 'docs/compatibility.json'
 TOOLS = ['pytest', 'pytest-xdist', 'hypothesis', 'PyYAML', 'model-index']
-SHOWN = (
-    'torch torchvision numpy opencv-python mmengine mmcv-lite mmcv mmdet mmsegmentation mmpretrain '
-    'onedl-mmengine onedl-mmcv onedl-mmdetection onedl-mmsegmentation onedl-mmpretrain'
-).split()
+SHOWN = [
+    'torch',
+    'torchvision',
+    'numpy',
+    'opencv-python',
+    'mmengine',
+    'mmcv-lite',
+    'mmcv',
+    'mmdet',
+    'mmsegmentation',
+    'mmpretrain',
+    'onedl-mmengine',
+    'onedl-mmcv',
+    'onedl-mmdetection',
+    'onedl-mmsegmentation',
+    'onedl-mmpretrain',
+]
 WORK = 'work_dirs/mask_rcnn_vanillanet13_shapes'
 MODEL = f'mask_rcnn_vanillanet13_shapes {WORK}/epoch_1.pth'
 # The README's first commands with an epoch of the shapes' Mask R-CNN, in an empty folder.

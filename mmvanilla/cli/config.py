@@ -57,6 +57,12 @@ def add_config_arguments(parser: ArgumentParser) -> None:
         default='none',
         help='how the processes of a distributed run are started',
     )
+    parser.add_argument(
+        '--progress',
+        choices=['auto', 'rich', 'plain'],
+        default='auto',
+        help='show a bar, or lines only (default: a bar if stdout is a terminal)',
+    )
 
 
 def add_data_root(parser: ArgumentParser) -> None:
