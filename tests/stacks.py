@@ -8,6 +8,7 @@ table that results is docs/compatibility.md.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,23 +23,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 TABLE, RESULTS = ROOT / 'docs/compatibility.md', ROOT / 'docs/compatibility.json'
 TOOLS = ['pytest', 'pytest-xdist', 'hypothesis', 'PyYAML', 'model-index']
-SHOWN = [
-    'torch',
-    'torchvision',
-    'numpy',
-    'opencv-python',
-    'mmengine',
-    'mmcv-lite',
-    'mmcv',
-    'mmdet',
-    'mmsegmentation',
-    'mmpretrain',
-    'onedl-mmengine',
-    'onedl-mmcv',
-    'onedl-mmdetection',
-    'onedl-mmsegmentation',
-    'onedl-mmpretrain',
-]
+SHOWN = re.compile(r'torch|torchvision|numpy|opencv-python.*|(onedl-)?mm(?!vanilla).*')
 WORK = 'work_dirs/mask_rcnn_vanillanet13_shapes'
 MODEL = f'mask_rcnn_vanillanet13_shapes {WORK}/epoch_1.pth'
 # The README's first commands with an epoch of the shapes' Mask R-CNN, in an empty folder.
@@ -58,7 +43,7 @@ class Stack(NamedTuple):
     """What is installed.
 
     Attributes:
-        python: Its version.
+        python: Its version; python3.10 and so on are looked for on the PATH.
         packages: What pip is told to install first.
         extras: The extras of the wheel.
         compiled: What is compiled against that torch, without an environment of its own.
@@ -122,43 +107,45 @@ def check(done: subprocess.CompletedProcess) -> None:
 
 def try_stack(stack: Stack, tests: list[str]) -> dict:
     """Install a stack, run the commands and the tests; return what became of them."""
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         python = install(stack, folder)
         listed = run([python, '-m', 'pip', 'list', '--format=json'], folder).stdout
         versions = {each['name']: each['version'] for each in json.loads(listed)}
         conflicts = run([python, '-m', 'pip', 'check'], folder).stdout.splitlines()
-        empty = folder / 'empty'
-        empty.mkdir()
-        failed = ''
-        for command in COMMANDS + [EXPORT] * ('export' in stack.extras):
-            done = run([python, '-W', 'ignore', '-m', 'mmvanilla', *command.split()], empty)
-            if done.returncode:
-                failed = f'mmvanilla {command}: {(done.stderr or "?").splitlines()[-1]}'
-                break
-        checkout = folder / 'checkout'
-        listed = run(['git', 'ls-files', '-z'], ROOT).stdout
-        for name in filter(None, listed.split('\0')):
-            if not name.startswith('mmvanilla/'):
-                (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, checkout / name)
-        begun = time.monotonic()
-        if (ROOT.parent / 'shared').is_dir():
-            (folder / 'shared').symlink_to(ROOT.parent / 'shared')
-        options = ['-q', '-n', '2', '-m', 'not slow', '-p', 'no:cacheprovider']
-        options.append('--junitxml=report.xml')
-        command = [python, '-W', 'ignore', '-m', 'pytest', *options, *tests]
-        run(command, checkout, OMP_NUM_THREADS='1', OMP_WAIT_POLICY='passive')
         return dict(
             python=stack.python,
-            versions={name: versions[name] for name in SHOWN if name in versions},
+            versions={name: versions[name] for name in sorted(versions) if SHOWN.fullmatch(name)},
             conflicts=[line for line in conflicts if 'No broken' not in line],
-            commands=failed or 'all work',
-            tests=tests,
-            **count(checkout / 'report.xml'),
+            commands=run_commands(stack, python, folder / 'empty'),
+            **run_tests(python, folder / 'checkout', tests),
             minutes=round((time.monotonic() - begun) / 60, 1),
             date=str(date.today()),
         )
+
+
+def run_commands(stack: Stack, python: Path, folder: Path) -> str:
+    """Run the first commands of the README in a new folder; return the first that failed, or ''."""
+    folder.mkdir()
+    for command in COMMANDS + [EXPORT] * ('export' in stack.extras):
+        done = run([python, '-W', 'ignore', '-m', 'mmvanilla', *command.split()], folder)
+        if done.returncode:
+            return f'mmvanilla {command}: {(done.stderr or done.stdout).splitlines()[-1]}'
+    return ''
+
+
+def run_tests(python: Path, folder: Path, tests: list[str]) -> dict:
+    """Run the tests on the installed package, which is left out of this copy of the checkout."""
+    for name in filter(None, run(['git', 'ls-files', '-z'], ROOT).stdout.split('\0')):
+        if not name.startswith('mmvanilla/'):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder.parent / 'shared').symlink_to(ROOT.parent / 'shared')
+    options = ['-n', 'auto', '--maxprocesses', '4', '--dist', 'worksteal', '-m', 'not slow']
+    command = [python, '-W', 'ignore', '-m', 'pytest', *options, '--junitxml=report.xml', *tests]
+    run(command, folder, OMP_NUM_THREADS='1', OMP_WAIT_POLICY='passive')
+    return count(folder / 'report.xml')
 
 
 def count(report: Path) -> dict:
@@ -187,18 +174,16 @@ def write_table(results: dict[str, dict]) -> None:
         'wheel is installed into a virtual environment of its own, an epoch of the shapes is '
         'trained and tested in an empty folder, and the tests run on what is installed.',
         '',
-        '| stack | versions | pip check | commands | tests | passed | failed | skipped | minutes '
-        '| date |',
-        '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+        '| stack | versions | pip check | commands | passed | failed | skipped | minutes | date |',
+        '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
     ]
     for name, result in results.items():
-        versions = ', '.join(f'{key} {value}' for key, value in result['versions'].items())
+        versions = {'Python': result['python'], **result['versions']}
         cells = [
             name,
-            versions,
+            ', '.join(f'{key} {value}' for key, value in versions.items()),
             '; '.join(result['conflicts']) or 'clean',
-            result['commands'],
-            ' '.join(result['tests']) or 'all but the slow ones',
+            result['commands'] or 'all work',
             result['passed'],
             len(result['failed']),
             sum(result['skipped'].values()),
@@ -215,20 +200,29 @@ def write_table(results: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    """Try stacks one after the other, and write the table after each."""
+    """Try stacks one after the other, and write the page after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('stacks', nargs='*', metavar='STACK', help=f'of {list(STACKS)}')
-    parser.add_argument('--tests', nargs='+', default=[], help='test files (default: all)')
+    parser.add_argument(
+        '--tests', nargs='+', default=[], help='run these alone, and leave the page as it is'
+    )
     args = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    broken = False
     for name in args.stacks or STACKS:
         if name not in STACKS:
             parser.error(f'there is no stack {name!r}, expected of {list(STACKS)}')
         print(f'{name} ...', flush=True)
-        results[name] = try_stack(STACKS[name], args.tests)
-        RESULTS.write_text(json.dumps(results, indent=2) + '\n')
-        write_table(results)
-        print(f'  {results[name]["passed"]} passed, {len(results[name]["failed"])} failed')
+        result = try_stack(STACKS[name], args.tests)
+        problems = [*result['conflicts'], result['commands'], *result['failed']]
+        print(f'  {result["passed"]} passed', *filter(None, problems), sep='\n  ', flush=True)
+        broken |= any(problems)
+        if not args.tests:
+            results[name] = result
+            results = {each: results[each] for each in STACKS if each in results}
+            RESULTS.write_text(json.dumps(results, indent=2) + '\n')
+            write_table(results)
+    sys.exit(broken)
 
 
 if __name__ == '__main__':
