@@ -16,7 +16,7 @@ DEMO := work_dirs/mask_rcnn_vanillanet13_shapes
 DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes.py
 SOURCES := $(shell find configs mmvanilla -name '*.py')
 
-.PHONY: help env demo lint test test-slow test-share stacks bench soak clean
+.PHONY: help env demo lint test test-slow test-share stacks oldest bench soak clean
 
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
@@ -26,6 +26,7 @@ help:
 	@echo 'make test-slow  the slow tests: full nets, trainings, every runtime'
 	@echo "make test-share of the slow tests a seventh, by the day, and those of changed files"
 	@echo 'make stacks     install the wheel on other stacks and test it there: an hour and more'
+	@echo 'make oldest     the same for the oldest torch, with a few of the tests: minutes'
 	@echo 'make bench      the benchmarks'
 	@echo 'make soak       thirty kills of a training, and its memory over 2,000 steps'
 	@echo 'make clean      remove what the demo made'
@@ -78,6 +79,10 @@ test-share: env
 
 stacks:
 	$(PYTHON) tests/stacks.py
+
+# What tells soonest that an old torch is left behind.
+oldest:
+	$(PYTHON) tests/stacks.py 'torch 2.1' --tests tests/test_models tests/test_safe_load
 
 bench: env
 	$(RUN) benchmarks/roi_align.py
