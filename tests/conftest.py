@@ -57,8 +57,10 @@ def pytest_collection_modifyitems(config, items):
     items[:] = share
 
 
-def pytest_collection_finish():
+@pytest.fixture(scope='module', autouse=True)
+def frozen_imports():
     """Spare what is imported the garbage collections, of which every data set asks for one."""
+    gc.collect()
     gc.freeze()
 
 

@@ -175,6 +175,7 @@ assert HOOKS.get('DeepTrainingHook') and HOOKS.get('ReseedHook')
 assert OPTIM_WRAPPER_CONSTRUCTORS.get('VanillaNetLayerDecayConstructor')
 import sys
 assert not {'mmdet', 'mmseg', 'mmpretrain'} & set(sys.modules), 'only what is asked for is imported'
+import mmdet.models, mmseg.models  # which ask for operators that mmcv-lite lacks
 """
     done = run(code)
     assert done.returncode == 0, done.stderr

@@ -231,15 +231,15 @@ def test_a_checkpoint_of_other_classes(model, data, run_tool, tmp_path):
         state[name] = torch.zeros(4, *state[name].shape[1:])
     state['head.cls2.0.weight'] = torch.zeros(4, 4, 1, 1)
     torch.save(dict(state_dict=state), tmp_path / 'other.pth')
-    arguments = (CONFIG, '--data-root', data, '--work-dir', tmp_path / 'work', '--cfg-options')
+    run = ('--data-root', data, '--work-dir', tmp_path / 'work')
     for option in (
         [f'load_from={tmp_path / "other.pth"}'],
         ['model.init_cfg.type=Pretrained', f'model.init_cfg.checkpoint={tmp_path / "other.pth"}'],
     ):
-        code, _, error = run_tool('train.py', *arguments, *option)
+        code, _, error = run_tool('train.py', CONFIG, *run, '--cfg-options', *option)
         assert code == 2
         assert 'the checkpoint has 4 classes and the head 3; set num_classes=4' in error
         assert 'Traceback' not in error
-    code, _, error = run_tool('test.py', CONFIG, tmp_path / 'other.pth', '--data-root', data)
+    code, _, error = run_tool('test.py', CONFIG, tmp_path / 'other.pth', *run)
     assert code == 2
     assert 'the checkpoint has 4 classes and the head 3' in error

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COCO = ROOT.parent / 'shared/data/coco'
 CONFIG = 'configs/mask_rcnn_vanillanet13.py'
-# On fewer and smaller images, warmed up at once.
+# On fewer and smaller images with smaller heads, warmed up at once.
 SMALL = [
     'model.backbone.init_cfg=None',
     'train_dataloader.dataset.indices=4',
@@ -20,6 +20,10 @@ SMALL = [
     'train_dataloader.dataset.pipeline.2.scales=[(160,128),(192,160)]',
     'test_dataloader.dataset.indices=4',
     'test_dataloader.dataset.pipeline.1.scale=(192,160)',
+    'model.roi_head.bbox_head.fc_out_channels=64',
+    'model.roi_head.mask_head.conv_out_channels=16',
+    'model.train_cfg.rcnn.sampler.num=64',
+    'model.test_cfg.rcnn.max_per_img=20',
     'val_cfg=None',
     'val_dataloader=None',
     'val_evaluator=None',
