@@ -1,9 +1,11 @@
 """What torch has had since some version, also for those before it; the oldest is 2.1."""
 
+from typing import Optional
+
 import torch
 
+MaybeTensor = Optional[torch.Tensor]  # noqa: UP045 - torch.jit.script before 2.4 reads no `|`
 _AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # 2.4
-_IS_COMPILING = hasattr(torch.compiler, 'is_compiling')  # 2.3
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
@@ -17,5 +19,7 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
 
 
 def is_compiling() -> bool:
-    """Tell whether torch.compile traces; before 2.3 it cannot be told, and is said not to."""
-    return _IS_COMPILING and torch.compiler.is_compiling()
+    """Tell whether torch.compile traces."""
+    if hasattr(torch.compiler, 'is_compiling'):  # 2.3
+        return torch.compiler.is_compiling()
+    return torch._utils.is_compiling()

@@ -64,17 +64,23 @@ def count(
         return flops
 
     mapping = {torch.ops.aten.convolution: convolution}
-    # Before torch 2.4 it counts by module only those that it is told of; then it warns of that.
-    modules = {} if hasattr(torch.utils, 'module_tracker') else {'mods': model}
-    counter = FlopCounterMode(display=False, custom_mapping=mapping, **modules)
-    with counter:
+    counter = FlopCounterMode(display=False, custom_mapping=mapping)
+    left_out = 0
+
+    def begin(*args: object) -> None:
+        nonlocal left_out
+        left_out -= counter.get_total_flops()
+
+    def end(*args: object) -> None:
+        nonlocal left_out
+        left_out += counter.get_total_flops()
+
+    with contextlib.ExitStack() as stack:
+        for module in filter(leave_out, model.modules()):
+            stack.enter_context(module.register_forward_pre_hook(begin))
+            stack.enter_context(module.register_forward_hook(end))
+        stack.enter_context(counter)
         call()
-    by_module = counter.get_flop_counts()
-    left_out = sum(
-        sum(by_module.get(f'{type(model).__name__}.{name}', {}).values())
-        for name, module in model.named_modules()
-        if leave_out(module)
-    )
     total = (counter.get_total_flops() - left_out) // 2
     return Counts(
         params=sum(p.numel() for p in model.parameters()),

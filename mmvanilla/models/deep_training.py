@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backports import is_compiling
+from ..backports import MaybeTensor, is_compiling
 from ..errors import UserError, require
 from .conv_norm import build_norm
 from .reparam import Reparameterizable, carry_over, conv_like, fold, fuse, merge, plain_conv
@@ -20,7 +20,7 @@ ONES = {
 }
 
 
-def anneal(x: Tensor, slope: Tensor | None) -> Tensor:
+def anneal(x: Tensor, slope: MaybeTensor) -> Tensor:
     """Apply the activation between two convolutions that deep training anneals away.
 
     It is (1 - slope) * relu(x) + slope * x: a leaky ReLU whose slope, a tensor of one value, rises

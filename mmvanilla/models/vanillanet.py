@@ -16,6 +16,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..backports import MaybeTensor
 from ..errors import UserError, require, sentence
 from ..ops.depthwise_conv import channels_last
 from ..ops.recompute import recompute
@@ -77,7 +78,7 @@ class Block(Reparameterizable):
         self.pool = pool(stride) if stride > 1 else nn.Identity()
         self.act = SeriesActivation(out_channels, act_num, norm_cfg, deploy)
 
-    def forward(self, x: Tensor, slope: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, slope: MaybeTensor = None) -> Tensor:
         """Compute the layer; ``slope`` is that between the two convolutions, see :func:`anneal`."""
         x = self.conv(x) if self.deploy else self.conv2(anneal(self.conv1(x), slope))
         return self.act(self.pool(x))

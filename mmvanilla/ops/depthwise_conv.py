@@ -1,17 +1,16 @@
 """A depthwise convolution with a fast backward pass on the CPU."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-from ..backports import autocast_dtype, is_compiling
+from ..backports import MaybeTensor, autocast_dtype, is_compiling
 from .traced import is_traced
 
 GROUP_BYTES = 2**22  # of the planes that are convolved at once; they should stay in the cache
-MaybeTensor = Optional[Tensor]  # noqa: UP045 - as torch.jit.script reads it before torch 2.4
 VECTORS = 32  # planes; groups of as many, or multiples, fill the processor's vectors
 
 

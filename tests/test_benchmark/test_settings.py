@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mmvanilla import UserError
+from mmvanilla.backports import autocast_dtype
 from mmvanilla.benchmark import settings as module
 from mmvanilla.benchmark.settings import Settings, precision
 
@@ -57,5 +58,5 @@ def test_fp32_is_fp32(monkeypatch):
     with precision(Settings()):
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32
-        assert not torch.is_autocast_enabled('cpu')
+        assert autocast_dtype('cpu') is None
     assert torch.backends.cudnn.allow_tf32

@@ -154,7 +154,8 @@ def test_ten_sizes_add_nothing_that_is_kept(monkeypatch):
     monkeypatch.setattr(layers, 'SIZES', 3)
     for side in (33, 65, 97, 129, 161):
         net(torch.randn(1, 3, side, side))
-    assert len(net.stages[0].conv.layouts) in (2, 3)
+    if layers.PACKS:
+        assert len(net.stages[0].conv.layouts) in (2, 3)
     assert len(tensors()) <= 12 * (1 + len(net.stages))
     assert dict(torch._dynamo.utils.counters['stats']) == compiled
 

@@ -17,6 +17,7 @@ from mmvanilla.benchmark.settings import Settings
 from mmvanilla.benchmark.subject import Candidate, Subject
 from mmvanilla.datasets.shapes import draw_scene
 from mmvanilla.deploy.predict import TestPipeline, make_predictor
+from mmvanilla.deploy.predict.inputs import image_extensions
 from mmvanilla.deploy.predict.pipeline import without_annotations
 from mmvanilla.errors import InputError
 
@@ -307,6 +308,8 @@ def test_a_truncated_file_is_refused(suffix, load, small_config, tmp_path):
     cfg.test_dataloader.dataset.pipeline[0].update(load)
     init_default_scope('mmdet')
     pipeline = TestPipeline(cfg)
+    if f'.{suffix}' not in image_extensions() and not load:
+        pytest.skip(f'this OpenCV does not read {suffix}')
     assert pipeline.load(str(path)).pixels.shape == (64, 64, 3)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=rf'cut\.{suffix}.* cannot be read \('):

@@ -105,6 +105,11 @@ def test_whole_data(kind, layout, data, config, check, train):
     assert train(config(kind), root) == (0, 2, [])
 
 
+def fills_up(root, file):
+    """Tell whether OpenCV fills up what an image lacks, as it does before version 5."""
+    return cv2.imread(str(next(root.rglob(file)))) is not None
+
+
 @pytest.mark.parametrize('case', DETECTION, ids=lambda case: case.__name__)
 def test_detection(case, data, config, check, train):
     part, kind, example, sentence = case(data / 'coco')
@@ -112,6 +117,8 @@ def test_detection(case, data, config, check, train):
     assert code == 1
     assert found[part, kind]['error']
     assert example in ' '.join(found[part, kind]['examples'])
+    if case.__name__ in ('truncated_image', 'truncated_picture') and fills_up(data, example):
+        pytest.skip('this OpenCV fills up what the image lacks, and training goes on')
     code, steps, (line,) = train(config('mask_rcnn'), data / 'coco')
     assert (code, steps) == (2, 0)
     assert sentence in line
@@ -126,6 +133,8 @@ def test_segmentation(case, data, config, check, train):
     assert code == 1
     assert found[part, kind]['error']
     assert example in ' '.join(found[part, kind]['examples'])
+    if case.__name__ in ('truncated_image', 'truncated_picture') and fills_up(data, example):
+        pytest.skip('this OpenCV fills up what the image lacks, and training goes on')
     code, steps, (line,) = train(config('upernet'), root)
     assert code == 2
     assert steps < 2 or part != 'train'

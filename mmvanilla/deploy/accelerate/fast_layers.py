@@ -36,12 +36,12 @@ PACKS = all(
 
 
 class FastLayer(nn.Module):
-    """A layer that keeps a weight and a bias in the type it computes in, out of state dicts."""
+    """A layer that keeps a weight and a bias in the type it computes in, whatever is cast later."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        self.register_buffer('weight', weight.detach().to(dtype), persistent=False)
-        self.register_buffer('bias', bias.detach().to(dtype), persistent=False)
+        self.weight = weight.detach().to(dtype)
+        self.bias = bias.detach().to(dtype)
 
 
 class OneDNNConv(nn.Module):

@@ -20,8 +20,9 @@ from ...errors import InputError, UserError, sentence
 
 VIDEO_EXTENSIONS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
 # What Pillow calls the formats that OpenCV reads as well, and suffixes of those that it alone does.
-FORMATS = ('AVIF', 'BMP', 'GIF', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'SUN', 'TIFF', 'WEBP')
-OPENCV_EXTENSIONS = ('.avif', '.dib', '.exr', '.hdr', '.pfm', '.pic', '.sr')
+FORMATS = ('BMP', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'SUN', 'TIFF', 'WEBP')
+NEWER = ('AVIF', 'GIF')  # which OpenCV 4.10 does not read
+OPENCV_EXTENSIONS = ('.avif', '.dib', '.hdr', '.pfm', '.pic', '.sr')
 FRAME_NUMBER = re.compile(r'_\d{6,}$')  # behind a video's name, in the names of its frames
 TOLD = 5  # files left out that are named
 MAX_PIXELS = 2**30  # of an image that OpenCV reads; Pillow's own limit is far below
@@ -115,15 +116,9 @@ def expand(argument: str) -> list[str]:
 
 def image_extensions() -> tuple[str, ...]:
     """Return the suffixes, in lower case, of what the installed OpenCV and Pillow read."""
-    shared = (s for s, form in Image.registered_extensions().items() if form in FORMATS)
-    return (*shared, *filter(_is_known, OPENCV_EXTENSIONS))
-
-
-def _is_known(suffix: str) -> bool:
-    try:
-        return cv2.haveImageWriter(suffix)
-    except cv2.error:  # known, but switched off, as OpenEXR in OpenCV 4
-        return False
+    formats = {*FORMATS, *(form for form in NEWER if cv2.haveImageWriter(f'.{form.lower()}'))}
+    shared = (s for s, form in Image.registered_extensions().items() if form in formats)
+    return (*shared, *filter(cv2.haveImageWriter, OPENCV_EXTENSIONS))
 
 
 @contextmanager
