@@ -71,14 +71,6 @@ def blocks(language):
     ]
 
 
-@pytest.fixture(scope='module', autouse=True)
-def plain_configs():
-    """Leave out what half of the time goes into: laying out configs as text."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-        yield
-
-
 @pytest.fixture(scope='module')
 def world(tmp_path_factory, small_config):
     """Make the folder."""
@@ -137,6 +129,7 @@ def world(tmp_path_factory, small_config):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
         for name, cfg in tiny.items():
             cfg.dump(f'configs/{name}.py')
         train('mask_rcnn_vanillanet13', 'epoch_12.pth', max_epochs=1)

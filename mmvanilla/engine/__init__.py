@@ -8,6 +8,7 @@ from .hooks.check_loss import CheckLossHook
 from .hooks.check_resume import CheckResumeHook
 from .hooks.check_weights import CheckWeightsHook
 from .hooks.deep_training import DeepTrainingHook
+from .hooks.progress import progress_bar
 from .hooks.reseed import ReseedHook, seed_worker
 from .hooks.stop_on_signal import StopOnSignalHook
 from .hooks.switch_to_deploy import SwitchToDeployHook
@@ -40,5 +41,6 @@ __all__ = [
     'latest_checkpoint',
     'naming_last_checkpoint',
     'preflight',
+    'progress_bar',
     'seed_worker',
 ]
