@@ -16,11 +16,12 @@ DEMO := work_dirs/mask_rcnn_vanillanet13_shapes
 DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes.py
 SOURCES := $(shell find configs mmvanilla -name '*.py')
 
-.PHONY: help env demo lint test test-slow test-share stacks oldest bench soak clean
+.PHONY: help env demo docs lint test test-slow test-share stacks oldest bench soak clean
 
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
 	@echo 'make demo       train a small Mask R-CNN on generated shapes, test it, draw the results'
+	@echo 'make docs       the site of these texts, in site/; it needs none of the other packages'
 	@echo 'make lint       check style, layout, imports between the rooms, and types'
 	@echo 'make test       lint and test, without the slow tests'
 	@echo 'make test-slow  the slow tests: full nets, trainings, every runtime'
@@ -57,6 +58,14 @@ demo: env $(DEMO)/curve.png
 	@echo 'Shapes, with their annotation:           data/shapes/preview.png'
 	@echo 'Ground truth (left), prediction (right): $(DEMO)/predictions/*.jpg'
 	@echo 'Training curve:                          $(DEMO)/curve.png'
+
+docs: .venv-docs/complete
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+.venv-docs/complete: requirements-docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --no-compile --requirement requirements-docs.txt
+	touch $@
 
 lint: env
 	$(RUN) -m ruff check .

@@ -96,12 +96,12 @@ def trained():
     return randomize
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def small_config():
     """Read the config of a kind of model and make it narrow."""
 
     def read(kind, ada_pool=False, **options):
-        cfg = Config.fromfile(KINDS[kind])
+        cfg = Config.fromfile(ROOT / KINDS[kind])
         cfg.model.backbone.arch = dict(
             dims=[8, 16, 24, 32, 32], strides=[1, 2, 2, 2], ada_pool=ada_pool
         )
@@ -167,8 +167,8 @@ def one_thread():
 def run_tool(capsys, monkeypatch):
     """Run a tool and return its exit code, what it printed or logged, and what is on stderr."""
 
-    def run(tool, *arguments):
-        monkeypatch.chdir(ROOT)
+    def run(tool, *arguments, folder=ROOT):
+        monkeypatch.chdir(folder)
         monkeypatch.setattr(logging, 'raiseExceptions', False)  # mmengine's logger outlives a test
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
         capsys.readouterr()
@@ -177,7 +177,7 @@ def run_tool(capsys, monkeypatch):
         MMLogger.get_current_instance().addHandler(log)
         code = 0
         try:
-            runpy.run_path(f'tools/{tool}', run_name='__main__')
+            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
         except SystemExit as stop:
             code = stop.code or 0
         finally:

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 checkout = pytest.mark.skipif(
     not (ROOT / 'mmvanilla').is_dir(), reason='needs the package in the checkout'
 )
-IGNORED = {'.venv', '.git', 'work_dirs', 'data', 'build', '.pytest_cache', '.mypy_cache'}
+IGNORED = {'.venv', '.venv-docs', '.git', 'site', 'work_dirs', 'data', 'build'}
+IGNORED |= {'.pytest_cache', '.mypy_cache'}
 
 
 def run(code):

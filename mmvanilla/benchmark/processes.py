@@ -185,7 +185,7 @@ class Worker:
     """A process, or a thread, with one call.
 
     Args:
-        make: See :func:`take_turns`; likewise the others.
+        make: See ``take_turns``; likewise the others.
 
     Raises:
         Failed: If it cannot be pickled.

@@ -27,7 +27,7 @@ class Row:
         form: The form it was measured in, in words.
         times: Latencies of a call in ms.
         counts: Parameters and multiply-adds of one call.
-        memory: Bytes at the peak, see :func:`peak_memory`.
+        memory: Bytes at the peak, see ``peak_memory``.
         detections: Boxes that a call found; of detectors as whole models.
         reason: Why there are no times.
     """
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass
 class Built:
-    """What is known of a model before its turns: see :class:`Row`, and of its images and heads.
+    """What is known of a model before its turns: see ``Row``, and of its images and heads.
 
     Attributes:
         sizes: Shapes (C, H, W) of its images, which take turns.

@@ -180,7 +180,7 @@ def read_settings(args: Namespace, **others: Any) -> Settings:
     """Return the settings that a command line asks for, and set the number of threads.
 
     Args:
-        args: What a parser with :func:`add_arguments` returned.
+        args: What a parser with ``add_arguments`` returned.
         **others: Settings that this command line does not have.
     """
     if args.threads is not None:

@@ -41,7 +41,7 @@ class Candidate:
     Attributes:
         name: What tables call it.
         cfg: Its config.
-        form: A key of :data:`FORMS`; of a model without VanillaNet, ``fused`` folds batch norms.
+        form: A key of ``FORMS``; of a model without VanillaNet, ``fused`` folds batch norms.
     """
 
     name: str
@@ -178,7 +178,7 @@ def build(cfg: Config, form: str) -> nn.Module:
 
     Args:
         cfg: The config.
-        form: A key of :data:`FORMS`.
+        form: A key of ``FORMS``.
 
     Raises:
         UserError: If the config has no model with a backbone, or the model no deploy form.

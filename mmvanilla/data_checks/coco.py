@@ -69,7 +69,7 @@ def check_coco(
     """Compare annotations with what mmdet makes of them.
 
     Args:
-        document: What :func:`read_coco` read.
+        document: What ``read_coco`` read.
         classes: The config's classes.
         with_mask: Whether masks are used in training.
         filter_empty: Whether images without objects are left out.

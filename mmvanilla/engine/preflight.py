@@ -39,8 +39,8 @@ class PreflightHook(CheckResumeHook):
 
     The model's parts must fit together and have the classes of the data, and synchronised batch
     norms need a GPU. Images and label
-    maps are checked as they are loaded. A training must also pass :func:`preflight`, and trusts
-    what it resumes no further than :class:`CheckResumeHook` does.
+    maps are checked as they are loaded. A training must also pass ``preflight``, and trusts
+    what it resumes no further than ``CheckResumeHook`` does.
 
     mmengine builds the model, the data sets of training and validation and the optimizer before it
     calls a hook for the first time. A mistake that keeps these from being built, such as a missing
@@ -48,7 +48,7 @@ class PreflightHook(CheckResumeHook):
     words. ``mmvanilla.preflight(cfg)`` before the runner is made, as in tools/train.py, is in time.
 
     Args:
-        config: Whether to make the checks of :func:`preflight`; False where it was called.
+        config: Whether to make the checks of ``preflight``; False where it was called.
 
     Raises:
         UserError: Before the run, at the first mistake.

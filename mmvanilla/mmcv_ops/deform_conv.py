@@ -64,7 +64,7 @@ def deform_conv_backward_parameters(
 ) -> None:
     """Fill ``gradWeight`` from ``gradOutput``, times ``scale``.
 
-    torchvision computes all gradients at once, so those of :func:`deform_conv_backward_input` are
+    torchvision computes all gradients at once, so those of ``deform_conv_backward_input`` are
     computed again here.
     """
     # The gradient of the weights does not depend on them.
@@ -98,7 +98,7 @@ def modulated_deform_conv_backward(*tensors: Tensor, with_bias: bool, **geometry
         *tensors: input, weight, bias, ones, offset, mask and columns; then the gradients of input,
             weight, bias, offset and mask, which are filled, and that of the output.
         with_bias: Whether there was a bias.
-        **geometry: As in :func:`modulated_deform_conv_forward`.
+        **geometry: As in ``modulated_deform_conv_forward``.
     """
     input, weight, _, _, offset, mask, _, *targets, grad_output = tensors
     # torchvision has the bias last.

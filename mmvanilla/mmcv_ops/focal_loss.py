@@ -35,7 +35,7 @@ def sigmoid_focal_loss_backward(
 ) -> None:
     """Fill ``grad_input`` (N, C) with the derivative of each loss by its logit.
 
-    The other arguments are those of :func:`sigmoid_focal_loss_forward`.
+    The other arguments are those of ``sigmoid_focal_loss_forward``.
     """
     p = at_least_float32(input).sigmoid()
     positive = (1 - p) ** gamma * (1 - p - gamma * p * _log(p))
@@ -49,7 +49,7 @@ def softmax_focal_loss_forward(
     """Fill ``output`` (N,) with the loss of every sample, of which ``alpha`` is a factor.
 
     ``input`` (N, C) are probabilities, the softmax already taken; a negative label costs nothing.
-    The other arguments are those of :func:`sigmoid_focal_loss_forward`.
+    The other arguments are those of ``sigmoid_focal_loss_forward``.
     """
     p = _of_target(input, target)
     loss = -alpha * (1 - p) ** gamma * _log(p)
@@ -68,7 +68,7 @@ def softmax_focal_loss_backward(
     """Fill ``grad_input`` (N, C) with the derivative of each sample's loss by its logits.
 
     ``buff`` (N,) receives the derivative by log p of the label; the other arguments are those
-    of :func:`softmax_focal_loss_forward`.
+    of ``softmax_focal_loss_forward``.
     """
     p = _of_target(input, target)
     slope = alpha * (gamma * (1 - p) ** (gamma - 1) * p * _log(p) - (1 - p) ** gamma)

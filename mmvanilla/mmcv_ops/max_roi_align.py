@@ -48,7 +48,7 @@ def max_backward(
     """Add ``grad_output`` to the cells of ``grad_features`` around each largest sample.
 
     ``grad_features`` (N, C, H, W) is contiguous. The other arguments are those that
-    :func:`max_forward` takes and returns.
+    ``max_forward`` takes and returns.
     """
     height, width = grad_features.shape[2:]
     y, x = corners(argmax_y, height), corners(argmax_x, width)

@@ -40,7 +40,7 @@ def roi_align_forward(
             taken, in cells; else unused.
         argmax_x: Likewise along W.
         pool_mode: 0 for the maximum, 1 for the average.
-        **geometry: The keywords of :func:`~.roi_grid.roi_grids`.
+        **geometry: The keywords of ``roi_grid.roi_grids``.
 
     Raises:
         ValueError: If an aligned box on the CPU has a negative or undefined size.
@@ -70,7 +70,7 @@ def roi_align_backward(
 ) -> None:
     """Fill ``grad_input`` (N, C, H, W), zero so far, from ``grad_output``.
 
-    The other arguments are those of :func:`roi_align_forward`.
+    The other arguments are those of ``roi_align_forward``.
     """
     if grad_output.numel() == 0:
         return

@@ -23,7 +23,7 @@ def roi_pool_forward(
     """Fill ``output`` with the largest feature each bin touches, 0 where it touches none.
 
     Args:
-        input: As in :func:`~.roi_align.roi_align_forward`.
+        input: As in ``roi_align.roi_align_forward``.
         rois: Likewise.
         output: (R, C, pooled_height, pooled_width).
         argmax: int32 of the shape of ``output``, filled with the cell y * W + x of each
@@ -54,7 +54,7 @@ def roi_pool_backward(
 ) -> None:
     """Add ``grad_output`` to the cells of ``grad_input`` (N, C, H, W) that were the maxima.
 
-    The other arguments are those of :func:`roi_pool_forward`; the geometry is not needed again.
+    The other arguments are those of ``roi_pool_forward``; the geometry is not needed again.
     """
     if grad_output.numel() == 0:
         return

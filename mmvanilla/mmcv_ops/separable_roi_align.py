@@ -74,7 +74,7 @@ def separable_backward(
 ) -> None:
     """Fill ``grad_features`` (N, C, H, W), contiguous and zero so far, with its gradient.
 
-    ``grad_output`` is (R, C, P, Q); the other arguments are those of :func:`separable_forward`.
+    ``grad_output`` is (R, C, P, Q); the other arguments are those of ``separable_forward``.
     """
     channels, height, width = grad_features.shape[1:]
     boxes = _boxes(images, y, x, height, width)

@@ -27,7 +27,7 @@ __all__ = [
 
 @MODELS.register_module('VanillaNetClsHead')
 def build_cls_head(**kwargs: Any) -> nn.Module:
-    """Build a :class:`.cls_head.VanillaNetClsHead`; only that imports mmpretrain."""
+    """Build a ``cls_head.VanillaNetClsHead``; only that imports mmpretrain."""
     from .cls_head import VanillaNetClsHead
 
     return VanillaNetClsHead(**kwargs)

@@ -28,7 +28,7 @@ def parse_arch(arch: str | int | dict) -> dict:
     """Return ``dims``, ``strides`` and ``ada_pool`` of an architecture, or raise UserError.
 
     Args:
-        arch: A key of :data:`ARCHS`, an int such as 13, or a dict with ``dims`` (channels of the
+        arch: A key of ``ARCHS``, an int such as 13, or a dict with ``dims`` (channels of the
             stem and of every stage), ``strides`` (of every stage) and, optionally, ``ada_pool``.
     """
     if not isinstance(arch, dict):

@@ -21,7 +21,7 @@ from .weights import fit_head, safe_loading
 class VanillaNetClsHead(DeepTraining, ClsHead):
     """Global average pooling and two layers with the annealed activation between them.
 
-    Training form: ``cls1`` (pool, dropout, 1x1 convolution, norm), :func:`.deep_training.anneal`,
+    Training form: ``cls1`` (pool, dropout, 1x1 convolution, norm), ``deep_training.anneal``,
     ``cls2`` (1x1 convolution). Deploy form: ``cls`` (pool, dropout, 1x1 convolution).
 
     Args:
@@ -91,7 +91,7 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         return self.cls2(anneal(self.cls1(x), self.slope)).flatten(1)
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Compute the one convolution; see :class:`.reparam.Reparameterizable`."""
+        """Compute the one convolution; see ``reparam.Reparameterizable``."""
         self.check_act_learn(name)
         conv, norm = self.cls1[2:]
         merged = merge(fold(conv, norm, f'{name}.cls1.3'.lstrip('.')), fold(self.cls2[0], None))

@@ -15,14 +15,14 @@ _TRIED: set[tuple[str, int]] = set()
 
 
 def conv_norm(in_channels: int, out_channels: int, norm_cfg: dict, **conv: Any) -> nn.Sequential:
-    """Build what :func:`build_conv` builds, followed by a norm layer."""
+    """Build what ``build_conv`` builds, followed by a norm layer."""
     return nn.Sequential(
         build_conv(in_channels, out_channels, **conv), build_norm(norm_cfg, out_channels)
     )
 
 
 def build_conv(in_channels: int, out_channels: int, kernel_size: int = 1, **conv: Any) -> nn.Conv2d:
-    """Build a convolution with a bias, 1x1 unless said; :func:`initialize` fills its parameters."""
+    """Build a convolution with a bias, 1x1 unless said; ``initialize`` fills its parameters."""
     with torch.device('meta'):  # where drawing the first weights costs nothing
         layer = nn.Conv2d(in_channels, out_channels, kernel_size, **conv)
     layer.weight = nn.Parameter(torch.empty(layer.weight.shape))

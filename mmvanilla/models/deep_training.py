@@ -35,7 +35,7 @@ class DeepTraining(Reparameterizable):
     The buffer ``_act_learn`` is what checkpoints, averaged copies and broadcasts see, and forward
     takes it as a tensor: nothing is brought to the host. Only that it is 1, and may be skipped, is
     remembered with the buffer's identity and version. Once others have written to it, it is not
-    skipped until :meth:`look` looks again, as each change of mode does. On a GPU what another
+    skipped until ``look`` looks again, as each change of mode does. On a GPU what another
     process sends, and what is written to ``.data``, changes no version: set the same everywhere, as
     ``DeepTrainingHook`` does, or look.
     """
@@ -71,7 +71,7 @@ class DeepTraining(Reparameterizable):
 
     @property
     def slope(self) -> Tensor | None:
-        """``act_learn`` as :func:`anneal` takes it: on the device, None if it is known to be 1."""
+        """``act_learn`` as ``anneal`` takes it: on the device, None if it is known to be 1."""
         if self.deploy:
             return None
         # Compiled code cannot see who wrote; averages, which others write, are used in eval mode.
@@ -188,7 +188,7 @@ class DeepConv(DeepTraining):
         return self if self.deploy else super().__prepare_scriptable__()
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Compute the one convolution, ``conv``, with a bias; see :class:`Reparameterizable`."""
+        """Compute the one convolution, ``conv``, with a bias; see ``Reparameterizable``."""
         self.check_act_learn(name)
         first = fold(self.conv1, self.norm, f'{name}.norm'.lstrip('.'))
         conv = plain_conv(self.conv1, *merge(first, fold(self.conv2, None))).train(self.training)
@@ -212,10 +212,10 @@ def unfit(conv: nn.Module) -> str | None:
 
 
 def split_convs(model: nn.Module, norm_cfg: dict | None = dict(type='BN')) -> nn.Module:  # noqa: B006 - read, never written
-    """Make every convolution of a model that can be split a :class:`DeepConv`, in place.
+    """Make every convolution of a model that can be split a ``DeepConv``, in place.
 
     What is trained deep already stays, and so do grouped, dilated and transposed convolutions;
-    ``norm_cfg`` is that of :class:`DeepConv`. Returns the model itself.
+    ``norm_cfg`` is that of ``DeepConv``. Returns the model itself.
     """
     for name, child in model.named_children():
         if isinstance(child, DeepTraining):
@@ -228,9 +228,9 @@ def split_convs(model: nn.Module, norm_cfg: dict | None = dict(type='BN')) -> nn
 
 
 def join_convs(model: nn.Module) -> nn.Module:
-    """Fuse a model and make every :class:`DeepConv` a plain convolution again, in place.
+    """Fuse a model and make every ``DeepConv`` a plain convolution again, in place.
 
-    The modules and names are those from before :func:`split_convs`, but each of the convolutions
+    The modules and names are those from before ``split_convs``, but each of the convolutions
     has a bias. What cannot be fused raises UserError, and nothing has been changed then.
     """
     fuse(model)

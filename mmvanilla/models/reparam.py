@@ -20,7 +20,7 @@ from ..errors import UserError
 
 
 class Reparameterizable(nn.Module):
-    """What has a training form and, with ``deploy`` set, a deploy form; :func:`fuse` finds it."""
+    """What has a training form and, with ``deploy`` set, a deploy form; ``fuse`` finds it."""
 
     deploy: bool = False
     __constants__ = ('deploy',)  # so that torch.jit.script compiles the form there is
@@ -33,7 +33,7 @@ class Reparameterizable(nn.Module):
         raise NotImplementedError
 
     def switch_to_deploy(self) -> None:
-        """Fuse this and all within it, see :func:`fuse`."""
+        """Fuse this and all within it, see ``fuse``."""
         fuse(self)
 
 

@@ -63,7 +63,7 @@ class SeriesActivation(Reparameterizable):
         return self.bn(depthwise_conv2d(F.relu(x), self.weight, self.bias))
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Compute the weight and bias with the norm in them; see :class:`Reparameterizable`."""
+        """Compute the weight and bias with the norm in them; see ``Reparameterizable``."""
         scale, shift = fold_bn(self.bn, f'{name}.bn'.lstrip('.'))
         weight = self.weight.double() * scale[:, None, None, None]
         fused = parameters_like(self.weight, weight, shift)

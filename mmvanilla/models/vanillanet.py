@@ -54,7 +54,7 @@ class Block(Reparameterizable):
     """One layer: two 1x1 convolutions, in deploy form one, then a pool and a series activation.
 
     It maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride); at stride 1 there
-    is no pool. Other arguments are those of :class:`VanillaNet`.
+    is no pool. Other arguments are those of ``VanillaNet``.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class Block(Reparameterizable):
         self.act = SeriesActivation(out_channels, act_num, norm_cfg, deploy)
 
     def forward(self, x: Tensor, slope: MaybeTensor = None) -> Tensor:
-        """Compute the layer; ``slope`` is that between the two convolutions, see :func:`anneal`."""
+        """Compute the layer; ``slope`` is that between the two convolutions, see ``anneal``."""
         x = self.conv(x) if self.deploy else self.conv2(anneal(self.conv1(x), slope))
         return self.act(self.pool(x))
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Compute the one convolution; see :class:`Reparameterizable`."""
+        """Compute the one convolution; see ``Reparameterizable``."""
         first = fold(self.conv1[0], self.conv1[1], f'{name}.conv1.1'.lstrip('.'))
         second = fold(self.conv2[0], self.conv2[1], f'{name}.conv2.1'.lstrip('.'))
         conv = plain_conv(self.conv2[0], *merge(first, second))
@@ -113,7 +113,7 @@ class VanillaNet(DeepTraining, BaseModule):
 
     Args:
         arch: '5' ... '13', '13-x1.5' or '13-x1.5-ada' (or an int such as 13), or a dict with
-            ``dims``, ``strides`` and ``ada_pool`` for a net of one's own; see :func:`parse_arch`.
+            ``dims``, ``strides`` and ``ada_pool`` for a net of one's own; see ``parse_arch``.
         out_indices: The resolution levels to return, ascending: level 0, 1, 2, 3 is the last output
             at stride 4, 8, 16, 32 (3, 6, 12, 24 where ``ada_pool`` is set), be it a stage's or, for
             level 0 of the nets of depth 5 and 6, the stem's.
@@ -132,7 +132,7 @@ class VanillaNet(DeepTraining, BaseModule):
     Raises:
         UserError: If an argument is out of its range; the message says which and what is expected.
 
-    Example:
+    Examples:
         >>> net = VanillaNet('13', act_num=4)
         >>> [tuple(f.shape) for f in net(torch.rand(1, 3, 64, 96))]
         [(1, 512, 16, 24), (1, 1024, 8, 12), (1, 2048, 4, 6), (1, 4096, 2, 3)]

@@ -43,7 +43,7 @@ def series_activation(x: Tensor, weight: Tensor, bias: Tensor, pool: int = 1) ->
         x: (N, C, H, W). The fused operator wants channels-last and brings other layouts into it.
         weight: (C, 1, 2n + 1, 2n + 1), n from 1 to 4, of any float type; sums are in float32.
             The fused operator reads it as it is where it is contiguous (on tensor cores) or has
-            its channels innermost (on lanes, see :func:`channels_innermost`), else copies it.
+            its channels innermost (on lanes, see ``channels_innermost``), else copies it.
         bias: (C,).
         pool: Kernel and stride of the max-pool, 1 (none) or 2; an odd last row or column is left
             out, as ``nn.MaxPool2d`` does.

@@ -312,7 +312,7 @@ def launch(
         bias: (C,).
         pool: 1 or 2.
         out: (images, C, H // pool, W // pool), dense in channels-last order, not empty.
-        config: One of :data:`CONFIGS` that is :func:`usable`. None takes the fastest, which is
+        config: One of ``CONFIGS`` that is ``usable``. None takes the fastest, which is
             found by timing each the first time that a channel count, window, pool, type and order
             of magnitude of the output is met.
 

@@ -25,7 +25,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
 
     Args:
         filename: Path of the file, with ``#sha256=HASH`` behind it if its hash is to be checked.
-        map_location: As in :func:`torch.load`; None is the CPU.
+        map_location: As in ``torch.load``; None is the CPU.
 
     Returns:
         What was saved, without the configs in it, which are Python and which resuming or an

@@ -95,7 +95,7 @@ class Scalar(Record):
 
 
 class History(Record):
-    """:class:`mmengine.logging.HistoryBuffer`."""
+    """``mmengine.logging.HistoryBuffer``."""
 
     def make(self) -> HistoryBuffer:
         """Return the buffer."""

@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from mmvanilla.benchmark import Candidate, Row, Settings, measure, processes, run
+from mmvanilla.benchmark import (
+    Candidate,
+    Measurement,
+    Row,
+    Settings,
+    measure,
+    processes,
+    run,
+    tables,
+)
 from mmvanilla.benchmark import peak_memory as memory
 from mmvanilla.benchmark.tables import markdown, plot_speed, speed_cells, to_json
+from mmvanilla.benchmark.timing import Times
 
 SETTINGS = dict(shape=(64, 64), warmup=0, repeat=4, part='backbone')
 
@@ -192,8 +202,20 @@ def test_files(candidate, tmp_path):
     table = markdown(*speed_cells(result)).splitlines()
     assert len({line.count('|') for line in table}) == 1
     assert 'needs the package mmdet' in table[3]
-    plot_speed(result, tmp_path / 'speed.png')
-    assert (tmp_path / 'speed.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_bars_are_as_long_as_the_models_are_fast(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(tables.plt, 'close', drawn.append)
+    rows = [Row(name, 'fused', times=Times([ms] * 3)) for name, ms in (('a', 50.0), ('b', 200.0))]
+    rows.insert(1, Row('lost', 'fused', reason='too little memory'))
+    result = Measurement(rows, Settings(batch_size=2), dict(threads='1'), '2026-01-01')
+    plot_speed(result, tmp_path / 'speed.png', published={'b': 30.0})
+    axes, published = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['a\nfused', 'b\nfused']
+    assert [bar.get_width() for bar in axes.patches] == [40, 10]
+    assert [bar.get_width() for bar in published.patches] == [30]
+    assert cv2.imread(str(tmp_path / 'speed.png')).std() > 0
 
 
 def test_padding_is_noted(candidate):

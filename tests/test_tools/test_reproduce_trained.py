@@ -62,9 +62,8 @@ def tiny(monkeypatch):
 
 
 def test_table2(run_tool, tiny, tmp_path):
-    code, out, _ = run_tool('reproduce.py', 'table2', '--small', '--seeds', 3, 4, '--out', tmp_path)
+    code, _, _ = run_tool('reproduce.py', 'table2', '--small', '--seeds', 3, 4, '--out', tmp_path)
     assert code == 0
-    assert 'shortcuts bring VanillaNet nothing' in out
     names = sorted(file.name for file in tmp_path.iterdir())
     assert names == ['table2_small.json', 'table2_small.md', 'table2_small.png']
     runs = json.loads((tmp_path / 'table2_small.json').read_text())['runs']

@@ -32,7 +32,7 @@ def accelerate(
     oneDNN's primitives with packed weights on the CPU, matrix products and the fused series
     activation on CUDA, channels-last; in 16 bit, necks and heads compute in it too. Inputs, results
     and the decoding of boxes stay in float32. On Linux the process keeps freed memory from then on,
-    see :func:`~.malloc.keep_freed_memory`. Images are normalised as before: batches are padded with
+    see ``malloc.keep_freed_memory``. Images are normalised as before: batches are padded with
     normalised zeros, so folding the normalisation into the stem would not be exact.
 
     The net has no parameters any more: load weights and average them before, and neither train nor

@@ -15,7 +15,7 @@ DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
 
 def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """Return the type to compute in on a device, see :func:`~.accelerate.accelerate`.
+    """Return the type to compute in on a device, see ``accelerate.accelerate``.
 
     Raises:
         UserError: If the type is unknown or this device does not compute in it.

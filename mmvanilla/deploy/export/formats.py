@@ -20,6 +20,8 @@ from .pixels import STRIDE
 
 NAMES = 'output_names.json'
 LEAST = 'least_size'  # the entry of a file that tells the least height and width
+# ONNX Runtime that is known to read a model's weights from the model's own folder only; 1.23 does not.
+KEEPS_TO_FOLDER = 1, 32
 DEFERRED = 'prefer_deferred_runtime_asserts_over_guards'  # an option of torch.export.export
 
 Runnable = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -75,7 +77,7 @@ def trace(model: nn.Module, image: Tensor) -> Any:
 
 
 def write_pt2(model: nn.Module, image: Tensor, file: str) -> None:
-    """Write a .pt2 file, which :func:`torch.export.load` reads."""
+    """Write a .pt2 file, which ``torch.export.load`` reads."""
     extra = {NAMES: json.dumps(model.output_names), LEAST: json.dumps(least_size(model))}
     torch.export.save(trace(model, image), file, extra_files=extra)
 
@@ -117,6 +119,8 @@ def open_pt2(file: str) -> Runnable:
 def open_onnx(file: str) -> Runnable:
     """Open an .onnx file in ONNX Runtime, on a GPU where its build has one."""
     onnxruntime, state = need('onnxruntime', 'onnxruntime.capi.onnxruntime_pybind11_state')
+    if tuple(int(part) for part in onnxruntime.__version__.split('.')[:2]) < KEEPS_TO_FOLDER:
+        need('onnx')[0].checker.check_model(file)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     providers = onnxruntime.get_available_providers()
@@ -189,7 +193,7 @@ FORMATS = {
 
 
 def suffix_of(file: str) -> str:
-    """Return the suffix of a file, one of :data:`FORMATS`, or raise a UserError."""
+    """Return the suffix of a file, one of ``FORMATS``, or raise a UserError."""
     suffix = os.path.splitext(file)[1]
     if suffix not in FORMATS:
         raise UserError(f'{file!r} is of no known format, expected a name in {", ".join(FORMATS)}')
@@ -205,7 +209,7 @@ def write_model(
     """Write a model; what stood under its name is replaced only if all goes well.
 
     Args:
-        model: What :func:`~.exportable` returns.
+        model: What ``exportable`` returns.
         image: An example, (1, C, H, W), of any size; the written model takes any height and width
             from the least that the model takes.
         file: Where to; its suffix tells the format.
@@ -221,7 +225,7 @@ def write_model(
 
 
 def open_model(file: str, trust: bool = False) -> Runnable:
-    """Open a file that :func:`write_model` wrote.
+    """Open a file that ``write_model`` wrote.
 
     Args:
         file: An .onnx, .xml or .pt2 file, with ``#sha256=HASH`` behind it if its hash is to be

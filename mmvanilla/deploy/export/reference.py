@@ -20,7 +20,7 @@ def reference(
     Args:
         model: The model, in eval mode.
         image: (1, C, H, W), BGR of 0 to 255.
-        features: As in :func:`~.exportable`.
+        features: As in ``exportable``.
         label_map: Likewise.
 
     Returns:

@@ -143,7 +143,7 @@ def check_whole(path: str) -> None:
     """Let Pillow decode an image, since OpenCV fills up what is cut off.
 
     Raises:
-        Exception: One of :data:`BROKEN`, if it cannot; of a format that it does not know, nothing.
+        Exception: One of ``BROKEN``, if it cannot; of a format that it does not know, nothing.
     """
     if not os.path.getsize(path):
         raise ValueError('it is empty')

@@ -28,7 +28,7 @@ from .pipeline import LoadedImage, TestPipeline
 class Predictor:
     """A model for single images.
 
-    Called with a file, an image (H, W, 3), uint8, BGR, or what :meth:`load` returned, it gives a
+    Called with a file, an image (H, W, 3), uint8, BGR, or what ``load`` returned, it gives a
     ``DetDataSample`` with ``pred_instances``, a ``SegDataSample`` with ``pred_sem_seg``, both in
     the size of the image as it was loaded, or a ``DataSample`` with ``pred_score``, on the CPU.
 
@@ -41,7 +41,7 @@ class Predictor:
     run: Callable[[dict], BaseDataElement]
 
     def load(self, image: str | np.ndarray) -> LoadedImage:
-        """Load an image, see :meth:`TestPipeline.load`."""
+        """Load an image, see ``TestPipeline.load``."""
         return self.pipeline.load(image)
 
     def __call__(self, image: str | np.ndarray | LoadedImage) -> BaseDataElement:
@@ -67,7 +67,7 @@ def make_predictor(
         fuse_model: Fuse the model of a checkpoint; what cannot be fused runs as it is, with a
             warning.
         trust: Open a .pt2 file, which runs what is in it.
-        fast: Accelerate the model of a checkpoint, see :func:`mmvanilla.accelerate`.
+        fast: Accelerate the model of a checkpoint, see ``mmvanilla.accelerate``.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or is not one of this config.

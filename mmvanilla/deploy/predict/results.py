@@ -71,7 +71,7 @@ class Results:
         self.visualizer.dataset_meta = meta
 
     def add(self, name: str, image: np.ndarray, sample: BaseDataElement) -> None:
-        """Write the picture of an image, see :func:`as_picture`, and keep or write its prediction.
+        """Write the picture of an image, see ``as_picture``, and keep or write its prediction.
 
         Raises:
             UserError: If it has a class that the config does not know.
@@ -118,7 +118,7 @@ class Results:
             )
 
     def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        """Draw a prediction over an image, see :func:`as_picture`; return (H, W, 3), BGR."""
+        """Draw a prediction over an image, see ``as_picture``; return (H, W, 3), BGR."""
         picture = np.ascontiguousarray(as_picture(image)[..., ::-1])
         if 'pred_score' in sample:
             best = sample.new()

@@ -50,7 +50,7 @@ class ReseedHook(Hook):
         self._reseed(runner, runner.iter - runner.message_hub.get_info(BATCHES_DONE, 0))
 
     def before_batch(self, runner: Runner, iteration: int) -> None:
-        """Seed before a batch is loaded; :class:`ResumableEpochLoop` calls this."""
+        """Seed before a batch is loaded; ``ResumableEpochLoop`` calls this."""
         self._reseed(runner, iteration, DATA)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:

@@ -19,9 +19,8 @@ class VanillaNetLayerDecayConstructor(DefaultOptimWrapperConstructor):
     and other one-dimensional parameters have no weight decay. Parameters that are frozen are left
     out. The names of both forms, training and deploy, are understood.
 
-    Args:
-        optim_wrapper_cfg: Config of the optimizer wrapper, with its ``optimizer``.
-        paramwise_cfg: ``dict(decay_rate=...)``, above 0 and at most 1.
+    It is made as mmengine's own constructor is; ``paramwise_cfg`` is ``dict(decay_rate=...)``,
+    above 0 and at most 1.
 
     Raises:
         UserError: If ``decay_rate`` is out of range or the model has no VanillaNet.

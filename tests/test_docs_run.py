@@ -1,0 +1,338 @@
+"""What the README and docs/ show is run: each block of code, in a folder where that costs little.
+
+What they name lies in this folder, tiny: configs of the same names with narrow nets, checkpoints of
+these, pictures of 64 pixels. Commands that take long all the same are read by their argument parser
+and not run. A block that fits none of this, nor stands in a table here with the reason, fails.
+"""
+
+import argparse
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import HOOKS, MODELS, init_default_scope
+from mmengine.runner import Runner
+
+from mmvanilla import make_shapes
+from mmvanilla.cli.main import COMMANDS
+from mmvanilla.deploy.accelerate.low_precision import has_fast_bfloat16
+from mmvanilla.engine import check_model
+
+ROOT = Path(__file__).parents[1]
+TEXTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
+NOTEBOOK = ROOT / 'docs/first_steps.ipynb'
+BLOCK = re.compile(r'^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+
+# What stands for files of the reader's own.
+DETECTOR = 'configs/mask_rcnn_vanillanet13.py', 'work_dirs/mask_rcnn_vanillanet13/epoch_12.pth'
+NAMES = {
+    'CONFIG CHECKPOINT': 'configs/vanillanet5_imagenet.py vanillanet_5.pth',  # soon exported
+    'CONFIG': 'configs/vanillanet5_imagenet.py',
+    'CHECKPOINT': DETECTOR[1],
+}
+# Programs that are not run, only their arguments read, and why.
+READ = {
+    'tools/fps.py': 'times whole nets',
+    'tools/reproduce.py': 'times or trains whole nets',
+    'tools/make_shapes.py': 'draws 500 pictures',
+    'tools/dist_train.sh': 'starts eight processes',
+    'tools/slurm_train.sh': 'needs Slurm',
+    'benchmarks/': 'measure for minutes',
+    'model.backbone.arch=9': 'is a whole VanillaNet-9',
+    'mask_rcnn_vanillanet13_shapes.py': 'is what make demo trains',
+}
+# Blocks without a language, by how they begin, and where what they show is tested.
+SHOWN = {
+    'train.py: error: [Errno 28]': 'tests/test_engine/test_atomic_checkpoint.py',
+    'test.py: error: the checkpoint has 1000': 'tests/test_tools/test_classifier_tools.py',
+    'benchmark     ': 'make lint',
+}
+
+
+def blocks(language):
+    """Return the blocks in a language, as parameters of a test."""
+    return [
+        pytest.param(text, id=f'{path.name}-{number}')
+        for path in TEXTS
+        for number, (found, text) in enumerate(BLOCK.findall(path.read_text()), 1)
+        if found == language
+    ]
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory, small_config):
+    """Make the folder."""
+    root = tmp_path_factory.mktemp('world')
+    for folder in ('configs', 'photos', 'more', 'path/to', 'data/ade'):
+        (root / folder).mkdir(parents=True)
+    (root / 'tools').symlink_to(ROOT / 'tools')
+    shapes = make_shapes(root / 'data/shapes', train=4, val=2, size=64)
+    (root / 'data/coco').symlink_to(shapes / 'coco')
+    (root / 'data/ade/ADEChallengeData2016').symlink_to(shapes / 'ADEChallengeData2016')
+    rng = np.random.default_rng(0)
+    pictures = [
+        f'{part}/{i:02}/{j}' for part in ('train', 'val') for i in range(17) for j in (0, 1)
+    ]
+    pictures = [f'data/{name}/{file}.png' for name in ('imagenet', 'flowers') for file in pictures]
+    for file in (*pictures, 'photo.jpg', 'photos/a.jpg', 'more/b.jpg'):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / file), rng.integers(0, 256, (64, 64, 3), np.uint8))
+    video = cv2.VideoWriter(str(root / 'walk.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 25, (64, 64))
+    video.write(np.zeros((64, 64, 3), np.uint8))
+    video.release()
+    script = 'import sys\nassert sys.argv[1:] == ["--its", "arguments"]\n'
+    (root / 'path/to/script.py').write_text(script)
+
+    tiny = dict(
+        mask_rcnn_vanillanet13=small_config('mask_rcnn'),
+        upernet_vanillanet13=small_config('upernet'),
+        vanillanet5_imagenet=Config.fromfile(ROOT / 'tests/data/tiny_imagenet.py'),
+    )
+    for cfg in tiny.values():
+        for part in ('train', 'val', 'test'):
+            loader = cfg[f'{part}_dataloader']
+            loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+            loader.dataset.serialize_data = False
+            for step in loader.dataset.pipeline:
+                if step.type == 'Resize':
+                    step.scale = (64, 64)
+            if 'metainfo' in loader.dataset and loader.dataset.type == 'ImageNet':
+                loader.dataset.type = 'CustomDataset'  # takes the classes from the folders
+                del loader.dataset.metainfo
+    tiny['mask_rcnn_vanillanet13'].merge_from_dict(
+        {
+            'auto_scale_lr': dict(enable=False, base_batch_size=32),
+            'default_hooks.checkpoint.interval': 1,
+            'train_cfg.max_epochs': 2,
+        }
+    )
+    tiny['vanillanet5_imagenet'].merge_from_dict(
+        {
+            'train_cfg.max_epochs': 1,
+            'custom_hooks.2.end': 2,
+            'model.head.num_classes': 17,
+            'model.data_preprocessor.num_classes': 17,
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
+        for name, cfg in tiny.items():
+            cfg.dump(f'configs/{name}.py')
+        train('mask_rcnn_vanillanet13', 'epoch_12.pth', max_epochs=1)
+        train('vanillanet5_imagenet', '../../vanillanet_5.pth')
+    return root
+
+
+def train(name, checkpoint, **options):
+    """Train a config of the folder, and copy what this leaves."""
+    cfg = Config.fromfile(f'configs/{name}.py')
+    cfg.work_dir = f'work_dirs/{name}'
+    cfg.experiment_name = cfg.visualizer.name = name
+    cfg.train_cfg.update(options)
+    Runner.from_cfg(cfg).train()
+    shutil.copy(f'{cfg.work_dir}/epoch_1.pth', f'{cfg.work_dir}/{checkpoint}')
+
+
+@pytest.fixture
+def read_arguments(world, monkeypatch):
+    """Let a program read its arguments, and not run."""
+
+    class Read(Exception):
+        """The arguments were read."""
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def read(file, *arguments):
+        def parse_and_stop(self, *args):
+            parse(self, *args)
+            raise Read
+
+        monkeypatch.setattr(sys, 'argv', [file, *arguments])
+        monkeypatch.syspath_prepend(str((ROOT / file).parent))
+        with monkeypatch.context() as patch:
+            patch.setattr(argparse.ArgumentParser, 'parse_args', parse_and_stop)
+            with pytest.raises(Read):
+                runpy.run_path(str(ROOT / file), run_name='__main__')
+
+    return read
+
+
+@pytest.fixture
+def run_command(world, run_tool, read_arguments, monkeypatch):
+    """Run a command line, or as much of it as is said above."""
+
+    def run(*words):
+        program, *arguments = words
+        if '=' in program:
+            return run(*arguments)
+        if program == 'mmvanilla':
+            return run('python', f'tools/{COMMANDS[arguments[0]]}', *arguments[1:])
+        if program == 'pip':
+            return check_requirements(arguments)
+        if program in ('make', 'pytest'):
+            return check_target(words)
+        if program.endswith('.sh'):
+            return read_arguments(*started_by(words, world))
+        assert program == 'python', words
+        if arguments[0] == '-m':
+            monkeypatch.chdir(world)
+            monkeypatch.delitem(sys.modules, arguments[1], raising=False)
+            monkeypatch.setattr(sys, 'argv', arguments[1:])
+            return runpy.run_module(arguments[1], run_name='__main__')
+        file, *arguments = arguments
+        if any(word.startswith(known) for known in READ for word in (file, *arguments)):
+            return read_arguments(file, *arguments)
+        if not has_fast_bfloat16():
+            arguments = [word for word in arguments if word != '--amp']
+        code, printed, error = run_tool(Path(file).name, *arguments, folder=world)
+        assert code == 0, printed[-2000:] + error
+        return None
+
+    return run
+
+
+def started_by(words, world):
+    """Return what a shell script would start, with its arguments."""
+    srun = world / 'srun'
+    srun.write_text('#!/bin/sh\necho "$@"\n')
+    srun.chmod(0o755)
+    done = subprocess.run(
+        words,
+        cwd=world,
+        env=dict(PATH=f'{world}:{os.environ["PATH"]}', PYTHON='echo'),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    started = done.stdout.split()
+    (start,) = [i for i, word in enumerate(started) if word.startswith('tools/')]
+    return started[start:]
+
+
+@pytest.fixture(scope='module')
+def done():
+    """The lines that were run: several texts have the same."""
+    return set()
+
+
+@pytest.mark.parametrize('block', blocks('bash'))
+def test_commands(block, run_command, done):
+    if '--onnx' in block:
+        pytest.importorskip('onnxscript')
+        pytest.importorskip('openvino')
+    for name, file in NAMES.items():
+        block = block.replace(name, file)
+    for line in block.replace('\\\n', ' ').splitlines():
+        words = tuple(shlex.split(line, comments=True))
+        if words and words not in done:
+            run_command(*words)
+            done.add(words)
+
+
+def check_requirements(words):
+    """Look up what pip would install among the extras and dependencies of the package."""
+    tomllib = pytest.importorskip('tomllib')
+    extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project'][
+        'optional-dependencies'
+    ]
+    assert words[0] == 'install'
+    for word in words[1:]:
+        if not word.startswith('-'):
+            name, asked = re.fullmatch(r'([\w.-]+)(?:\[(.*)\])?', word).groups()
+            assert (
+                name in ('.', 'mmvanilla') or [name] in extras.values() or name in extras['field']
+            )
+            assert set((asked or 'all').split(',')) <= set(extras)
+
+
+def check_target(words):
+    """Let make say what it would do, and look whether there is what pytest is to run."""
+    if words[0] == 'make':
+        subprocess.run(['make', '-n', *words[1:]], cwd=ROOT, check=True, capture_output=True)
+    else:
+        assert all((ROOT / word).exists() for word in words[1:] if word.startswith('tests/'))
+
+
+@pytest.mark.parametrize('block', blocks('python'))
+def test_python(block, world, monkeypatch):
+    monkeypatch.chdir(world)
+    if 'from sahi' in block:
+        pytest.importorskip('sahi')
+    if re.search(r'^(import|from) ', block, re.MULTILINE):
+        exec(block, dict(zip(('config', 'checkpoint'), DETECTOR, strict=True)))
+        return
+    (world / 'config.py').write_text(block)
+    cfg = Config.fromfile('config.py')
+    for hook in cfg.get('default_hooks', {}).values():
+        HOOKS.build(hook)
+    if 'model' in cfg:
+        init_default_scope(cfg.default_scope)
+        with torch.device('meta'):
+            model = MODELS.build(cfg.model)
+        check_model(SimpleNamespace(model=model))
+
+
+@pytest.mark.parametrize('block', blocks('console'))
+def test_what_mistakes_get(block, run_tool, tmp_path):
+    """With the configs as they are, shapes, and a checkpoint that runs a program."""
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    make_shapes(tmp_path / 'data/shapes', train=2, val=1, size=64)
+    torch.save(dict(state_dict=Stranger()), tmp_path / 'stranger.pth')
+    for session in block.split('$ ')[1:]:
+        command, expected = session.strip().split('\n')
+        file, *arguments = command.split()[1:]
+        code, _, error = run_tool(Path(file).name, *arguments, folder=tmp_path)
+        assert code == 2
+        assert error.splitlines()[-1] == expected
+
+
+class Stranger:
+    """What runs a program when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ('true',)
+
+
+def test_every_block_is_run_or_known():
+    """A language that nothing above runs, or a text that is not known, is missed."""
+    for path in TEXTS:
+        for language, text in BLOCK.findall(path.read_text()):
+            known = not language and text.startswith(tuple(SHOWN))
+            assert language in ('bash', 'python', 'console') or known, f'{path.name}: {text}'
+
+
+def test_the_notebook_shows_what_a_run_of_it_gave():
+    notebook = json.loads(NOTEBOOK.read_text())
+    cells = [cell for cell in notebook['cells'] if cell['cell_type'] == 'code']
+    assert [cell['execution_count'] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = json.dumps([cell['outputs'] for cell in cells])
+    assert '"error"' not in outputs
+    assert not re.search(r'(?<![\w.])/(home|root|tmp|usr|work)/', outputs), 'a path of a machine'
+    assert NOTEBOOK.stat().st_size <= 400 * 1024
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    nbclient, nbformat = pytest.importorskip('nbclient'), pytest.importorskip('nbformat')
+    pytest.importorskip('ipykernel')
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    notebook = nbformat.read(NOTEBOOK, 4)
+    resources = dict(metadata=dict(path=str(tmp_path)))
+    nbclient.NotebookClient(notebook, timeout=1200, resources=resources).execute()
+    printed = ''.join(out.text for out in notebook.cells[-1].outputs if out.name == 'stdout')
+    shares = [float(share) for share in re.findall(r'([\d.]+)% of the pixels', printed)]
+    assert len(shares) == 4
+    assert min(shares) > 99
