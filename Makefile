@@ -10,20 +10,24 @@ export OMP_WAIT_POLICY := passive
 # Keep freed memory instead of asking the system for it again at every step.
 export MALLOC_MMAP_THRESHOLD_ := 1000000000
 export MALLOC_TRIM_THRESHOLD_ := 1000000000
+# Keep the bytecode: without it every process spends seconds on compiling torch.
+unexport PYTHONDONTWRITEBYTECODE
 
 DEMO := work_dirs/mask_rcnn_vanillanet13_shapes
 DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes.py
 SOURCES := $(shell find configs mmvanilla -name '*.py')
 
-.PHONY: help env demo lint test test-slow stacks bench soak clean
+.PHONY: help env demo lint test test-slow test-share stacks oldest bench soak clean
 
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
 	@echo 'make demo       train a small Mask R-CNN on generated shapes, test it, draw the results'
 	@echo 'make lint       check style, layout, imports between the rooms, and types'
 	@echo 'make test       lint and test, without the slow tests'
-	@echo 'make test-slow  the slow tests: minutes of training'
+	@echo 'make test-slow  the slow tests: full nets, trainings, every runtime'
+	@echo "make test-share of the slow tests a seventh, by the day, and those of changed files"
 	@echo 'make stacks     install the wheel on other stacks and test it there: an hour and more'
+	@echo 'make oldest     the same for the oldest torch, with a few of the tests: minutes'
 	@echo 'make bench      the benchmarks'
 	@echo 'make soak       thirty kills of a training, and its memory over 2,000 steps'
 	@echo 'make clean      remove what the demo made'
@@ -73,14 +77,25 @@ lint: env
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
 
+# A worker for each core, with one thread: most nets here are too small for more.
+test test-slow test-share: export OMP_NUM_THREADS := 1
+PYTEST := $(RUN) -m pytest -n auto --maxprocesses 4 --dist worksteal
+
 test: lint
-	$(RUN) -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: env
-	$(RUN) -m pytest -m slow
+	$(PYTEST) -m slow
+
+test-share: env
+	$(PYTEST) -m slow --share
 
 stacks:
 	$(PYTHON) tests/stacks.py
+
+# What tells soonest that an old torch is left behind.
+oldest:
+	$(PYTHON) tests/stacks.py 'torch 2.1' --tests tests/test_models tests/test_safe_load
 
 bench: env
 	$(RUN) benchmarks/roi_align.py

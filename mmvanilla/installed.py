@@ -3,6 +3,8 @@
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from .errors import UserError
+
 # OpenMMLab's libraries come in two families of the same import names, its own and OneDL's.
 DISTRIBUTIONS = dict(
     mmengine=('mmengine', 'onedl-mmengine'),
@@ -11,6 +13,7 @@ DISTRIBUTIONS = dict(
     mmseg=('mmsegmentation', 'onedl-mmsegmentation'),
     mmpretrain=('mmpretrain', 'onedl-mmpretrain'),
 )
+EXTRAS = dict(mmdet='det', mmseg='seg', mmpretrain='cls')
 OLDEST_TORCH = 2, 1
 
 
@@ -38,6 +41,19 @@ def check_installed() -> None:
                 f'mmvanilla needs {package}, which is not installed: install mmvanilla[lite] '
                 '(nothing to compile), a compiled mmcv 2.1, or mmvanilla[onedl]'
             )
+
+
+def check_library(package: str) -> None:
+    """Check that the library is there, of which a config's model is.
+
+    Raises:
+        UserError: If it is one of OpenMMLab's and not installed.
+    """
+    if package in EXTRAS and find_spec(package) is None:
+        raise UserError(
+            f'the config needs {package}, which is not installed: install '
+            f'mmvanilla[{EXTRAS[package]}], or mmvanilla[onedl] beside libraries of OneDL'
+        )
 
 
 def _version(distribution: str) -> str | None:

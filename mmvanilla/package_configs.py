@@ -9,7 +9,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict, config
 
 MIM = Path(__file__).parent / '.mim'  # where OpenMMLab's packages keep configs and tools
 PREFIX = 'mmvanilla::'
@@ -38,11 +38,16 @@ def find_config(name: str) -> str:
 
 
 def install() -> None:
-    """Let ``Config.fromfile`` and ``_base_`` take ``mmvanilla::...``."""
+    """Let ``Config.fromfile`` and ``_base_`` take ``mmvanilla::...``.
+
+    Configs in pure Python take ``from mmvanilla.configs.mask_rcnn_vanillanet13 import *`` within
+    ``read_base()``.
+    """
     if hasattr(Config.fromfile, '__wrapped__'):
         return
-    # There is no public way into how a `_base_` is found.
-    fromfile, base_path = Config.fromfile, Config._get_cfg_path
+    # There is no public way into how a base is found and read.
+    fromfile, base_path, parse = Config.fromfile, Config._get_cfg_path, Config._parse_lazy_import
+    installed_path = config.get_installed_path
 
     @wraps(fromfile)
     def own_fromfile(filename: str | Path, *args: Any, **kwargs: Any) -> Config:
@@ -55,5 +60,18 @@ def install() -> None:
             return find_config(cfg_path), None
         return base_path(cfg_path, filename)
 
+    @wraps(installed_path)
+    def own_installed_path(package: str) -> str:
+        return str(MIM) if package == 'mmvanilla' else installed_path(package)
+
+    @wraps(parse)
+    def own_parse(filename: str) -> tuple[ConfigDict, set[str]]:
+        if not Path(filename).is_relative_to(MIM):
+            return parse(filename)
+        # The package's configs are text with `_base_`, which mmengine's parser leaves alone.
+        return ConfigDict(fromfile(filename).to_dict()), set()
+
     Config.fromfile = staticmethod(own_fromfile)
     Config._get_cfg_path = staticmethod(own_base_path)
+    Config._parse_lazy_import = staticmethod(own_parse)
+    config.get_installed_path = own_installed_path

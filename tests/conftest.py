@@ -1,9 +1,17 @@
 """Importing the package first lets the tests import mmdet and mmseg in any order."""
 
+import gc
 import io
 import logging
+import os
+import pty
 import runpy
+import subprocess
 import sys
+import threading
+import zlib
+from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -24,11 +32,49 @@ KINDS = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption('--share', action='store_true', help="of the slow tests only today's seventh")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Choose the slow tests of this day of the week, and those whose file the last commit changed.
+
+    A test keeps its day whatever tests come and go beside it, so a week of days runs all of them.
+    """
+    if not config.getoption('share'):
+        return
+    command = ['git', 'diff', '--name-only', '--relative', 'HEAD^']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    changed = set(done.stdout.splitlines())  # nothing where there is no history
+    today = date.today().weekday()
+    share, others = [], []
+    for item in items:
+        chosen = zlib.crc32(item.nodeid.encode()) % 7 == today
+        touched = item.nodeid.partition('::')[0] in changed
+        whole = item.get_closest_marker('slow') is None
+        (share if chosen or touched or whole else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = share
+
+
+@pytest.fixture(scope='module', autouse=True)
+def frozen_imports():
+    """Spare what is imported the garbage collections, of which every data set asks for one."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def mmengines_loading():
     """Load as mmengine does, whatever a tool that ran within an earlier test switched on."""
     with mmvanilla.safe_loading(False):
         yield
+
+
+@pytest.fixture(autouse=True)
+def unformatted_configs(monkeypatch):
+    """Most of the time of a short training goes into laying out its config as text."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
 
 
 @pytest.fixture
@@ -140,6 +186,38 @@ def run_tool(capsys, monkeypatch):
         return code, out + log.stream.getvalue(), error
 
     return run
+
+
+@pytest.fixture
+def watch(monkeypatch):
+    """Make sys.stdout or sys.stderr a terminal or a pipe; yield a list that gets what is read."""
+
+    @contextmanager
+    def watching(kind='terminal', stream='stdout'):
+        reader, writer = pty.openpty() if kind == 'terminal' else os.pipe()
+        seen, read = [], bytearray()
+
+        def drain():
+            while not read.endswith(b'\0'):  # workers may keep it open, so that it never ends
+                read.extend(os.read(reader, 2**16))
+
+        thread = threading.Thread(target=drain)
+        thread.start()
+        with monkeypatch.context() as patch, os.fdopen(writer, 'w') as file:
+            patch.setattr(sys, stream, file)
+            patch.setenv('COLUMNS', '100')
+            patch.setenv('TERM', 'xterm')
+            try:
+                yield seen
+                assert getattr(sys, stream) is file
+            finally:
+                file.write('\0')
+                file.flush()
+                thread.join()
+                os.close(reader)
+                seen.append(read[:-1].decode())
+
+    return watching
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ table that results is docs/compatibility.md.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,40 +22,51 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE, RESULTS = ROOT / 'docs/compatibility.md', ROOT / 'docs/compatibility.json'
-TOOLS = ['pytest', 'hypothesis', 'PyYAML', 'model-index']
-SHOWN = ['torch', 'numpy', 'opencv-python', 'mmcv-lite', 'mmcv', 'onedl-mmcv', 'mmengine', 'mmdet']
-# Of an epoch of the shapes' Mask R-CNN, as the README has it, in an empty folder.
+TOOLS = ['pytest', 'pytest-xdist', 'hypothesis', 'PyYAML', 'model-index']
+SHOWN = re.compile(r'torch|torchvision|numpy|opencv-python.*|(onedl-)?mm(?!vanilla).*')
+WORK = 'work_dirs/mask_rcnn_vanillanet13_shapes'
+MODEL = f'mask_rcnn_vanillanet13_shapes {WORK}/epoch_1.pth'
+# The README's first commands with an epoch of the shapes' Mask R-CNN, in an empty folder.
 COMMANDS = [
     'shapes --out data/shapes --train 16 --val 4',
     'check-data mask_rcnn_vanillanet13_shapes',
     'train mask_rcnn_vanillanet13_shapes --cfg-options train_cfg.max_epochs=1 '
     'train_cfg.val_interval=1 default_hooks.checkpoint.interval=1',
-    'test mask_rcnn_vanillanet13_shapes work_dirs/mask_rcnn_vanillanet13_shapes/epoch_1.pth',
+    f'test {MODEL}',
+    f'predict {MODEL} data/shapes/coco/val2017 --out predictions',
+    f'deploy {MODEL} --out fused.pth',
 ]
+EXPORT = f'deploy {MODEL} --onnx model.onnx'
 
 
 class Stack(NamedTuple):
     """What is installed.
 
     Attributes:
-        python: Its version.
+        python: Its version; python3.10 and so on are looked for on the PATH.
         packages: What pip is told to install first.
         extras: The extras of the wheel.
+        compiled: What is compiled against that torch, without an environment of its own.
     """
 
     python: str
     packages: list[str]
-    extras: str = 'lite,det,seg,cls,safetensors'
+    extras: str
+    compiled: str = ''
 
 
+OPENMMLAB = 'det,seg,cls,safetensors'
+EVERYTHING = f'lite,{OPENMMLAB},export,field'
+TORCH_2_1 = ['torch==2.1.2', 'torchvision==0.16.2', 'numpy==1.26.4', 'opencv-python==4.10.0.84']
 STACKS = {
-    'torch 2.1, Python 3.11': Stack(
-        '3.11',
-        ['torch==2.1.2', 'torchvision==0.16.2', 'numpy==1.26.4', 'opencv-python==4.10.0.84'],
-    ),
-    'torch 2.6, Python 3.10': Stack('3.10', ['torch==2.6.0', 'torchvision==0.21.0']),
-    'torch 2.8, Python 3.12': Stack('3.12', ['torch==2.8.0', 'torchvision==0.23.0']),
-    'newest torch, Python 3.13': Stack('3.13', ['torch', 'torchvision']),
+    # Exporting asks for a later torch, and SAHI for a later OpenCV.
+    'torch 2.1': Stack('3.11', TORCH_2_1, f'lite,{OPENMMLAB}'),
+    'torch 2.1, compiled mmcv': Stack('3.11', TORCH_2_1, OPENMMLAB, 'mmcv==2.1.0'),
+    'torch 2.6': Stack('3.10', ['torch==2.6.0', 'torchvision'], EVERYTHING),
+    'torch 2.8': Stack('3.12', ['torch==2.8.0', 'torchvision'], EVERYTHING),
+    'pinned': Stack('3.11', ['-r', str(ROOT / 'requirements.txt')], EVERYTHING),
+    'torch 2.15': Stack('3.13', ['torch==2.15.0', 'torchvision'], EVERYTHING),
+    'OneDL': Stack('3.11', ['torch==2.14.1', 'torchvision'], 'onedl,safetensors,export'),
 }
 
 
@@ -73,17 +85,17 @@ def install(stack: Stack, folder: Path) -> Path:
     if interpreter is None:
         sys.exit(f'python{stack.python} is not on the PATH')
     python = folder / 'venv/bin/python'
-    wheels = folder / 'wheels'
-    for command in (
-        [interpreter, '-m', 'venv', folder / 'venv'],
-        [python, '-m', 'pip', 'install', '-q', 'setuptools<81', 'wheel', *stack.packages],
-        [python, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', wheels, ROOT],
-    ):
-        check(run(command, folder))
-    (wheel,) = wheels.glob('*.whl')
-    # With what was chosen first, so that nothing takes its place.
-    command = [python, '-m', 'pip', 'install', '-q', *stack.packages, *TOOLS]
-    check(run([*command, f'{wheel}[{stack.extras}]'], folder))
+    pip = [python, '-m', 'pip']
+    install = [*pip, 'install', '-q', *stack.packages]  # again each time: nothing takes its place
+    check(run([interpreter, '-m', 'venv', folder / 'venv'], folder))
+    check(run([*install, 'setuptools<81', 'wheel'], folder))
+    if stack.compiled:
+        check(run([*install, 'ninja', 'psutil'], folder))
+        command = [*pip, 'install', '-q', '--no-build-isolation', '--no-deps', stack.compiled]
+        check(run(command, folder, MMCV_WITH_OPS='1', MAX_JOBS=str(os.cpu_count())))
+    check(run([*pip, 'wheel', '-q', '--no-deps', '-w', folder / 'wheels', ROOT], folder))
+    (wheel,) = (folder / 'wheels').glob('*.whl')
+    check(run([*install, *TOOLS, f'{wheel}[{stack.extras}]'], folder))
     return python
 
 
@@ -95,39 +107,45 @@ def check(done: subprocess.CompletedProcess) -> None:
 
 def try_stack(stack: Stack, tests: list[str]) -> dict:
     """Install a stack, run the commands and the tests; return what became of them."""
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         python = install(stack, folder)
         listed = run([python, '-m', 'pip', 'list', '--format=json'], folder).stdout
         versions = {each['name']: each['version'] for each in json.loads(listed)}
         conflicts = run([python, '-m', 'pip', 'check'], folder).stdout.splitlines()
-        empty = folder / 'empty'
-        empty.mkdir()
-        failed = ''
-        for command in COMMANDS:
-            done = run([python, '-W', 'ignore', '-m', 'mmvanilla', *command.split()], empty)
-            if done.returncode:
-                failed = f'mmvanilla {command}: {(done.stderr or "?").splitlines()[-1]}'
-                break
-        checkout = folder / 'checkout'
-        listed = run(['git', 'ls-files', '-z'], ROOT).stdout
-        for name in filter(None, listed.split('\0')):
-            if not name.startswith('mmvanilla/'):
-                (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, checkout / name)
-        begun = time.monotonic()
-        options = ['-q', '-m', 'not slow', '-p', 'no:cacheprovider', '--junitxml=report.xml']
-        run([python, '-W', 'ignore', '-m', 'pytest', *options, *tests], checkout)
         return dict(
             python=stack.python,
-            versions={name: versions[name] for name in SHOWN if name in versions},
+            versions={name: versions[name] for name in sorted(versions) if SHOWN.fullmatch(name)},
             conflicts=[line for line in conflicts if 'No broken' not in line],
-            commands=failed or 'all work',
-            tests=tests,
-            **count(checkout / 'report.xml'),
+            commands=run_commands(stack, python, folder / 'empty'),
+            **run_tests(python, folder / 'checkout', tests),
             minutes=round((time.monotonic() - begun) / 60, 1),
             date=str(date.today()),
         )
+
+
+def run_commands(stack: Stack, python: Path, folder: Path) -> str:
+    """Run the first commands of the README in a new folder; return the first that failed, or ''."""
+    folder.mkdir()
+    for command in COMMANDS + [EXPORT] * ('export' in stack.extras):
+        done = run([python, '-W', 'ignore', '-m', 'mmvanilla', *command.split()], folder)
+        if done.returncode:
+            return f'mmvanilla {command}: {(done.stderr or done.stdout).splitlines()[-1]}'
+    return ''
+
+
+def run_tests(python: Path, folder: Path, tests: list[str]) -> dict:
+    """Run the tests on the installed package, which is left out of this copy of the checkout."""
+    for name in filter(None, run(['git', 'ls-files', '-z'], ROOT).stdout.split('\0')):
+        if not name.startswith('mmvanilla/'):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder.parent / 'shared').symlink_to(ROOT.parent / 'shared')
+    options = ['-n', 'auto', '--maxprocesses', '4', '--dist', 'worksteal', '-m', 'not slow']
+    command = [python, '-W', 'ignore', '-m', 'pytest', *options, '--junitxml=report.xml', *tests]
+    run(command, folder, OMP_NUM_THREADS='1', OMP_WAIT_POLICY='passive')
+    return count(folder / 'report.xml')
 
 
 def count(report: Path) -> dict:
@@ -156,18 +174,16 @@ def write_table(results: dict[str, dict]) -> None:
         'wheel is installed into a virtual environment of its own, an epoch of the shapes is '
         'trained and tested in an empty folder, and the tests run on what is installed.',
         '',
-        '| stack | versions | pip check | commands | tests | passed | failed | skipped | minutes '
-        '| date |',
-        '| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |',
+        '| stack | versions | pip check | commands | passed | failed | skipped | minutes | date |',
+        '| --- | --- | --- | --- | --- | --- | --- | --- | --- |',
     ]
     for name, result in results.items():
-        versions = ', '.join(f'{key} {value}' for key, value in result['versions'].items())
+        versions = {'Python': result['python'], **result['versions']}
         cells = [
             name,
-            versions,
+            ', '.join(f'{key} {value}' for key, value in versions.items()),
             '; '.join(result['conflicts']) or 'clean',
-            result['commands'],
-            ' '.join(result['tests']) or 'all but the slow ones',
+            result['commands'] or 'all work',
             result['passed'],
             len(result['failed']),
             sum(result['skipped'].values()),
@@ -184,20 +200,29 @@ def write_table(results: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    """Try stacks one after the other, and write the table after each."""
+    """Try stacks one after the other, and write the page after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('stacks', nargs='*', metavar='STACK', help=f'of {list(STACKS)}')
-    parser.add_argument('--tests', nargs='+', default=[], help='test files (default: all)')
+    parser.add_argument(
+        '--tests', nargs='+', default=[], help='run these alone, and leave the page as it is'
+    )
     args = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    broken = False
     for name in args.stacks or STACKS:
         if name not in STACKS:
             parser.error(f'there is no stack {name!r}, expected of {list(STACKS)}')
         print(f'{name} ...', flush=True)
-        results[name] = try_stack(STACKS[name], args.tests)
-        RESULTS.write_text(json.dumps(results, indent=2) + '\n')
-        write_table(results)
-        print(f'  {results[name]["passed"]} passed, {len(results[name]["failed"])} failed')
+        result = try_stack(STACKS[name], args.tests)
+        problems = [*result['conflicts'], result['commands'], *result['failed']]
+        print(f'  {result["passed"]} passed', *filter(None, problems), sep='\n  ', flush=True)
+        broken |= any(problems)
+        if not args.tests:
+            results[name] = result
+            results = {each: results[each] for each in STACKS if each in results}
+            RESULTS.write_text(json.dumps(results, indent=2) + '\n')
+            write_table(results)
+    sys.exit(broken)
 
 
 if __name__ == '__main__':

@@ -15,9 +15,10 @@ from rich.progress import Progress
 
 import mmvanilla
 from mmvanilla.cli import add_debug, one_sentence_errors
+from mmvanilla.deploy.predict import tile
 
 PALETTE, METAINFO_SEG = mmvanilla.datasets.PALETTE, mmvanilla.datasets.METAINFO_SEG
-ROWS, COLUMNS = 6, 4  # of the contact sheet, in pairs of pictures
+ROWS, COLUMNS = 6, 4  # of the contact sheet at most, in pairs of pictures
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,23 +40,20 @@ def contact_sheet(root: Path) -> np.ndarray:
         root: A complete set with at least one training image.
 
     Returns:
-        BGR, uint8 of shape (ROWS * S, 2 * COLUMNS * S, 3); black where the images run out.
+        BGR, uint8 of shape (R * S, 2 * COLUMNS * S, 3), of R rows; black where the images run out.
     """
     coco, ade = root / 'coco', root / 'ADEChallengeData2016'
     document = json.loads((coco / 'annotations/instances_train2017.json').read_text())
-    images = document['images'][: ROWS * COLUMNS]
-    label_maps = sorted((ade / 'annotations/training').iterdir())
+    label_maps = sorted((ade / 'annotations/training').iterdir())[: ROWS * COLUMNS]
     palette = np.array([(0, 0, 0), *METAINFO_SEG['palette']], np.uint8)[:, ::-1]
 
-    size = images[0]['width']
-    sheet = np.zeros((ROWS, COLUMNS, size, 2 * size, 3), np.uint8)
-    cells = sheet.reshape(-1, size, 2 * size, 3)
-    for cell, info, label_map in zip(cells, images, label_maps, strict=False):
+    pairs = []
+    for info, label_map in zip(document['images'], label_maps, strict=False):
         image = cv2.imread(str(coco / 'train2017' / info['file_name']))
         _outline(image, [a for a in document['annotations'] if a['image_id'] == info['id']])
-        cell[:, :size] = image
-        cell[:, size:] = palette[cv2.imread(str(label_map), cv2.IMREAD_GRAYSCALE)]
-    return sheet.swapaxes(1, 2).reshape(ROWS * size, -1, 3)
+        labels = cv2.imread(str(label_map), cv2.IMREAD_GRAYSCALE)
+        pairs.append(np.hstack([image, palette[labels]]))
+    return tile(pairs, COLUMNS)
 
 
 def _outline(image: np.ndarray, annotations: list[dict]) -> None:

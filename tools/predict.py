@@ -1,14 +1,17 @@
 """Predict images and videos: tools/predict.py CONFIG CHECKPOINT INPUT... --out DIR.
 
 Writes pictures, and JSON of a detector (in COCO's result format) or classifier, or label maps of a
-segmentor; of a classifier the likeliest classes are printed. What cannot be read or predicted is
-named and skipped; the exit code is then 1.
+segmentor; of a classifier the likeliest classes are printed. Of several pictures a contact sheet is
+written, whose path is printed last. What cannot be read or predicted is named and skipped; the exit
+code is then 1.
 """
 
 import argparse
 import sys
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -72,6 +75,9 @@ def parse_args() -> argparse.Namespace:
         '--trust',
         action='store_true',
         help='open a .pt2 file, a program that is run: your own, or of somebody you trust',
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='open the picture, or the contact sheet of several'
     )
     add_cfg_options(parser)
     add_debug(parser)
@@ -150,7 +156,12 @@ def main() -> None:
         predict = make_predictor(
             cfg, args.checkpoint, args.device, args.fuse, args.trust, args.accelerate
         )
-        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        with Progress(
+            *columns,
+            TimeRemainingColumn(),
+            console=console,
+            redirect_stdout=sys.stdout.isatty(),  # what goes into a file stays there
+        ) as progress:
             for item in progress.track(inputs, description='inputs'):
                 try:
                     if item.is_video:
@@ -161,7 +172,12 @@ def main() -> None:
                     failures += 1
                     console.print(f'predict.py: {error}')
         results.save()
+        picture = results.overview()
     print(f'{len(inputs) - failures} of {len(inputs)} inputs predicted, written to {args.out}')
+    if picture:
+        print(picture)
+        if args.show and not webbrowser.open(Path(picture).absolute().as_uri()):
+            console.print('predict.py: --show found no program that opens pictures')
     sys.exit(1 if failures else 0)
 
 

@@ -184,7 +184,10 @@ def main() -> None:
         runner.test_loop  # noqa: B018 - builds the data sets
         if args.out:
             dump_results(cfg, runner, args.out)
-    with one_sentence_errors(args.debug, UserError, FileNotFoundError):
+    with (
+        one_sentence_errors(args.debug, UserError, FileNotFoundError),
+        mmvanilla.engine.progress_bar(runner, args.progress),
+    ):
         runner.test()
 
 

@@ -17,6 +17,7 @@ from mmvanilla.cli import (
     one_sentence_errors,
 )
 from mmvanilla.deploy.accelerate.low_precision import has_fast_bfloat16
+from mmvanilla.type_name import type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +42,9 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from a checkpoint, FILE[#sha256=HASH], by default the latest of the work dir',
     )
+    parser.add_argument(
+        '--tensorboard', action='store_true', help='log to TensorBoard too, in the work dir'
+    )
     add_debug(parser)
     return parser.parse_args()
 
@@ -48,6 +52,8 @@ def parse_args() -> argparse.Namespace:
 def train_config(args: argparse.Namespace) -> Config:
     """Load the config and apply the arguments that only training has."""
     cfg = load_config(args)
+    if args.tensorboard:
+        log_to_tensorboard(cfg)
     mmvanilla.preflight(cfg)
     if args.amp:
         use_mixed_precision(cfg)
@@ -82,6 +88,25 @@ def use_mixed_precision(cfg: Config) -> None:
         )
 
 
+def log_to_tensorboard(cfg: Config) -> None:
+    """Let a training write its scalars for TensorBoard as well, in place.
+
+    Raises:
+        UserError: If TensorBoard is not installed.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f'--tensorboard needs TensorBoard, which cannot be imported ({error}); install it '
+            '(pip install tensorboard) or leave the option out'
+        ) from error
+    cfg.visualizer = cfg.get('visualizer') or dict(type='Visualizer')
+    backends = cfg.visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
+    if not any(type_name(backend) == 'TensorboardVisBackend' for backend in backends):
+        cfg.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
+
+
 def main() -> None:
     """Train."""
     args = parse_args()
@@ -100,6 +125,7 @@ def main() -> None:
     with (
         one_sentence_errors(args.debug, UserError),
         mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, *kinds),
+        mmvanilla.engine.progress_bar(runner, args.progress),
     ):
         runner.train()
 

@@ -64,7 +64,9 @@ def count(
         return flops
 
     mapping = {torch.ops.aten.convolution: convolution}
-    counter = FlopCounterMode(display=False, custom_mapping=mapping)
+    # Before torch 2.4 it counts by module only those that it is told of; then it warns of that.
+    modules = {} if hasattr(torch.utils, 'module_tracker') else {'mods': model}
+    counter = FlopCounterMode(display=False, custom_mapping=mapping, **modules)
     with counter:
         call()
     by_module = counter.get_flop_counts()

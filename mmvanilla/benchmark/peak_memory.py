@@ -5,6 +5,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,11 +37,16 @@ def peak_memory(model: nn.Module, call: Callable[[], object], device: torch.devi
         call()
     events = profiled.profiler.kineto_results.events()
     held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
+    for event in sorted(events, key=started):
         if event.name() == '[memory]':
             held += event.nbytes()
             peak = max(peak, held)
     return weights + peak
+
+
+def started(event: Any) -> float:
+    """Return when an event of the profiler began; before torch 2.4 it tells but microseconds."""
+    return event.start_ns() if hasattr(event, 'start_ns') else event.start_us()
 
 
 @contextmanager
@@ -66,7 +72,7 @@ def bounded_memory(available: int | None = None) -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory ran out, on the CPU or on the GPU."""
     return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
         or "can't allocate memory" in str(error)
         or 'could not create a memory' in str(error)
         or 'could not create a primitive' in str(error)  # oneDNN found no room for its code

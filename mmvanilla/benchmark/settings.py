@@ -140,9 +140,9 @@ def precision(settings: Settings) -> Iterator[None]:
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = settings.dtype == 'tf32'
-    half = settings.torch_dtype != torch.float32
+    half = settings.torch_dtype if settings.torch_dtype != torch.float32 else None
     try:
-        with torch.no_grad(), torch.autocast(device, settings.torch_dtype, enabled=half):
+        with torch.no_grad(), torch.autocast(device, half, enabled=half is not None):
             yield
     finally:
         for backend, value in zip(backends, before, strict=True):

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from ..errors import UserError, root_import_error, sentence
+from ..installed import check_library
 from ..package_configs import find_config
 from ..type_name import scope
 
@@ -56,6 +57,12 @@ def add_config_arguments(parser: ArgumentParser) -> None:
         default='none',
         help='how the processes of a distributed run are started',
     )
+    parser.add_argument(
+        '--progress',
+        choices=['auto', 'rich', 'plain'],
+        default='auto',
+        help='show a bar, or lines only (default: a bar if stdout is a terminal)',
+    )
 
 
 def add_data_root(parser: ArgumentParser) -> None:
@@ -81,7 +88,8 @@ def load_config(args: Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config file.
-        UserError: If it is not one, or has no place for a setting that is to be replaced.
+        UserError: If it is not one, has no place for a setting that is to be replaced, or needs a
+            library that is not installed.
     """
     launcher = getattr(args, 'launcher', 'none')
     if launcher == 'pytorch' and 'RANK' not in os.environ:
@@ -101,6 +109,7 @@ def load_config(args: Namespace) -> Config:
         replace_settings(cfg, args.cfg_options)
     cfg.launcher = launcher
     cfg.default_scope = scope(cfg)  # one in pure Python has none, but its metrics may name others
+    check_library(cfg.default_scope)
     if not torch.cuda.is_available():
         cfg.sync_bn = None  # it needs GPUs
     name = os.path.splitext(os.path.basename(args.config))[0]

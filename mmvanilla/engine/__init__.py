@@ -9,6 +9,7 @@ from .hooks.check_resume import CheckResumeHook
 from .hooks.check_weights import CheckWeightsHook
 from .hooks.deep_training import DeepTrainingHook
 from .hooks.log_pictures import LogPicturesHook
+from .hooks.progress import progress_bar
 from .hooks.reseed import ReseedHook, seed_worker
 from .hooks.stop_on_signal import StopOnSignalHook
 from .hooks.switch_to_deploy import SwitchToDeployHook
@@ -42,5 +43,6 @@ __all__ = [
     'latest_checkpoint',
     'naming_last_checkpoint',
     'preflight',
+    'progress_bar',
     'seed_worker',
 ]

@@ -1,6 +1,6 @@
 """A depthwise convolution with a fast backward pass on the CPU."""
 
-from typing import Any
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,11 @@ from ..backports import autocast_dtype, is_compiling
 from .traced import is_traced
 
 GROUP_BYTES = 2**22  # of the planes that are convolved at once; they should stay in the cache
+MaybeTensor = Optional[Tensor]  # noqa: UP045 - as torch.jit.script reads it before torch 2.4
 VECTORS = 32  # planes; groups of as many, or multiples, fill the processor's vectors
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: MaybeTensor = None) -> Tensor:
     """Convolve every channel with a window of its own, at stride 1, the size staying the same.
 
     On the CPU the gradient of the weight is itself a depthwise convolution, of the input with the
@@ -43,8 +44,9 @@ def channels_last(x: Tensor) -> Tensor:
     return x.movedim(1, -1).contiguous().movedim(-1, 1)  # the same, and vmap can do it
 
 
-def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+def _plain(x: Tensor, weight: Tensor, bias: MaybeTensor) -> Tensor:
+    padding = weight.shape[-1] // 2
+    return F.conv2d(x, weight, bias, padding=(padding, padding), groups=len(weight))
 
 
 def _trains_on_cpu(x: Tensor, weight: Tensor) -> bool:

@@ -132,7 +132,7 @@ def test_a_turn_lasts_its_time_and_counts_the_median():
     ('error', 'reason'),
     [
         (ModuleNotFoundError("No module named 'a.b'", name='a.b'), 'needs the package a'),
-        (torch.OutOfMemoryError('CUDA out of memory'), 'too little memory'),
+        (torch.cuda.OutOfMemoryError('CUDA out of memory'), 'too little memory'),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 'too little memory'),
         (RuntimeError('sizes must match\nwhere?'), 'RuntimeError: sizes must match where?'),
         (ImportError('No module\nof that name'), 'ImportError: No module of that name'),

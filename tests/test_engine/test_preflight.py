@@ -22,12 +22,6 @@ from mmvanilla.engine import PreflightHook, check_loading
 HOOK = [dict(type='PreflightHook')]
 
 
-@pytest.fixture(autouse=True)
-def unformatted_configs(monkeypatch):
-    """Most of the time of so short a training goes into laying out its config as text."""
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-
-
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     root = tmp_path_factory.mktemp('data') / 'shapes'

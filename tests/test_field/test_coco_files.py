@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import gc
 import io
 import json
 import logging
@@ -42,14 +41,12 @@ def document(root):
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """Enter mmdet's scope, log nothing, and let mmengine's gc.collect be quick."""
-    gc.freeze()
+    """Enter mmdet's scope, and log nothing."""
     level = MMLogger.get_current_instance().level
     MMLogger.get_current_instance().setLevel(logging.CRITICAL)
     with DefaultScope.overwrite_default_scope('mmdet'):
         yield
     MMLogger.get_current_instance().setLevel(level)
-    gc.unfreeze()
 
 
 class Data:

@@ -13,12 +13,6 @@ from mmvanilla.deploy.predict import Results, TestPipeline, pipeline
 from mmvanilla.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def quick_dumps(monkeypatch):
-    """Save the seconds that laying out a config as text takes."""
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-
-
 @pytest.fixture
 def data(tmp_path):
     return make_shapes(tmp_path / 'shapes', train=1, val=2, size=64)

@@ -72,12 +72,6 @@ class StopAt(Hook):
             raise KeyboardInterrupt
 
 
-@pytest.fixture(autouse=True)
-def unformatted_configs(monkeypatch):
-    """Most of the time of so short a training goes into laying out its config as text."""
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-
-
 def train(
     folder,
     size,

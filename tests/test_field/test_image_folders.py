@@ -25,9 +25,8 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def detector(files, monkeypatch):
+def detector(files):
     """Write the config and checkpoint of a detector that finds boxes in every image."""
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
     _, config, checkpoint = files('retinanet')
     cfg = Config.fromfile(config)
     cfg.model.test_cfg.score_thr = 0.0

@@ -1,6 +1,5 @@
 """Label maps that hold other numbers, or options that read them otherwise, than the user thinks."""
 
-import gc
 import logging
 import os
 import shutil
@@ -29,14 +28,12 @@ RANGE, MISSING = 'label out of range', 'class in no label map'
 
 @pytest.fixture(autouse=True)
 def scope():
-    """Enter mmseg's scope, log nothing, and let mmengine's gc.collect be quick."""
-    gc.freeze()
+    """Enter mmseg's scope, and log nothing."""
     level = MMLogger.get_current_instance().level
     MMLogger.get_current_instance().setLevel(logging.CRITICAL)
     with DefaultScope.overwrite_default_scope('mmseg'):
         yield
     MMLogger.get_current_instance().setLevel(level)
-    gc.unfreeze()
 
 
 @pytest.fixture(scope='module')

@@ -50,12 +50,6 @@ class ReadDefects(BaseTransform):
         return results
 
 
-@pytest.fixture(autouse=True)
-def quick_dumps(monkeypatch):
-    """Save the seconds that laying out a config as text takes."""
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-
-
 @pytest.fixture
 def photo(tmp_path):
     """Write a picture that a camera, held upright, took."""

@@ -3,6 +3,7 @@
 import json
 import multiprocessing.dummy
 import pickle
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,6 +23,11 @@ LIBRARIES = dict(mask_rcnn='mmdet', retinanet='mmdet', upernet='mmseg', classifi
 ROOTS = dict(
     mask_rcnn='coco', retinanet='coco', upernet='ADEChallengeData2016', classifier='textures'
 )
+
+
+@pytest.fixture(autouse=True)
+def unformatted_configs():
+    """Lay configs out as users' are, other than elsewhere."""
 
 
 @pytest.fixture(scope='module')
@@ -188,3 +194,22 @@ def test_a_classifier_in_deploy_form_is_built_in_it(model, data, run_tool, tmp_p
         *('--work-dir', tmp_path / 'work'),
     )
     assert code == 0, error[-500:]
+
+
+# Names with a dot, such as vanillanet13_1.5x, cannot be imported.
+OWN = [path.stem for path in sorted(Path('configs').glob('*.py'))]
+
+
+@pytest.mark.parametrize('name', filter(str.isidentifier, OWN))
+def test_a_config_of_the_package_is_a_base(name, tmp_path):
+    own = tmp_path / 'own.py'
+    own.write_text(
+        'from mmengine.config import read_base\nfrom torch.optim import SGD\n\n'
+        f'with read_base():\n    from mmvanilla.configs.{name} import *\n\n'
+        'model.update(dict(backbone=dict(act_num=2)))\noptim_wrapper.optimizer = dict(type=SGD)\n'
+    )
+    found = Config.fromfile(own)
+    expected = Config.fromfile(f'configs/{name}.py')
+    expected.model.backbone.act_num = 2
+    expected.optim_wrapper.optimizer = dict(type='torch.optim.SGD')
+    assert found.to_dict() == expected.to_dict()

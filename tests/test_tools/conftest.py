@@ -1,5 +1,6 @@
 """Tools in processes of their own."""
 
+import multiprocessing.dummy
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from mmvanilla.benchmark import processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +44,12 @@ class Process:
         self.printed += self.output.read()
         code = self.process.wait()
         return code if code >= 0 else 128 - code, self.printed
+
+
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Save the seconds that those that measure take to start; what they run is the same."""
+    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
 
 
 @pytest.fixture

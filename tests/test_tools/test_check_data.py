@@ -21,12 +21,6 @@ SIZE = 64
 RARE = 'class without objects', 'class in no label map'  # of six classes in so few pictures
 
 
-@pytest.fixture(autouse=True)
-def unformatted_configs(monkeypatch):
-    """Most of the time of so short a training goes into laying out its config as text."""
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-
-
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', train=4, val=1, size=SIZE)

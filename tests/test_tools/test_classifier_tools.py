@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import webbrowser
 
 import cv2
 import numpy as np
@@ -119,6 +120,24 @@ def model(trained, tmp_path):
     return net, tmp_path / 'trained.pth'
 
 
+@pytest.mark.parametrize('viewer', [True, False])
+def test_predict_beside_a_terminal(viewer, model, data, run_tool, watch, monkeypatch, tmp_path):
+    """The bar is on stderr, a terminal; the classes, for a pipe on stdout, must not go there."""
+    opened = []
+    monkeypatch.setattr(webbrowser, 'open', lambda url: opened.append(url) or viewer)
+    photo, out = data / 'val/stripes/0.png', tmp_path / 'out'
+    with watch('terminal', 'stderr') as seen:
+        code, printed, _ = run_tool('predict.py', CONFIG, model[1], photo, '--out', out, '--show')
+    assert code == 0
+    assert '1/1' in seen[0]
+    assert re.search(r'^0: .*stripes \d', printed, re.MULTILINE)
+    assert 'stripes' not in seen[0]
+    assert f'written to {out}\n{out}/pictures/0.png\n' in printed
+    assert opened == [f'file://{out}/pictures/0.png']
+    assert ('--show found no program' in seen[0]) == (not viewer)
+    assert not (out / 'contact_sheet.png').exists()
+
+
 @pytest.mark.parametrize('suffix', ['.pth', '.onnx', '.pt2'])
 def test_predict_what_deploy_wrote(suffix, model, data, run_tool, tmp_path):
     net, checkpoint = model
@@ -155,7 +174,7 @@ def test_predict_what_deploy_wrote(suffix, model, data, run_tool, tmp_path):
     assert not np.array_equal(drawn, cv2.imread(str(photo)))
 
 
-def test_fps_of_a_classifier(run_tool, tmp_path):
+def test_fps_of_a_classifier(run_tool, in_threads, tmp_path):
     arguments = ('--part', 'model', '--shape', 64, 64, '--repeat', 2, '--warmup', 0)
     forms = ('--no-fuse', '--fuse', '--deploy')
     file = tmp_path / 'speed.json'
@@ -212,15 +231,15 @@ def test_a_checkpoint_of_other_classes(model, data, run_tool, tmp_path):
         state[name] = torch.zeros(4, *state[name].shape[1:])
     state['head.cls2.0.weight'] = torch.zeros(4, 4, 1, 1)
     torch.save(dict(state_dict=state), tmp_path / 'other.pth')
-    arguments = (CONFIG, '--data-root', data, '--work-dir', tmp_path / 'work', '--cfg-options')
+    run = ('--data-root', data, '--work-dir', tmp_path / 'work')
     for option in (
         [f'load_from={tmp_path / "other.pth"}'],
         ['model.init_cfg.type=Pretrained', f'model.init_cfg.checkpoint={tmp_path / "other.pth"}'],
     ):
-        code, _, error = run_tool('train.py', *arguments, *option)
+        code, _, error = run_tool('train.py', CONFIG, *run, '--cfg-options', *option)
         assert code == 2
         assert 'the checkpoint has 4 classes and the head 3; set num_classes=4' in error
         assert 'Traceback' not in error
-    code, _, error = run_tool('test.py', CONFIG, tmp_path / 'other.pth', '--data-root', data)
+    code, _, error = run_tool('test.py', CONFIG, tmp_path / 'other.pth', *run)
     assert code == 2
     assert 'the checkpoint has 4 classes and the head 3' in error

@@ -37,15 +37,18 @@ def data(tmp_path_factory):
     return make_shapes(root, train=11, val=5, size=64) / 'coco'
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
 @pytest.fixture
 def ranks(start_tool):
     """Start a tool in two processes, as torchrun does."""
 
     def start(tool, *arguments):
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = probe.getsockname()[1]
-        common = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+        common = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
         common['PYTHONPATH'] = 'tests/data'
         return [
             start_tool(
@@ -257,7 +260,7 @@ def launch(*arguments, **environment):
 @pytest.mark.slow
 def test_dist_train(data, tmp_path):
     options = ['--cfg-options', 'train_cfg.max_epochs=3']
-    run = launch(CONFIG, 2, '--data-root', data, '--work-dir', tmp_path, *options, PORT='29517')
+    run = launch(CONFIG, 2, '--data-root', data, '--work-dir', tmp_path, *options, PORT=free_port())
     printed, _ = run.communicate(timeout=500)
     assert run.returncode == 0, printed[-3000:]
     assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_9.pth')
@@ -267,7 +270,7 @@ def test_dist_train(data, tmp_path):
 @pytest.mark.parametrize('victim', [0, 1])
 def test_a_process_that_dies_ends_the_others(data, tmp_path, victim):
     options = ['--cfg-options', 'train_cfg.max_epochs=1000']
-    run = launch(CONFIG, 2, '--data-root', data, '--work-dir', tmp_path, *options, PORT='29518')
+    run = launch(CONFIG, 2, '--data-root', data, '--work-dir', tmp_path, *options, PORT=free_port())
     for line in run.stdout:
         if '[1][2/3]' in line:
             break

@@ -1,11 +1,8 @@
 """tools/fps.py on narrow nets: rows, files, and mistakes found before anything is measured."""
 
 import json
-import multiprocessing.dummy
 
 import pytest
-
-from mmvanilla.benchmark import processes
 
 FAST = ('--shape', 64, 96, '--repeat', 2, '--warmup', 1)
 
@@ -18,12 +15,6 @@ def config(small_config, tmp_path):
         return file
 
     return write
-
-
-@pytest.fixture
-def in_threads(monkeypatch):
-    """Save the seconds that processes take to start; what they run is the same."""
-    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
 
 
 def test_forms_in_one_run(config, run_tool, tmp_path):

@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from mmvanilla.datasets.shapes import draw_scene
 from mmvanilla.deploy.export import exportable, write_model
+from mmvanilla.deploy.predict import Results
 
 
 def scene(seed, size=96):
@@ -33,6 +35,7 @@ def test_a_detector(files, photos, run_tool, tmp_path):
     code, printed, _ = run_tool('predict.py', config, checkpoint, photos, '--out', out)
     assert code == 0
     assert '2 of 2 inputs predicted' in printed
+    assert f'written to {out}\n{out}/contact_sheet.png\n' in printed
     found = json.loads((out / 'predictions.json').read_text())
     model.cfg = load(config)
     for image_id, name in ((139, '000000000139'), ('street', 'street')):
@@ -49,7 +52,9 @@ def test_a_detector(files, photos, run_tool, tmp_path):
         assert ids == (expected.labels + 1).tolist()
         masks = np.stack([coco_mask.decode(result['segmentation']) for result in boxes])
         assert np.mean(masks.astype(bool) == expected.masks.numpy()) > 0.999
-        assert cv2.imread(str(out / f'pictures/{name}.png')).shape == (96, 96, 3)
+    pictures = [cv2.imread(str(out / f'pictures/{p.stem}.png')) for p in sorted(photos.iterdir())]
+    assert [picture.shape for picture in pictures] == 2 * [(96, 96, 3)]
+    assert np.array_equal(cv2.imread(str(out / 'contact_sheet.png')), np.hstack(pictures))
 
 
 @pytest.mark.parametrize('exported', [False, True])
@@ -72,6 +77,29 @@ def test_a_segmentor(exported, files, photos, run_tool, tmp_path):
         assert picture.shape == (96, 96, 3)
         assert not np.array_equal(picture, cv2.imread(str(photo)))
     assert not (out / 'predictions.json').exists()
+
+
+def test_the_pictures_on_one(small_config, tmp_path):
+    """Every one stands in its cell, shrunk to 320 pixels; those after the 36th are left out."""
+    results = Results(str(tmp_path), small_config('retinanet'))
+    assert results.overview() is None
+    colours = np.random.default_rng(0).integers(60, 255, (40, 3))
+    for number, colour in enumerate(colours):
+        size = (400, 800, 3) if number == 1 else (20, 40, 3)
+        picture = np.broadcast_to(colour.astype(np.uint8), size)
+        results.pictures.append(results.write_png(f'pictures/{number}', picture))
+        if number == 0:
+            assert results.overview() == str(tmp_path / 'pictures/0.png')
+    sheet = Image.open(results.overview())
+    assert sheet.size == (6 * 320, 6 * 160)
+    for number, colour in enumerate(colours[:36].tolist()):
+        row, column = divmod(number, 6)
+        corner, width = (column * 320, row * 160), 320 if number == 1 else 40
+        cell = np.asarray(sheet.crop((*corner, corner[0] + 320, corner[1] + 160)))
+        assert (cell[: width // 2, :width] == colour[::-1]).all()
+        assert not cell[width // 2 :].any()
+        assert not cell[:, width:].any()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ['contact_sheet.png']
 
 
 def test_bad_images_among_good_ones(files, photos, run_tool, tmp_path):

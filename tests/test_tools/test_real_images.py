@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COCO = ROOT.parent / 'shared/data/coco'
 CONFIG = 'configs/mask_rcnn_vanillanet13.py'
-# On fewer and smaller images, warmed up at once.
+# On fewer and smaller images with smaller heads, warmed up at once.
 SMALL = [
     'model.backbone.init_cfg=None',
     'train_dataloader.dataset.indices=4',
@@ -20,6 +20,10 @@ SMALL = [
     'train_dataloader.dataset.pipeline.2.scales=[(160,128),(192,160)]',
     'test_dataloader.dataset.indices=4',
     'test_dataloader.dataset.pipeline.1.scale=(192,160)',
+    'model.roi_head.bbox_head.fc_out_channels=64',
+    'model.roi_head.mask_head.conv_out_channels=16',
+    'model.train_cfg.rcnn.sampler.num=64',
+    'model.test_cfg.rcnn.max_per_img=20',
     'val_cfg=None',
     'val_dataloader=None',
     'val_evaluator=None',
@@ -32,16 +36,18 @@ SMALL = [
 pytestmark = pytest.mark.skipif(not COCO.is_dir(), reason='the real COCO images are not here')
 
 
-def run(tool, *arguments):
+def start(tool, *arguments):
+    """Run a tool in a process of its own."""
     command = [sys.executable, f'tools/{tool}', *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
+    return done.returncode, done.stdout, done.stderr
 
 
-def train(work_dir, max_epochs, options, *arguments):
+def train(run, work_dir, max_epochs, options, *arguments):
     """Train for some epochs and return every loss of the run as it was logged, by iteration."""
-    options = [*options, f'train_cfg.max_epochs={max_epochs}']
+    # Visualisers live on under their names, and write where they first wrote.
+    name = f'{work_dir.name}_{max_epochs}_{len(arguments)}'
+    options = [*options, f'train_cfg.max_epochs={max_epochs}', f'visualizer.name={name}']
     common = ['--data-root', COCO, '--work-dir', work_dir, '--cfg-options', *options]
     run('train.py', CONFIG, *arguments, *common)
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
@@ -52,12 +58,19 @@ def train(work_dir, max_epochs, options, *arguments):
     }
 
 
-@pytest.mark.parametrize('arch', ['5', pytest.param('13', marks=pytest.mark.slow)])
-def test_train_resume_test(arch, tmp_path):
+@pytest.mark.parametrize(
+    ('arch', 'own_process'), [('5', False), pytest.param('13', True, marks=pytest.mark.slow)]
+)
+def test_train_resume_test(arch, own_process, run_tool, tmp_path):
+    def run(*arguments):
+        code, out, error = (start if own_process else run_tool)(*arguments)
+        assert code == 0, out[-3000:] + error[-3000:]
+        return out + error
+
     options = [*SMALL, f'model.backbone.arch={arch}']
-    whole = train(tmp_path / 'whole', 2, options)
-    first = train(tmp_path / 'parts', 1, options)
-    rest = train(tmp_path / 'parts', 2, options, '--resume')
+    whole = train(run, tmp_path / 'whole', 2, options)
+    first = train(run, tmp_path / 'parts', 1, options)
+    rest = train(run, tmp_path / 'parts', 2, options, '--resume')
     assert list(whole) == [1, 2, 3, 4]
     assert whole[1].keys() > {'loss', 'loss_mask', 'loss_rpn_bbox', 'lr'}
     assert first | rest == whole  # to the last digit

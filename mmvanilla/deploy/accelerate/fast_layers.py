@@ -24,6 +24,17 @@ MIN_PIXELS = 800
 GROUP_BYTES = 512  # of a pixel's channels in a group; half and twice that measured about the same
 
 
+# What packs weights has no public name. Where torch has none of it yet, its own convolutions do.
+PACKS = all(
+    hasattr(namespace, name)
+    for namespace, name in [
+        (torch.ops.mkldnn, '_convolution_pointwise'),
+        (torch.ops.mkldnn, '_get_mkldnn_serialized_md'),
+        (torch.ops.aten, 'mkldnn_reorder_conv2d_weight'),
+    ]
+)
+
+
 class FastLayer(nn.Module):
     """A layer that keeps a weight and a bias in the type it computes in, out of state dicts."""
 
@@ -89,9 +100,9 @@ class ChannelGroups(nn.Module):
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
         self.size = size = GROUP_BYTES // dtype.itemsize
-        self.whole = OneDNNConv(conv, dtype)
+        self.whole = cpu_conv(conv, dtype)
         self.convs = nn.ModuleList(
-            OneDNNConv(depthwise(weight, bias), dtype)
+            cpu_conv(depthwise(weight, bias), dtype)
             for weight, bias in zip(conv.weight.split(size), conv.bias.split(size), strict=True)
         )
 
@@ -149,14 +160,22 @@ class FusedActivation(FastLayer):
         return series_activation(x, self.weight, self.bias, self.pool)
 
 
+def cpu_conv(conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> nn.Module:
+    """Return a convolution and, if asked for, the ReLU after it, as one primitive if torch can."""
+    if PACKS:
+        return OneDNNConv(conv, dtype, relu)
+    plain = PlainConv(conv, dtype)
+    return nn.Sequential(plain, nn.ReLU(inplace=True)) if relu else plain
+
+
 def cpu_layer(
     conv: nn.Conv2d, pool: nn.Module, act: SeriesActivation, dtype: torch.dtype
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Return a layer of oneDNN's primitives: convolution with ReLU, pool, depthwise convolution."""
     window = depthwise(act.weight, act.bias)
     wide = len(act.weight) * dtype.itemsize > MAX_PIXEL_BYTES
-    fast = ChannelGroups(window, dtype) if wide else OneDNNConv(window, dtype)
-    return OneDNNConv(conv, dtype, relu=True), pool, fast
+    fast = ChannelGroups(window, dtype) if wide else cpu_conv(window, dtype)
+    return cpu_conv(conv, dtype, relu=True), pool, fast
 
 
 def cuda_layer(

@@ -4,7 +4,7 @@ from ...errors import InputError
 from .inputs import Input, find_inputs, frames, open_video, read_image
 from .pipeline import TestPipeline, steps_of, tested_dataset, tested_datasets
 from .predictor import Predictor, make_predictor
-from .results import Results
+from .results import Results, tile
 
 __all__ = [
     'Input',
@@ -20,4 +20,5 @@ __all__ = [
     'steps_of',
     'tested_dataset',
     'tested_datasets',
+    'tile',
 ]

@@ -116,7 +116,14 @@ def expand(argument: str) -> list[str]:
 def image_extensions() -> tuple[str, ...]:
     """Return the suffixes, in lower case, of what the installed OpenCV and Pillow read."""
     shared = (s for s, form in Image.registered_extensions().items() if form in FORMATS)
-    return (*shared, *filter(cv2.haveImageWriter, OPENCV_EXTENSIONS))
+    return (*shared, *filter(_is_known, OPENCV_EXTENSIONS))
+
+
+def _is_known(suffix: str) -> bool:
+    try:
+        return cv2.haveImageWriter(suffix)
+    except cv2.error:  # known, but switched off, as OpenEXR in OpenCV 4
+        return False
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Predictions as pictures, as JSON (a detector's in COCO's result format) and as label maps."""
 
+import math
 import os
 import warnings
 from collections import Counter
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from mmengine.structures import BaseDataElement
+from PIL import Image
 from torchvision.datasets.folder import find_classes
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
@@ -22,6 +24,7 @@ from ..files import writing
 from .pipeline import tested_dataset
 
 TOP = 5  # classes of an image that are told
+SHEET, CELL = 36, 320  # pictures on a contact sheet, and the longest side of one in pixels
 VISUALIZER_TYPES = dict(
     mmdet='mmdet.DetLocalVisualizer',
     mmseg='mmseg.SegLocalVisualizer',
@@ -34,7 +37,7 @@ class Results:
 
     Of every image ``pictures/NAME.png``; of a segmentor also ``labels/NAME.png``, whose pixels are
     the classes as the model numbers them; of a detector or classifier, at the end,
-    ``predictions.json``.
+    ``predictions.json``; of several pictures ``contact_sheet.png``.
 
     Args:
         folder: Where to write.
@@ -49,6 +52,7 @@ class Results:
         self.folder = folder
         self.score_thr = score_thr
         self.predictions: list[dict] | None = None
+        self.pictures: list[str] = []
         with writing(os.path.join(folder, 'predictions.json')):  # fails now, not after the work
             pass
         self.names: list[str] = []
@@ -73,7 +77,8 @@ class Results:
             UserError: If it has a class that the config does not know.
         """
         self.add_prediction(name, sample)
-        self.write_png('pictures', name, self.draw(image, sample))
+        picture = self.draw(image, sample)
+        self.pictures.append(self.write_png(os.path.join('pictures', name), picture))
 
     def add_prediction(self, name: str, sample: BaseDataElement) -> None:
         """Keep or write the prediction of an image, without a picture.
@@ -85,7 +90,7 @@ class Results:
             labels = sample.pred_sem_seg.data[0].numpy()
             self.check_classes(labels)
             dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
-            self.write_png('labels', name, labels.astype(dtype))
+            self.write_png(os.path.join('labels', name), labels.astype(dtype))
             return
         self.names.append(name)
         self.predictions = self.predictions or []
@@ -147,10 +152,22 @@ class Results:
             finally:
                 writer.release()
 
-    def write_png(self, kind: str, name: str, image: np.ndarray) -> None:
-        """Write an image below the folder."""
-        with writing(os.path.join(self.folder, kind, f'{name}.png')) as path:
+    def write_png(self, name: str, image: np.ndarray) -> str:
+        """Write an image below the folder; return its path."""
+        file = os.path.join(self.folder, f'{name}.png')
+        with writing(file) as path:
             cv2.imwrite(path, image)
+        return file
+
+    def overview(self) -> str | None:
+        """Return the path of the picture, if there is one, or of several on one, which is written.
+
+        It has the first 36 in reading order, none longer than 320 pixels.
+        """
+        if len(self.pictures) < 2:
+            return self.pictures[0] if self.pictures else None
+        small = [thumbnail(file) for file in self.pictures[:SHEET]]
+        return self.write_png('contact_sheet', tile(small, math.ceil(math.sqrt(len(small)))))
 
     def save(self) -> None:
         """Write the predictions of a detector or classifier.
@@ -166,6 +183,24 @@ class Results:
                     entry['image_id'] = int(name)
             with writing(os.path.join(self.folder, 'predictions.json')) as path:
                 mmengine.dump(self.predictions, path)
+
+
+def thumbnail(file: str) -> np.ndarray:
+    """Return a picture (H, W, 3), BGR, with no side longer than 320 pixels."""
+    with Image.open(file) as image:
+        image.thumbnail((CELL, CELL))
+        return np.asarray(image)[..., ::-1]
+
+
+def tile(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Return images (H, W, 3), uint8, of any sizes on one, in reading order, black between them."""
+    rows = math.ceil(len(images) / columns)
+    height, width = np.max([image.shape[:2] for image in images], axis=0)
+    cells = np.zeros((rows * columns, height, width, 3), np.uint8)
+    for cell, image in zip(cells, images, strict=False):
+        cell[: image.shape[0], : image.shape[1]] = image
+    grid = cells.reshape(rows, columns, height, width, 3)
+    return grid.swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
 def as_picture(image: np.ndarray) -> np.ndarray:
