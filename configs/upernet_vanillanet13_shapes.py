@@ -7,13 +7,13 @@ model = dict(
     backbone=dict(
         arch=dict(
             _delete_=True,
-            dims=[64, 64, *[128] * 8, 256, 256],
-            strides=[1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 2],  # the long stage at stride 8
+            dims=[64, 64, 128, *[256] * 7, 512, 512],
+            strides=[1, 2, 2, 1, 1, 1, 1, 1, 1, 2, 1],
         ),
         act_num=3,
         init_cfg=None,
     ),
-    decode_head=dict(in_channels=[64, 128, 256, 256], channels=64, num_classes=7),
+    decode_head=dict(in_channels=[64, 128, 256, 512], channels=64, num_classes=7),
     auxiliary_head=dict(in_channels=256, channels=64, num_classes=7),
 )
 
