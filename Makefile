@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python -W ignore::UserWarning
+PIP := $(VENV)/bin/python -m pip install -qq --disable-pip-version-check
 
 # Threads that wait for others give their core away: with the default, two trainings on the same
 # cores run tens of times slower than one after the other.
@@ -34,19 +35,31 @@ help:
 
 env: $(VENV)/complete
 
+# What an interruption left is completed: the file that says so comes last.
 $(VENV)/complete: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' || \
+	    { echo 'make: the packages of requirements.txt need Python 3.11 to 3.14, and $(PYTHON) is' \
+	    `$(PYTHON) --version 2>&1`'; name another one: make $(MAKECMDGOALS) PYTHON=python3.11' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --no-compile --requirement requirements.txt
-	$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	@echo 'Installing the packages of requirements.txt, about a minute ...'
+	@$(PIP) --no-compile --requirement requirements.txt && \
+	    $(PIP) --no-deps --no-build-isolation --editable . || \
+	    { echo 'make: pip could not install into $(VENV); it needs the network and 7 GB of disk;' \
+	    'make $(MAKECMDGOALS) goes on where it stopped' >&2; exit 1; }
 	touch $@
 
-data/shapes/shapes.json: mmvanilla/datasets/shapes.py | env
+data/shapes/preview.png: mmvanilla/datasets/shapes.py tools/make_shapes.py | env
 	$(RUN) tools/make_shapes.py --out data/shapes
+
+# A training of the same sources and data goes on where it was interrupted; another begins anew.
+$(DEMO)/begun: data/shapes/preview.png $(SOURCES)
+	rm -rf $(DEMO)
+	mkdir -p $(DEMO)
 	touch $@
 
-$(DEMO)/trained: data/shapes/shapes.json $(SOURCES)
-	rm -rf $(DEMO)
-	$(RUN) tools/train.py $(DEMO_CONFIG)
+$(DEMO)/trained: $(DEMO)/begun
+	$(RUN) tools/train.py $(DEMO_CONFIG) --resume --cfg-options \
+	    default_hooks.visualization.draw=True default_hooks.visualization.interval=4
 	touch $@
 
 $(DEMO)/curve.png: $(DEMO)/trained

@@ -11,17 +11,20 @@ model = dict(
     backbone=dict(
         arch=dict(
             _delete_=True,
-            dims=[64, 64, 128, *[256] * 7, 512, 512],
-            strides=[1, 2, 2, 1, 1, 1, 1, 1, 1, 2, 1],
+            dims=[64, 64, *[128] * 8, 256, 256],
+            strides=[1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 2],  # the long stage at stride 8
         ),
         act_num=3,
         init_cfg=None,
     ),
-    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64, norm_cfg=dict(type='BN')),
+    neck=dict(
+        in_channels=[64, 128, 256, 256], out_channels=64, num_outs=4, norm_cfg=dict(type='BN')
+    ),
     rpn_head=dict(
         in_channels=64,
-        feat_channels=64,
-        anchor_generator=dict(scales=[4]),
+        feat_channels=32,
+        # Boxes of 20 to 90 pixels, about as wide as high.
+        anchor_generator=dict(scales=[6], ratios=[1.0], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
@@ -34,22 +37,33 @@ model = dict(
             fc_out_channels=256,
             num_classes=6,
             reg_class_agnostic=True,
+            reg_decoded_bbox=True,
+            loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=10.0),
             norm_cfg=dict(type='BN'),
         ),
         mask_roi_extractor=dict(out_channels=64),
         mask_head=dict(
-            num_convs=3,
+            num_convs=2,
             in_channels=64,
             conv_out_channels=64,
             num_classes=6,
+            upsample_cfg=dict(type='bilinear', scale_factor=2),
             norm_cfg=dict(type='BN'),
         ),
     ),
     train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5)),
+        # With one anchor a cell, few overlap an object by more.
+        rpn=dict(assigner=dict(pos_iou_thr=0.5, neg_iou_thr=0.4), sampler=dict(num=64)),
+        rpn_proposal=dict(nms_pre=100, max_per_img=50),
+        rcnn=dict(sampler=dict(num=24, pos_fraction=0.5)),
     ),
-    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
+    test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)),
 )
-# From scratch, but without the DeepTrainingHook: in 800 iterations this detector does better
+optim_wrapper = dict(clip_grad=dict(max_norm=30))
+# From scratch, but without the DeepTrainingHook: when they were compared, this detector did better
 # without (docs/deep_training.md).
+custom_hooks = [
+    dict(type='ReseedHook'),
+    dict(type='CheckWeightsHook'),
+    dict(type='LogPicturesHook'),
+]

@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, required=True, help='folder to make')
-    parser.add_argument('--train', type=int, default=400, help='training images (%(default)s)')
+    parser.add_argument('--train', type=int, default=1600, help='training images (%(default)s)')
     parser.add_argument('--val', type=int, default=100, help='validation images (%(default)s)')
     parser.add_argument('--size', type=int, default=160, help='image side in px (%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')
@@ -69,16 +69,19 @@ def _outline(image: np.ndarray, annotations: list[dict]) -> None:
 def main() -> None:
     """Make the set and say what was written."""
     args = parse_args()
-    with one_sentence_errors(args.debug, ValueError, OSError), Progress() as progress:
-        task = progress.add_task('shapes', total=args.train + args.val)
-        root = mmvanilla.make_shapes(
-            args.out, args.train, args.val, args.size, args.seed, lambda: progress.advance(task)
-        )
-        progress.update(task, completed=args.train + args.val)
-    print(f'{args.train} training and {args.val} validation images of {args.size} px in {root}')
-    if args.train:
-        cv2.imwrite(str(root / 'preview.png'), contact_sheet(root))
-        print(f'Contact sheet: {root / "preview.png"}')
+    with one_sentence_errors(args.debug, ValueError, OSError):
+        with Progress() as progress:
+            task = progress.add_task('shapes', total=args.train + args.val)
+            root = mmvanilla.make_shapes(
+                args.out, args.train, args.val, args.size, args.seed, lambda: progress.advance(task)
+            )
+            progress.update(task, completed=args.train + args.val)
+        print(f'{args.train} training and {args.val} validation images of {args.size} px in {root}')
+        if args.train:
+            preview = root / 'preview.png'
+            # cv2.imwrite is silent about a full disk.
+            preview.write_bytes(cv2.imencode('.png', contact_sheet(root))[1].tobytes())
+            print(f'Contact sheet: {preview}')
 
 
 if __name__ == '__main__':

@@ -2,5 +2,5 @@
 
 _base_ = 'runtime_det.py'
 
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=8))
+default_hooks = dict(logger=dict(interval=10))
 log_processor = dict(window_size=10)

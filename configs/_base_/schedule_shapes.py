@@ -1,6 +1,6 @@
-"""A few minutes of AdamW from scratch, counted in epochs of 50 steps."""
+"""A few minutes of AdamW from scratch, counted in epochs of 200 steps of 8 images."""
 
-train_cfg = dict(type='ResumableEpochLoop', max_epochs=16, val_interval=8)
+train_cfg = dict(type='ResumableEpochLoop', max_epochs=4, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -15,7 +15,7 @@ param_scheduler = [
         type='CosineAnnealingLR',
         by_epoch=True,
         begin=0,
-        end=16,
+        end=4,
         eta_min=1e-5,
         convert_to_iter_based=True,
     ),

@@ -83,7 +83,7 @@ class Scene(NamedTuple):
 
 def make_shapes(
     root: str | Path,
-    train: int = 400,
+    train: int = 1600,
     val: int = 100,
     size: int = 160,
     seed: int = 0,

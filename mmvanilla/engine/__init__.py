@@ -8,6 +8,7 @@ from .hooks.check_loss import CheckLossHook
 from .hooks.check_resume import CheckResumeHook
 from .hooks.check_weights import CheckWeightsHook
 from .hooks.deep_training import DeepTrainingHook
+from .hooks.log_pictures import LogPicturesHook
 from .hooks.progress import progress_bar
 from .hooks.reseed import ReseedHook, seed_worker
 from .hooks.stop_on_signal import StopOnSignalHook
@@ -28,6 +29,7 @@ __all__ = [
     'CheckResumeHook',
     'CheckWeightsHook',
     'DeepTrainingHook',
+    'LogPicturesHook',
     'PreflightHook',
     'ReseedHook',
     'ResumableEpochLoop',

@@ -50,7 +50,13 @@ val_evaluator = dict(ann_file='data/coco/annotations/instances_train2017.json')
 test_evaluator = val_evaluator
 
 model = dict(
+    # Objects of all sizes and forms.
+    rpn_head=dict(anchor_generator=dict(scales=[8], ratios=[0.5, 1.0, 2.0])),
     roi_head=dict(bbox_head=dict(num_classes=80), mask_head=dict(num_classes=80)),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=32))
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
 )
 train_cfg = dict(max_epochs=6, val_interval=6)
 param_scheduler = [

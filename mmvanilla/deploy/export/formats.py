@@ -20,7 +20,7 @@ from .pixels import STRIDE
 
 NAMES = 'output_names.json'
 LEAST = 'least_size'  # the entry of a file that tells the least height and width
-# ONNX Runtime that is known to read a model's weights from the model's own folder only; 1.23 does not.
+# ONNX Runtime known to read weights from the folder of the model alone, as 1.23 does not.
 KEEPS_TO_FOLDER = 1, 32
 DEFERRED = 'prefer_deferred_runtime_asserts_over_guards'  # an option of torch.export.export
 

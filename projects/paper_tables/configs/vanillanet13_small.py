@@ -17,13 +17,13 @@ model = dict(
     backbone=dict(
         type='VanillaNet',
         arch=dict(
-            dims=[64, 64, 128, *[256] * 7, 512, 512],
-            strides=[1, 2, 2, 1, 1, 1, 1, 1, 1, 2, 1],
+            dims=[64, 64, *[128] * 8, 256, 256],
+            strides=[1, 2, 1, 1, 1, 1, 1, 1, 1, 2, 2],
         ),
         out_indices=(3,),
     ),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=6, in_channels=512),
+    head=dict(type='LinearClsHead', num_classes=6, in_channels=256),
 )
 default_hooks = dict(
     checkpoint=dict(
