@@ -1,6 +1,7 @@
 """Importing the package first lets the tests import mmdet and mmseg in any order."""
 
 import gc
+import inspect
 import io
 import logging
 import os
@@ -153,6 +154,29 @@ def build(trained, small_config):
 )
 def device(request):
     return torch.device(request.param)
+
+
+@pytest.fixture
+def exporting():
+    """Skip a test that exports where torch or the packages for it do not."""
+    needed = 'prefer_deferred_runtime_asserts_over_guards'
+    if needed not in inspect.signature(torch.export.export).parameters:
+        pytest.skip(f'torch.export.export of torch {torch.__version__} has no {needed}')
+    for package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
+        pytest.importorskip(package)
+
+
+@pytest.fixture
+def needs():
+    """Skip a test where PyTorch itself cannot do something, for the reason that it gives."""
+
+    def try_it(call):
+        try:
+            call()
+        except RuntimeError as error:
+            pytest.skip(f'torch {torch.__version__} says: {str(error).splitlines()[0]}')
+
+    return try_it
 
 
 @pytest.fixture

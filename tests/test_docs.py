@@ -71,6 +71,8 @@ def importable(name):
 @pytest.mark.parametrize('path', TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_everything_named_exists(path):
     _, missing = find_missing(path.read_text(), path.parent)
+    if not (ROOT / 'mmvanilla').is_dir():  # the package is installed
+        missing = [name for name in missing if not re.match(r'(\.\./)?mmvanilla/', name)]
     assert not missing
 
 

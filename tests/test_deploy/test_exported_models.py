@@ -3,7 +3,6 @@
 import shutil
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from torch import nn
@@ -94,7 +93,10 @@ def test_the_model_itself_is_left_alone(build):
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 
+@pytest.mark.usefixtures('exporting')
 def test_a_written_mask_rcnn_takes_any_size(build, tmp_path, monkeypatch):
+    import onnx
+
     model = build('mask_rcnn')
     module, example = exportable(model), image_of((160, 192))
     # Traced and translated once: the formats begin with what the same functions make for others.
@@ -114,6 +116,7 @@ def test_a_written_mask_rcnn_takes_any_size(build, tmp_path, monkeypatch):
             monkeypatch.setattr(formats, 'write_onnx', lambda *call: shutil.copy(first, call[-1]))
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
 @pytest.mark.parametrize(
     ('kind', 'options'),
@@ -134,6 +137,7 @@ def test_every_kind_in_every_runtime(kind, options, suffix, build, tmp_path):
         check(lambda image: written(image.numpy()), model, image_of(size), **options)
 
 
+@pytest.mark.usefixtures('exporting')
 def test_a_written_ada_backbone_takes_any_size(build, tmp_path):
     model = build('upernet', ada_pool=True)
     file = str(tmp_path / 'model.onnx')

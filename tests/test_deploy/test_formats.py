@@ -26,6 +26,7 @@ class Double(nn.Module):
 IMAGE = torch.rand(1, 3, 32, 32)
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2'])
 def test_what_is_written_can_be_opened(suffix, tmp_path):
     file = tmp_path / 'new' / f'model{suffix}'
@@ -36,6 +37,7 @@ def test_what_is_written_can_be_opened(suffix, tmp_path):
     assert {path.name for path in file.parent.iterdir()} == expected
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2'])
 def test_a_failed_check_leaves_what_was_there(suffix, tmp_path):
     file = tmp_path / f'model{suffix}'
@@ -56,6 +58,15 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match='cannot be written .*; name another folder'):
         write_model(None, IMAGE, target)  # refused before any work
     assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_a_torch_that_cannot_export_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.export, 'export', lambda mod, args, kwargs=None: None)  # as before
+    with pytest.raises(UserError, match=r'exporting needs torch \d+\.\d+ or later') as error:
+        write_model(Double(), IMAGE, str(tmp_path / 'model.pt2'))
+    assert torch.__version__ in str(error.value)
+    assert '\n' not in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_format(tmp_path):
@@ -82,6 +93,7 @@ def test_a_missing_package_is_named(suffix, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.xml', '.pt2'])
 def test_a_file_that_cannot_be_opened(suffix, tmp_path):
+    pytest.importorskip({'.onnx': 'onnxruntime', '.xml': 'openvino', '.pt2': 'torch'}[suffix])
     file = tmp_path / f'model{suffix}'
     with pytest.raises(FileNotFoundError, match='there is no exported file'):
         open_model(str(file), trust=True)
@@ -172,6 +184,7 @@ def test_features_and_labels_that_differ():
     assert not compare(dict(label_map=other), dict(label_map=labels)).agrees
 
 
+@pytest.mark.usefixtures('exporting')
 def test_a_program_runs_only_where_it_is_trusted(tmp_path):
     """A .pt2 file can do anything: here a shape in it is a text that torch evaluates."""
     file, canary = tmp_path / 'model.pt2', tmp_path / 'canary'
@@ -197,6 +210,7 @@ def test_a_program_runs_only_where_it_is_trusted(tmp_path):
 def test_an_exported_file_reads_no_others(place, tmp_path):
     """ONNX Runtime takes weights from the model's own folder only."""
     onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
     (tmp_path / 'model').mkdir()
     (tmp_path / 'secret').write_bytes(bytes(16))
     weight = onnx.TensorProto(name='w', data_type=onnx.TensorProto.FLOAT, dims=[4])

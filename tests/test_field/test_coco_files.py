@@ -342,11 +342,13 @@ def drop(key):
     return change
 
 
+# numpy 1 makes 44 of 300 where numpy 2 raises.
+WRAPS = None if np.lib.NumpyVersion(np.__version__) < '2.0.0' else False
 # Of each: what is changed, and whether training and validation run.
 CASES = dict(
     no_iscrowd=(without('iscrowd'), True, False),
     null_iscrowd=(note(iscrowd=None), True, False),
-    huge_iscrowd=(note(iscrowd=300), None, False),
+    huge_iscrowd=(note(iscrowd=300), None, WRAPS),
     no_area=(without('area'), False, False),
     null_area=(note(area=None), False, False),
     text_area=(note(area='100'), False, False),

@@ -50,12 +50,14 @@ def check_sizes(model, file, sizes, example, **options):
         assert result.agrees, f'{size}: {result.text}'
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.parametrize(('suffix', 'channels'), [('.onnx', 1), ('.xml', 3), ('.pt2', 1)])
 def test_a_classifier_exported_from_its_smallest_image(suffix, channels, classifier, tmp_path):
     example = image_of((32, 32), channels)
     check_sizes(classifier(channels), str(tmp_path / f'model{suffix}'), SIZES, example)
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.slow
 @pytest.mark.parametrize('suffix', FORMATS)
 @pytest.mark.parametrize(
@@ -74,6 +76,7 @@ def test_other_models_exported_from_small_images(kind, size, options, suffix, bu
     check_sizes(build(kind), file, sizes, image_of(size), **options)
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.slow
 @pytest.mark.parametrize('suffix', FORMATS)
 def test_a_net_with_adaptive_pools_exported_from_a_small_image(suffix, build, tmp_path):
@@ -81,6 +84,7 @@ def test_a_net_with_adaptive_pools_exported_from_a_small_image(suffix, build, tm
     check_sizes(build('upernet', ada_pool=True), file, SIZES, image_of((32, 32)))
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.slow
 @pytest.mark.parametrize('suffix', FORMATS)
 def test_an_exported_detector_that_finds_nothing(suffix, build, tmp_path):
@@ -88,6 +92,7 @@ def test_an_exported_detector_that_finds_nothing(suffix, build, tmp_path):
     check_sizes(model, str(tmp_path / f'model{suffix}'), SIZES[:3], image_of((64, 64)))
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.parametrize('suffix', FORMATS)
 def test_an_image_that_is_too_small_is_named_with_the_least(suffix, classifier, tmp_path):
     file = str(tmp_path / f'model{suffix}')
@@ -103,6 +108,7 @@ def test_an_image_that_is_too_small_is_named_with_the_least(suffix, classifier, 
     assert written(image_of((32, 32)).numpy())['logits'].shape == (1, 5)
 
 
+@pytest.mark.usefixtures('exporting')
 def test_one_image_that_is_too_small_does_not_end_the_others(
     build, small_config, run_tool, tmp_path
 ):

@@ -61,7 +61,13 @@ def test_soft_suppression_is_refused_before_anything_is_written(files, run_tool)
     assert code == 2
     assert 'roi_head.test_cfg.nms is soft_nms' in error
     assert not list(out.iterdir())
-    # Its features are without boxes.
+
+
+@pytest.mark.usefixtures('exporting')
+def test_the_features_of_a_detector_with_soft_suppression(files, run_tool):
+    """They are without boxes."""
+    soft = dict(type='soft_nms', iou_threshold=0.5)
+    config, checkpoint, out = files('mask_rcnn', **{'test_cfg.rcnn.nms': soft})
     code, _, _ = run_tool(
         'deploy.py', config, checkpoint, '--features', '--export', out / 'model.pt2'
     )
@@ -79,6 +85,7 @@ def test_nan_is_not_written_as_a_fused_checkpoint(files, run_tool):
     assert not list(out.iterdir())
 
 
+@pytest.mark.usefixtures('exporting')
 def test_a_net_of_grey_images_is_exported_and_compared(run_tool, trained, tmp_path):
     backbone = dict(
         type='VanillaNet', arch=dict(dims=[8, 16, 24, 32, 32], strides=[1, 2, 2, 2]), in_channels=1
@@ -111,6 +118,7 @@ def test_a_net_of_grey_images_is_exported_and_compared(run_tool, trained, tmp_pa
 
 
 def test_the_true_cause_is_told_of_a_file_that_cannot_be_opened(tmp_path, monkeypatch):
+    pytest.importorskip('onnxruntime')
     (tmp_path / 'model.onnx').write_text('nonsense')
     with pytest.raises(UserError, match='InvalidProtobuf'):
         open_model(str(tmp_path / 'model.onnx'))
@@ -130,6 +138,7 @@ def test_the_true_cause_is_told_of_a_file_that_cannot_be_opened(tmp_path, monkey
             open_model(str(tmp_path / 'model.onnx'))
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.slow
 def test_a_model_that_finds_nothing_is_exported_and_timed(files, run_tool):
     config, checkpoint, out = files('retinanet', **{'test_cfg.score_thr': 1.0})
@@ -139,6 +148,7 @@ def test_a_model_that_finds_nothing_is_exported_and_timed(files, run_tool):
     assert 's an image' in printed
 
 
+@pytest.mark.usefixtures('exporting')
 @pytest.mark.slow
 def test_a_written_file_that_loses_boxes_is_not_kept(files, run_tool, monkeypatch):
     """The opened file returns half of the boxes, as one that was written wrongly might."""

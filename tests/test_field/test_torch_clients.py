@@ -14,6 +14,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, stac
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel
+from torch.utils import checkpoint
 
 from mmvanilla import VanillaNet, fuse
 from mmvanilla.models import SeriesActivation
@@ -198,7 +199,10 @@ def test_a_second_backward_pass_of_what_is_recomputed_is_refused(images):
     net = make(with_cp=True)
     result = loss(net(images))
     result.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match='backward an extra time'):
+    if hasattr(checkpoint, 'create_selective_checkpoint_contexts'):  # since 2.4; without, it may
+        with pytest.raises(RuntimeError, match='backward an extra time'):
+            result.backward()
+    else:
         result.backward()
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {0.1}
@@ -402,7 +406,8 @@ def test_activation_in_place_is_not():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
 @forms
-def test_other_types(images, dtype, deploy, trained):
+def test_other_types(images, dtype, deploy, trained, needs):
+    needs(lambda: nn.Conv2d(3, 4, 3).to(dtype)(images.to(dtype)))
     net = trained(make(train=False, deploy=deploy))
     exact = copy.deepcopy(net).double()(images.double())
     outputs = net.to(dtype)(images.to(dtype))

@@ -81,15 +81,15 @@ def test_untrained_norm_is_named():
 
 
 def test_attributes_follow():
-    conv = nn.Conv2d(3, 4, 3, bias=False).to(torch.float16).requires_grad_(False).eval()
+    conv = nn.Conv2d(3, 4, 3, bias=False).to(torch.bfloat16).requires_grad_(False).eval()
     deep = DeepConv(conv)
-    assert {p.dtype for p in deep.parameters()} == {torch.float16}
+    assert {p.dtype for p in deep.parameters()} == {torch.bfloat16}
     assert not any(p.requires_grad for p in deep.parameters())
     assert not deep.norm.training
     seen = []
     conv.register_forward_hook(lambda *_: seen.append(1))
     net = split_convs(nn.Sequential(conv))
-    net(torch.zeros(1, 3, 4, 4, dtype=torch.float16))
+    net(torch.zeros(1, 3, 4, 4, dtype=torch.bfloat16))
     assert seen == [1]
 
 

@@ -51,9 +51,10 @@ def test_under_autocast_as_the_library():
         theirs = gradients(library, x, weight, bias)
     assert mine[0].dtype == torch.bfloat16
     assert [value.dtype for value in mine] == [value.dtype for value in theirs]
+    rounding = torch.finfo(torch.bfloat16).eps / 2
     for own, its, reference in zip(mine, theirs, exact, strict=True):
-        error = (own - reference).norm() / reference.norm()
-        assert error < 1.3 * (its - reference).norm() / reference.norm()
+        error, least = (own - reference).norm(), reference.norm() * rounding
+        assert error < max(1.3 * (its - reference).norm(), least)
 
 
 def test_only_what_needs_a_gradient_gets_one():

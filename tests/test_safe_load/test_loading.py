@@ -44,8 +44,8 @@ def test_training_checkpoint_of_mmengine(tmp_path):
         message_hub=hub.state_dict(),
     )
     torch.save(saved, tmp_path / 'a.pth')
-    with pytest.raises(pickle.UnpicklingError):  # what the stack does on its own
-        torch.load(tmp_path / 'a.pth')
+    with pytest.raises(pickle.UnpicklingError):  # what PyTorch does on its own
+        torch.load(tmp_path / 'a.pth', weights_only=True)
     checkpoint = load(tmp_path / 'a.pth')
     history = checkpoint['message_hub']['log_scalars']['train/loss']
     assert isinstance(history, HistoryBuffer)

@@ -139,7 +139,9 @@ def test_predict_beside_a_terminal(viewer, model, data, run_tool, watch, monkeyp
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.onnx', '.pt2'])
-def test_predict_what_deploy_wrote(suffix, model, data, run_tool, tmp_path):
+def test_predict_what_deploy_wrote(suffix, model, data, run_tool, tmp_path, request):
+    if suffix != '.pth':
+        request.getfixturevalue('exporting')
     net, checkpoint = model
     target = tmp_path / f'deployed{suffix}'
     flag = {'.pth': '--out', '.onnx': '--onnx', '.pt2': '--export'}[suffix]

@@ -3,7 +3,6 @@
 import re
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -92,7 +91,10 @@ def test_a_suffix_of_another_format(files, run_tool, tmp_path):
     assert 'expected a name that ends in .onnx' in error
 
 
+@pytest.mark.usefixtures('exporting')
 def test_an_export_runs_elsewhere(files, run_tool, tmp_path):
+    import onnxruntime
+
     model, config, checkpoint = files('upernet')
     file = tmp_path / 'model.onnx'
     code, out, _ = run_tool('deploy.py', config, checkpoint, '--onnx', file, '--label-map')

@@ -58,7 +58,9 @@ def test_a_detector(files, photos, run_tool, tmp_path):
 
 
 @pytest.mark.parametrize('exported', [False, True])
-def test_a_segmentor(exported, files, photos, run_tool, tmp_path):
+def test_a_segmentor(exported, files, photos, run_tool, tmp_path, request):
+    if exported:
+        request.getfixturevalue('exporting')
     from mmseg.apis import inference_model
 
     model, config, file = files('upernet')
@@ -168,7 +170,7 @@ def test_a_half_trained_net_runs_as_it_is(files, photos, run_tool, tmp_path):
 
 
 def test_what_cannot_begin(files, photos, run_tool, tmp_path):
-    model, config, checkpoint = files('upernet')
+    _, config, checkpoint = files('upernet')
     out = tmp_path / 'out'
     code, _, error = run_tool('predict.py', 'none.py', 'none.pth', tmp_path / 'none', '--out', out)
     assert code == 2
@@ -182,6 +184,12 @@ def test_what_cannot_begin(files, photos, run_tool, tmp_path):
     assert (code, 'cannot be written' in error) == (2, True)
     code, _, error = run_tool('predict.py', config, checkpoint, photos, '--device', 'abacus')
     assert (code, "--device 'abacus' cannot be used" in error) == (2, True)
+
+
+@pytest.mark.usefixtures('exporting')
+def test_exported_files_that_are_refused(files, photos, run_tool, tmp_path):
+    model, config, _ = files('upernet')
+    out = tmp_path / 'out'
     features = tmp_path / 'features.pt2'
     write_model(exportable(model, features=True), torch.rand(1, 3, 128, 160), str(features))
     code, _, error = run_tool('predict.py', config, features, photos, '--out', out)

@@ -22,7 +22,7 @@ NAMES = 'output_names.json'
 LEAST = 'least_size'  # the entry of a file that tells the least height and width
 # ONNX Runtime known to read weights from the folder of the model alone, as 1.23 does not.
 KEEPS_TO_FOLDER = 1, 32
-DEFERRED = 'prefer_deferred_runtime_asserts_over_guards'  # an option of torch.export.export
+DEFERRED = 'prefer_deferred_runtime_asserts_over_guards'  # of torch.export.export since 2.9
 
 Runnable = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -54,7 +54,9 @@ def trace(model: nn.Module, image: Tensor) -> Any:
         UserError: If this PyTorch is too old for that.
     """
     if DEFERRED not in inspect.signature(torch.export.export).parameters:
-        raise UserError(f'exporting needs a newer PyTorch than {torch.__version__}; update it')
+        raise UserError(
+            f'exporting needs torch 2.9 or later, this is {torch.__version__}; update it'
+        )
     stride = getattr(model, 'stride', STRIDE)
     example = image.new_empty(1, image.shape[1], 33 * stride + 7, 37 * stride + 11)
     size = torch.export.Dim.DYNAMIC(min=least_size(model))
