@@ -271,15 +271,15 @@ def test_python(block, world, monkeypatch):
     monkeypatch.chdir(world)
     if 'from sahi' in block:
         pytest.importorskip('sahi')
-    if re.search(r'^(import|from) ', block, re.MULTILINE):
+    if 'read_base' not in block and re.search(r'^(import|from) ', block, re.MULTILINE):
         exec(block, dict(zip(('config', 'checkpoint'), DETECTOR, strict=True)))
         return
     (world / 'config.py').write_text(block)
     cfg = Config.fromfile('config.py')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
     for hook in cfg.get('default_hooks', {}).values():
         HOOKS.build(hook)
     if 'model' in cfg:
-        init_default_scope(cfg.default_scope)
         with torch.device('meta'):
             model = MODELS.build(cfg.model)
         check_model(SimpleNamespace(model=model))
