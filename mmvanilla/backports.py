@@ -5,6 +5,8 @@ from typing import Optional
 import torch
 
 MaybeTensor = Optional[torch.Tensor]  # noqa: UP045 - torch.jit.script before 2.4 reads no `|`
+# Of torch.compile: what recomputes, and functions with a backward pass of their own at any size.
+COMPILES = torch.__version__ >= '2.8'
 _AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # 2.4
 
 

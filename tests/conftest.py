@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from collections import OrderedDict
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -63,6 +65,27 @@ def frozen_imports():
     """Spare what is imported the garbage collections, of which every data set asks for one."""
     gc.collect()
     gc.freeze()
+
+
+# As many levels, anchors and proposals as detectors of COCO have; the shapes need fewer.
+RATIOS = [0.5, 1.0, 2.0]
+PROPOSALS = dict(nms_pre=500, max_per_img=200)
+HEADS = dict(
+    mask_rcnn={
+        'model.neck.num_outs': 5,
+        'model.rpn_head.anchor_generator': dict(
+            scales=[4], ratios=RATIOS, strides=[4, 8, 16, 32, 64]
+        ),
+        'model.train_cfg.rpn_proposal': PROPOSALS,
+        'model.test_cfg.rpn': PROPOSALS,
+    },
+    retinanet={
+        'model.neck.num_outs': 5,
+        'model.bbox_head.anchor_generator': dict(
+            octave_base_scale=2, ratios=RATIOS, strides=[8, 16, 32, 64, 128]
+        ),
+    },
+)
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +135,7 @@ def small_config():
             cfg.model.auxiliary_head.in_channels = widths[2]
         else:
             cfg.model.neck.in_channels = widths[-len(cfg.model.neck.in_channels) :]
+            cfg.merge_from_dict(HEADS[kind])
         cfg.merge_from_dict({f'model.{name}': value for name, value in options.items()})
         return cfg
 
@@ -195,6 +219,8 @@ def run_tool(capsys, monkeypatch):
         monkeypatch.chdir(folder)
         monkeypatch.setattr(logging, 'raiseExceptions', False)  # mmengine's logger outlives a test
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+        # A hook takes the visualizer that was made last, perhaps by another test.
+        monkeypatch.setattr(Visualizer, '_instance_dict', OrderedDict())
         capsys.readouterr()
         # The logger may be older than this test and write to where that of its time wrote.
         log = logging.StreamHandler(io.StringIO())

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-from ..backports import MaybeTensor, autocast_dtype, is_compiling
+from ..backports import COMPILES, MaybeTensor, autocast_dtype, is_compiling
 from .traced import is_traced
 
 GROUP_BYTES = 2**22  # of the planes that are convolved at once; they should stay in the cache
@@ -31,7 +31,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: MaybeTensor = None) -> Ten
         (N, C, H, W).
     """
     if not torch.jit.is_scripting():  # noqa: SIM102 - torch.jit.script compiles nothing within
-        if _trains_on_cpu(x, weight):
+        if _trains_on_cpu(x, weight) and (COMPILES or not is_compiling()):
             return _fast_backward(x, weight, bias)
     return _plain(x, weight, bias)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import checkpoint as checkpointing
 
-from ..backports import is_compiling
+from ..backports import COMPILES, is_compiling
 from .traced import is_traced
 
 IS_SELECTIVE = hasattr(checkpointing, 'create_selective_checkpoint_contexts')  # torch 2.4
@@ -27,6 +27,8 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
         *args: Its arguments.
     """
     if is_traced():
+        return module(*args)
+    if is_compiling() and not COMPILES:  # compiled by torch 2.6, norms count a batch twice
         return module(*args)
     if is_compiling():  # takes no such contexts, and counts every batch once
         return checkpointing.checkpoint(module, *args, use_reentrant=False)

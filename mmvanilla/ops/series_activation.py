@@ -11,14 +11,14 @@ from ..backports import autocast_dtype
 
 
 def _has_triton() -> bool:
-    """Whether there is a Triton that compiles the kernel: 3.4, that of torch 2.8, or later."""
+    """Whether there is a Triton that compiles the kernel: 3.5, that of torch 2.9, or later."""
     if not _HAS_CUSTOM_OP:
         return False
     try:
         version = importlib.metadata.version('triton')
     except importlib.metadata.PackageNotFoundError:
         return False
-    return tuple(int(part) for part in version.split('.')[:2]) >= (3, 4)
+    return tuple(int(part) for part in version.split('.')[:2]) >= (3, 5)
 
 
 _HAS_CUSTOM_OP = hasattr(library, 'custom_op')  # torch 2.4

@@ -150,10 +150,6 @@ def test_torch_compile_of_a_training_step(options, trained):
         assert (a - b).norm() <= 1e-3 * b.norm() + 1e-6
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.compiler, 'is_compiling'),
-    reason='before torch 2.3 the compiler does not take what is recomputed',
-)
 def test_torch_compile_recomputes(trained):
     """The same as above without a C++ compiler at work."""
     net = build(trained, train=True, with_cp=True, out_indices=(0,))

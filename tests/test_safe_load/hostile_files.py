@@ -221,7 +221,7 @@ HOSTILE = {
         gadget(importlib.import_module, 'antigravity'),
         rf'{MANY} \(importlib.import_mod',
     ),
-    'open': (gadget(io.open, '{canary}', 'w'), rf'{MANY} \(io.open\)'),
+    'open': (gadget(io.open, '{canary}', 'w'), rf'{MANY} \(_?io.open\)'),
     'torch.load': (
         gadget(torch.load, 'other.pth', None, None),
         rf'{MANY} \(torch.serialization.load',

@@ -53,7 +53,7 @@ def run(capsys, monkeypatch, tmp_path, tool, *arguments):
         ),
         (
             [SHAPES, '--cfg-options', 'model.backbone.arch=9'],
-            'model.neck.in_channels is [64, 128, 256, 512], but the backbone gives [512, 1024,',
+            'model.neck.in_channels is [64, 128, 256, 256], but the backbone gives [512, 1024,',
         ),
         ([SHAPES, '--cfg-options', 'arch'], "got 'arch', expected KEY=VALUE"),
         ([SHAPES, '--launcher', 'pytorch'], '--launcher pytorch needs torchrun'),
