@@ -59,11 +59,11 @@ OPENMMLAB = 'det,seg,cls,safetensors'
 EVERYTHING = f'lite,{OPENMMLAB},export,field'
 TORCH_2_1 = ['torch==2.1.2', 'torchvision==0.16.2', 'numpy==1.26.4', 'opencv-python==4.10.0.84']
 STACKS = {
-    # Exporting asks for a later torch, and SAHI for a later OpenCV.
+    # Exporting asks for torch 2.9, and SAHI for a later OpenCV than numpy 1 can have.
     'torch 2.1': Stack('3.11', TORCH_2_1, f'lite,{OPENMMLAB}'),
     'torch 2.1, compiled mmcv': Stack('3.11', TORCH_2_1, OPENMMLAB, 'mmcv==2.1.0'),
-    'torch 2.6': Stack('3.10', ['torch==2.6.0', 'torchvision'], EVERYTHING),
-    'torch 2.8': Stack('3.12', ['torch==2.8.0', 'torchvision'], EVERYTHING),
+    'torch 2.6': Stack('3.10', ['torch==2.6.0', 'torchvision'], f'lite,{OPENMMLAB},field'),
+    'torch 2.8': Stack('3.12', ['torch==2.8.0', 'torchvision'], f'lite,{OPENMMLAB},field'),
     'pinned': Stack('3.11', ['-r', str(ROOT / 'requirements.txt')], EVERYTHING),
     'torch 2.15': Stack('3.13', ['torch==2.15.0', 'torchvision'], EVERYTHING),
     'OneDL': Stack('3.11', ['torch==2.14.1', 'torchvision'], 'onedl,safetensors,export'),
