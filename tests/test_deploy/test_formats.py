@@ -227,5 +227,5 @@ def test_an_exported_file_reads_no_others(place, tmp_path):
     opsets = [onnx.helper.make_opsetid('', 17)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
     (tmp_path / 'model/m.onnx').write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match='cannot be opened .*path'):
+    with pytest.raises(UserError, match='cannot be opened .*(path|directory)'):
         open_model(str(tmp_path / 'model/m.onnx'))
