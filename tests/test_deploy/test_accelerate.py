@@ -321,6 +321,17 @@ def test_wrong_images_are_refused_as_before():
         net(torch.randn(1, 3, 64, 64, device='meta'))
 
 
+def test_a_torch_that_packs_no_weights_computes_the_same(monkeypatch):
+    """Torch 2.1 does not, for instance."""
+    x = torch.rand(1, 3, 64, 64)
+    expected = fuse(make_net())(x)
+    monkeypatch.setattr(layers, 'PACKS', False)
+    with pytest.warns(UserWarning, match='torch 2.6'):
+        net = accelerate(make_net(), dtype='fp32')
+    for mine, its in zip(net(x), expected, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
+
+
 def test_a_copy_computes_the_same():
     net = accelerate(make_net(), dtype='fp32')
     x = torch.randn(1, 3, 64, 64)

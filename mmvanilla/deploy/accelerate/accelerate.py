@@ -1,6 +1,7 @@
 """One call that makes a trained model as fast as it gets, for inference on the device it is on."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from ...errors import UserError, require
 from ...models import VanillaNet, fuse
+from . import fast_layers
 from .cuda_graphs import GraphCache
 from .fast_layers import cpu_layer, cuda_layer
 from .low_precision import LowPrecision, check_range, choose_dtype, tf32_as_in_products
@@ -71,6 +73,12 @@ def accelerate(
     device = next(nets[0].parameters()).device
     dtype = choose_dtype(dtype, device)
     _check_device(device, compile is True, cuda_graph)
+    if device.type == 'cpu' and not fast_layers.PACKS:
+        warnings.warn(
+            f'convolutions stay those of torch {torch.__version__}, since it cannot keep their '
+            'weights packed; torch 2.6 can, which is faster',
+            stacklevel=2,
+        )
     fuse(model, neck_and_heads=True).eval()
     for net in nets:
         check_range(net, dtype)
