@@ -1,6 +1,6 @@
 """What must be installed beside the package, and what may not be at once."""
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from importlib.util import find_spec
 
 from .errors import UserError
@@ -24,11 +24,11 @@ def check_installed() -> None:
         ImportError: If torch is too old, mmengine or mmcv is missing, or two distributions hold the
             same package, of which one has overwritten files of the other.
     """
-    torch = _version('torch') or '2.1'  # one without metadata is a build of the user's own
+    torch = version('torch') or '2.1'  # one without metadata is a build of the user's own
     if tuple(int(part) for part in torch.split('.')[:2]) < OLDEST_TORCH:
         raise ImportError(f'mmvanilla needs torch 2.1 or later, and {torch} is installed')
     for package, names in DISTRIBUTIONS.items():
-        found = [name for name in names if _version(name)]
+        found = [name for name in names if version(name)]
         if len(found) > 1:
             raise ImportError(
                 f'{" and ".join(found)} are installed, which hold the same package {package!r}; '
@@ -56,8 +56,9 @@ def check_library(package: str) -> None:
         )
 
 
-def _version(distribution: str) -> str | None:
+def version(distribution: str) -> str | None:
+    """Return the version of a distribution, None where it is not installed."""
     try:
-        return version(distribution)
-    except PackageNotFoundError:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
         return None

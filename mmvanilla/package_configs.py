@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict, config
+from mmengine.config.utils import MODULE2PACKAGE
+
+from .installed import version
 
 MIM = Path(__file__).parent / '.mim'  # where OpenMMLab's packages keep configs and tools
 PREFIX = 'mmvanilla::'
@@ -45,6 +48,8 @@ def install() -> None:
     """
     if hasattr(Config.fromfile, '__wrapped__'):
         return
+    if version('onedl-mmsegmentation'):  # mmengine asks for it by OpenMMLab's name
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
     # There is no public way into how a base is found and read.
     fromfile, base_path, parse = Config.fromfile, Config._get_cfg_path, Config._parse_lazy_import
     installed_path = config.get_installed_path

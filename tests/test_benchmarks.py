@@ -46,7 +46,7 @@ def test_every_benchmark_loads_and_says_what_it_does(file, monkeypatch, capsys):
 
 
 @torch.no_grad()
-def test_all_ways_to_run_a_backbone_compute_the_same(args, tmp_path):
+def test_all_ways_to_run_a_backbone_compute_the_same(args, tmp_path, exporting):
     import backbone
 
     args.weights = str(tmp_path / 'net.pth')

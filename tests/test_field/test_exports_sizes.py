@@ -19,6 +19,16 @@ def image_of(size, channels=3, seed=0):
     return (torch.rand(1, channels, *size, generator=generator) * 255).round()
 
 
+def test_a_level_of_a_single_anchor_is_not_exported(build):
+    """The least image is one that mmdet's RPN takes."""
+    anchors = dict(scales=[4], ratios=[1.0], strides=[4, 8, 16, 32, 64])
+    model = build('mask_rcnn', **{'rpn_head.anchor_generator': anchors})
+    least = exportable(model).least
+    assert len(reference(model, image_of((least, least)))['boxes'])
+    with pytest.raises(IndexError):
+        reference(model, image_of((least // 2, least // 2)))
+
+
 @pytest.fixture
 def classifier(trained):
     def make(channels=3):

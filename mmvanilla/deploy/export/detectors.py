@@ -86,6 +86,9 @@ class TwoStage(ImageFunction):
         # mmdet takes proposals of any score.
         least = max(FILLER, model.rpn_head.test_cfg.nms.get('score_threshold', FILLER))
         self.proposal_limits = limits._replace(score_thr=least)
+        anchors = model.rpn_head.prior_generator
+        if anchors.num_base_priors[-1] == 1:  # mmdet's RPN fails at a level of a single anchor
+            self.least = max(self.least, 2 * max(anchors.strides[-1]))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map an image (1, C, H, W) to boxes (K, 4), xyxy, scores (K,), labels (K,) and masks."""
