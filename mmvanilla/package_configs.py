@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, config
 from mmengine.config.utils import MODULE2PACKAGE
 
-from .installed import version
+from .installed import check_library, version
 
 MIM = Path(__file__).parent / '.mim'  # where OpenMMLab's packages keep configs and tools
 PREFIX = 'mmvanilla::'
@@ -63,6 +63,7 @@ def install() -> None:
     def own_base_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         if cfg_path.startswith(PREFIX):
             return find_config(cfg_path), None
+        check_library(cfg_path.partition('::')[0])
         return base_path(cfg_path, filename)
 
     @wraps(installed_path)

@@ -54,7 +54,11 @@ def anchor(title):
 
 
 def importable(name):
-    """Whether a dotted name is a module, or something within one."""
+    """Whether a dotted name is a module, something within one, or a config as a base names it."""
+    if name.startswith('mmvanilla.configs.'):
+        return (
+            (ROOT / name.removeprefix('mmvanilla.').replace('.', '/')).with_suffix('.py').exists()
+        )
     module, _, rest = name.partition('.')
     thing = importlib.import_module(module)
     for part in rest.split('.') if rest else ():

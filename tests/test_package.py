@@ -16,7 +16,7 @@ from mmengine.config import Config
 
 import mmvanilla
 from mmvanilla.cli.main import COMMANDS, main
-from mmvanilla.installed import check_installed
+from mmvanilla.installed import check_installed, version
 
 ROOT = Path(__file__).parents[1]
 checkout = pytest.mark.skipif(
@@ -72,7 +72,13 @@ def distribution(tmp_path, monkeypatch):
     return install
 
 
-@pytest.mark.parametrize('name', ['onedl-mmengine', 'onedl-mmdetection', 'mmcv'])
+ONEDL = version('onedl-mmengine')
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['mmengine', 'mmdet', 'mmcv'] if ONEDL else ['onedl-mmengine', 'onedl-mmdetection', 'mmcv'],
+)
 def test_two_families_at_once_get_one_sentence(name, distribution):
     check_installed()
     distribution(name, '9.9.9')

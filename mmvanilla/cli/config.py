@@ -97,6 +97,8 @@ def load_config(args: Namespace) -> Config:
     file = find_config(args.config)
     try:
         cfg = Config.fromfile(file)
+    except UserError:
+        raise
     except Exception as error:  # it is a program, which may raise anything
         if isinstance(error, ImportError):
             error = root_import_error(error)

@@ -75,4 +75,4 @@ def test_description():
     assert facts['threads'] == str(torch.get_num_threads())
     assert re.match(r'\d+\.\d+', facts['python'])
     assert facts['processor']
-    assert facts['mmengine'] == mmengine.__version__
+    assert facts.get('mmengine', facts.get('onedl-mmengine')) == mmengine.__version__

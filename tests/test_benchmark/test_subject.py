@@ -185,10 +185,11 @@ def test_form_in_words(backbone, form, words):
 
 
 def test_a_missing_library_is_named(small_config, monkeypatch):
+    cfg = small_config('upernet')
     monkeypatch.setitem(sys.modules, 'mmseg', None)
     monkeypatch.setitem(sys.modules, 'mmseg.structures', None)
     with pytest.raises(ModuleNotFoundError) as caught:
-        subject(small_config('upernet'))
+        subject(cfg)
     assert caught.value.name == 'mmseg.structures'
 
 

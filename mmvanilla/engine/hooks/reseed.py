@@ -4,9 +4,10 @@ The state of the generators is in no checkpoint. Instead it follows from the run
 number of the iteration, so nothing needs to be saved and any checkpoint will do.
 """
 
-import itertools
+import functools
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ class ReseedHook(Hook):
         """Seed before each batch of an iteration-based run, also of those that are passed over."""
         loop = runner.train_loop
         if hasattr(loop, 'dataloader_iterator'):
-            loop.dataloader_iterator = self._reseeded(runner, loop.dataloader_iterator)
+            before = functools.partial(self.before_batch, runner)
+            loop.dataloader_iterator = _Reseeded(loop.dataloader_iterator, before)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed before the workers of an epoch start, as at its first batch."""
@@ -57,14 +59,26 @@ class ReseedHook(Hook):
         """Seed before an iteration."""
         self._reseed(runner, runner.iter)
 
-    def _reseeded(self, runner: Runner, batches: Iterator) -> Iterator:
-        for iteration in itertools.count():
-            self.before_batch(runner, iteration)
-            yield next(batches)
-
     @staticmethod
     def _reseed(runner: Runner, iteration: int, stream: int = 0) -> None:
         seed_all(runner.seed + stream + iteration * get_world_size() + get_rank())
+
+
+class _Reseeded:
+    """Batches, with a call before each is loaded."""
+
+    def __init__(self, batches: Iterator, before: Callable[[int], None]) -> None:
+        self.batches, self.before, self.iteration = batches, before, 0
+
+    def __next__(self) -> Any:
+        self.before(self.iteration)
+        self.iteration += 1
+        return next(self.batches)
+
+    def skip_iter(self, number: int) -> None:
+        """Load what was trained on and drop it; OneDL's own way would leave out its draws."""
+        for _ in range(number):
+            next(self)
 
 
 @FUNCTIONS.register_module()
