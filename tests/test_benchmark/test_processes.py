@@ -52,7 +52,7 @@ def test_processes_take_turns(tmp_path):
     assert fails.failed.reason == 'ValueError: no more'
     assert not fails.failed.lacking
     assert 'killed by signal 9, perhaps for want of memory' in dies.failed.reason
-    assert 'pickle' in local.failed.reason
+    assert 'local object' in local.failed.reason
     assert 'measuring' in shown.getvalue()
     # What the processes were to inherit is as it was.
     assert (torch.get_num_threads(), os.environ.get('PYTHONWARNINGS')) == (threads, warnings)
