@@ -23,7 +23,7 @@ def log_lines(work):
 
 
 def test_a_terminal(arguments, run_tool, watch, tmp_path):
-    options = 'default_hooks.checkpoint.interval=100', 'custom_hooks.2.end=4'
+    options = 'experiment_name=shown', 'custom_hooks.2.end=4'
     with watch() as seen:
         code, *_ = run_tool('train.py', *arguments, '--cfg-options', *options)
     assert code == 0
@@ -41,8 +41,9 @@ def test_a_terminal(arguments, run_tool, watch, tmp_path):
 
 def test_a_pipe_and_tensorboard(arguments, run_tool, watch, tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    # A visualizer of its own: mmengine keeps one of each name as long as the process lives.
-    options = 'visualizer.name=tensorboard', 'custom_hooks.2.end=4'
+    # mmengine keeps a visualizer and a logger of each name as long as the process lives; trainings
+    # of one config that begin in the same second have the same name.
+    options = 'visualizer.name=tensorboard', 'experiment_name=piped', 'custom_hooks.2.end=4'
     with watch('pipe') as seen:
         code, *_ = run_tool('train.py', *arguments, '--tensorboard', '--cfg-options', *options)
     assert code == 0
