@@ -2,6 +2,7 @@
 
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 
 from .errors import UserError
 
@@ -54,6 +55,16 @@ def check_library(package: str) -> None:
             f'the config needs {package}, which is not installed: install '
             f'mmvanilla[{EXTRAS[package]}], or mmvanilla[onedl] beside libraries of OneDL'
         )
+
+
+def mmcv_is_compiled() -> bool:
+    """Tell whether mmcv has operators of its own.
+
+    Its RoIAlign reads features as if they were (N, C, H, W) in memory, whatever their layout is.
+    """
+    spec = find_spec('mmcv')
+    folders = (spec and spec.submodule_search_locations) or []
+    return any(file for folder in folders for file in Path(folder).glob('_ext*'))
 
 
 def version(distribution: str) -> str | None:

@@ -77,7 +77,7 @@ ONEDL = version('onedl-mmengine')
 
 @pytest.mark.parametrize(
     'name',
-    ['mmengine', 'mmdet', 'mmcv'] if ONEDL else ['onedl-mmengine', 'onedl-mmdetection', 'mmcv'],
+    ['mmengine', 'mmdet'] if ONEDL else ['onedl-mmengine', 'onedl-mmdetection', 'onedl-mmcv'],
 )
 def test_two_families_at_once_get_one_sentence(name, distribution):
     check_installed()

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..backports import MaybeTensor
 from ..errors import UserError, require, sentence
+from ..installed import mmcv_is_compiled
 from ..ops.depthwise_conv import channels_last
 from ..ops.recompute import recompute
 from ..ops.traced import is_traced
@@ -27,6 +28,8 @@ from .deep_training import DeepTraining, anneal
 from .reparam import Reparameterizable, fold, merge, plain_conv
 from .series_activation import SeriesActivation
 from .weights import fit, safe_loading, unwrapped_prefix
+
+MMCV_IS_COMPILED = mmcv_is_compiled()
 
 
 class AdaptivePool(nn.Module):
@@ -105,6 +108,12 @@ def fast_layout(x: Tensor) -> Tensor:
     faster in it.
     """
     return channels_last(x) if x.device.type == 'cpu' else x
+
+
+@fx.wrap
+def layout_for_others(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) in the layout that every operator of others takes."""
+    return x.contiguous() if MMCV_IS_COMPILED else x
 
 
 @MODELS.register_module()
@@ -238,11 +247,11 @@ class VanillaNet(DeepTraining, BaseModule):
         run = recompute if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
         slope = self.slope
         x = self.stem(x) if self.deploy else run(self.stem2, anneal(self.stem1(x), slope))
-        outs = [x] if -1 in self.out_stages else []
+        outs = [layout_for_others(x)] if -1 in self.out_stages else []
         for i in range(self.out_stages[-1] + 1):
             x = run(self.stages[i], x) if slope is None else run(self.stages[i], x, slope)
             if i in self.out_stages:
-                outs.append(x)
+                outs.append(layout_for_others(x))
         return tuple(outs)
 
     def check_input(self, x: Tensor) -> None:

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UserError, require
+from ...installed import mmcv_is_compiled
 from ...models import VanillaNet, fuse
 from . import fast_layers
 from .cuda_graphs import GraphCache
 from .fast_layers import cpu_layer, cuda_layer
-from .low_precision import LowPrecision, check_range, choose_dtype, tf32_as_in_products
+from .low_precision import (
+    LowPrecision,
+    check_range,
+    choose_dtype,
+    layout_for_others,
+    tf32_as_in_products,
+)
 from .malloc import keep_freed_memory
 from .steps import Steps
 
@@ -96,6 +103,8 @@ def accelerate(
         net.forward = FastForward(net, dtype, device, compile is True, cuda_graph)
     for part in _parts(model):
         part.to(memory_format=torch.channels_last)
+        if mmcv_is_compiled():
+            part.register_forward_hook(layout_for_others)
         if dtype != torch.float32 and not isinstance(part.forward, LowPrecision):
             part.forward = LowPrecision(part, dtype, device.type)
     if steps:

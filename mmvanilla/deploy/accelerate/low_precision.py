@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ...errors import UserError, require
@@ -108,3 +108,8 @@ def convert(values: Any, dtype: torch.dtype) -> Any:
         return value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
 
     return tree_map(each, values)
+
+
+def layout_for_others(module: nn.Module, args: tuple, outputs: Any) -> Any:
+    """Return outputs as (N, C, H, W) in memory, as compiled operators of mmcv take them to be."""
+    return tree_map(lambda x: x.contiguous() if isinstance(x, Tensor) else x, outputs)
