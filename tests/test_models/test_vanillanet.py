@@ -125,7 +125,7 @@ def test_a_level_is_the_last_output_at_its_resolution(deploy):
     features = net(torch.randn(1, 3, 64, 64))
     last = {out.shape[-1]: out for out in outputs}  # a later one of the same size takes its place
     assert [f.shape[-1] for f in features] == [16, 8, 4, 2] == list(last)
-    assert all(ours is last[ours.shape[-1]] for ours in features)
+    assert all(torch.equal(ours, last[ours.shape[-1]]) for ours in features)
 
 
 def test_out_indices_select_levels():
