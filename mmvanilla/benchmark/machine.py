@@ -1,16 +1,17 @@
 """The machine that is measured on: what it is, and what disturbed it meanwhile."""
 
+import itertools
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Iterable
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 import torchvision
+
+from ..installed import DISTRIBUTIONS, version
 
 TICKS = os.sysconf('SC_CLK_TCK') if hasattr(os, 'sysconf') else 100
 # Shares of the processor's time, and of a core's, from which others disturb a measurement.
@@ -46,12 +47,9 @@ def describe(device: str | torch.device = 'cpu') -> dict[str, str]:
 
 
 def libraries() -> dict[str, str]:
-    """Return the versions of OpenMMLab's packages, of those that are installed."""
-    versions = {}
-    for name in ('mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'mmpretrain'):
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
+    """Return the versions of OpenMMLab's or OneDL's packages, of those that are installed."""
+    names = itertools.chain(*DISTRIBUTIONS.values())
+    return {name: found for name in names if (found := version(name))}
 
 
 def _extensions() -> str:
