@@ -26,9 +26,8 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
         module: What to call.
         *args: Its arguments.
     """
-    if is_traced():
-        return module(*args)
-    if is_compiling() and not COMPILES:  # compiled by torch 2.6, norms count a batch twice
+    # What recomputes is compiled by torch 2.6 so that norms count a batch twice.
+    if is_traced() or (is_compiling() and not COMPILES):
         return module(*args)
     if is_compiling():  # takes no such contexts, and counts every batch once
         return checkpointing.checkpoint(module, *args, use_reentrant=False)

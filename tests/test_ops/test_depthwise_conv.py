@@ -51,7 +51,8 @@ def test_under_autocast_as_the_library():
         theirs = gradients(library, x, weight, bias)
     assert mine[0].dtype == torch.bfloat16
     assert [value.dtype for value in mine] == [value.dtype for value in theirs]
-    rounding = torch.finfo(torch.bfloat16).eps / 2
+    # On torch 2.1 the library errs less than elsewhere; ours stays within the rounding of the type.
+    rounding = torch.finfo(torch.bfloat16).eps / 2 if torch.__version__ < '2.4' else 0.0
     for own, its, reference in zip(mine, theirs, exact, strict=True):
         error, least = (own - reference).norm(), reference.norm() * rounding
         assert error < max(1.3 * (its - reference).norm(), least)

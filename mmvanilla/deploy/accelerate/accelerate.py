@@ -18,7 +18,7 @@ from .low_precision import (
     LowPrecision,
     check_range,
     choose_dtype,
-    layout_for_others,
+    contiguous,
     tf32_as_in_products,
 )
 from .malloc import keep_freed_memory
@@ -104,7 +104,7 @@ def accelerate(
     for part in _parts(model):
         part.to(memory_format=torch.channels_last)
         if mmcv_is_compiled():
-            part.register_forward_hook(layout_for_others)
+            part.register_forward_hook(contiguous)
         if dtype != torch.float32 and not isinstance(part.forward, LowPrecision):
             part.forward = LowPrecision(part, dtype, device.type)
     if steps:

@@ -24,7 +24,7 @@ MIN_PIXELS = 800
 GROUP_BYTES = 512  # of a pixel's channels in a group; half and twice that measured about the same
 
 
-# What packs weights has no public name. Where torch has none of it yet, its own convolutions do.
+# What packs weights has no public name. Where torch has not all of it yet, weights stay unpacked.
 PACKS = all(
     hasattr(namespace, name)
     for namespace, name in [
@@ -36,12 +36,12 @@ PACKS = all(
 
 
 class FastLayer(nn.Module):
-    """A layer that keeps a weight and a bias in the type it computes in, whatever is cast later."""
+    """A layer that keeps a weight and a bias in the type it computes in, out of state dicts."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = weight.detach().to(dtype)
-        self.bias = bias.detach().to(dtype)
+        self.register_buffer('weight', weight.detach().to(dtype), persistent=False)
+        self.register_buffer('bias', bias.detach().to(dtype), persistent=False)
 
 
 class OneDNNConv(nn.Module):
@@ -57,13 +57,22 @@ class OneDNNConv(nn.Module):
         # No buffers: a cast of the model would take them out of the type that is packed.
         self.weight = conv.weight.detach().to(dtype).contiguous()
         self.bias = conv.bias.detach().to(dtype)
-        self.where = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        self.where: tuple = (
+            list(conv.padding),
+            list(conv.stride),
+            list(conv.dilation),
+            conv.groups,
+        )
         self.attr = 'relu' if relu else 'none'
         self.layouts: dict[torch.Size, bytes] = {}  # by shape of the input
         self.packed: dict[bytes, Tensor] = {}  # by layout
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C_in, H, W) to (N, C_out, H', W'), in the layout of the input."""
+        if not PACKS:
+            padding, stride, dilation, groups = self.where
+            out = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+            return out.relu_() if self.attr == 'relu' else out
         layout = self.layouts.get(x.shape) or self._pack(x.shape)
         return torch.ops.mkldnn._convolution_pointwise(
             x, self.packed[layout], self.bias, *self.where, self.attr, [], ''
@@ -100,9 +109,9 @@ class ChannelGroups(nn.Module):
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
         self.size = size = GROUP_BYTES // dtype.itemsize
-        self.whole = cpu_conv(conv, dtype)
+        self.whole = OneDNNConv(conv, dtype)
         self.convs = nn.ModuleList(
-            cpu_conv(depthwise(weight, bias), dtype)
+            OneDNNConv(depthwise(weight, bias), dtype)
             for weight, bias in zip(conv.weight.split(size), conv.bias.split(size), strict=True)
         )
 
@@ -160,22 +169,14 @@ class FusedActivation(FastLayer):
         return series_activation(x, self.weight, self.bias, self.pool)
 
 
-def cpu_conv(conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> nn.Module:
-    """Return a convolution and, if asked for, the ReLU after it, as one primitive if torch can."""
-    if PACKS:
-        return OneDNNConv(conv, dtype, relu)
-    plain = PlainConv(conv, dtype)
-    return nn.Sequential(plain, nn.ReLU(inplace=True)) if relu else plain
-
-
 def cpu_layer(
     conv: nn.Conv2d, pool: nn.Module, act: SeriesActivation, dtype: torch.dtype
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Return a layer of oneDNN's primitives: convolution with ReLU, pool, depthwise convolution."""
     window = depthwise(act.weight, act.bias)
     wide = len(act.weight) * dtype.itemsize > MAX_PIXEL_BYTES
-    fast = ChannelGroups(window, dtype) if wide else cpu_conv(window, dtype)
-    return cpu_conv(conv, dtype, relu=True), pool, fast
+    fast = ChannelGroups(window, dtype) if wide else OneDNNConv(window, dtype)
+    return OneDNNConv(conv, dtype, relu=True), pool, fast
 
 
 def cuda_layer(

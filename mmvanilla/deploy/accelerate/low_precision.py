@@ -110,6 +110,6 @@ def convert(values: Any, dtype: torch.dtype) -> Any:
     return tree_map(each, values)
 
 
-def layout_for_others(module: nn.Module, args: tuple, outputs: Any) -> Any:
+def contiguous(module: nn.Module, args: tuple, outputs: Any) -> Any:
     """Return outputs as (N, C, H, W) in memory, as compiled operators of mmcv take them to be."""
     return tree_map(lambda x: x.contiguous() if isinstance(x, Tensor) else x, outputs)
