@@ -2,7 +2,8 @@
 
 Everything that is written is first compared with the model in training form, as mmdet or mmseg runs
 it, on images of the config's test data, or on embedded shapes where these data are missing, and an
-export also on other sizes of the first of them, down to the least that the net takes.
+export also on other sizes of the first of them, down to the least that the net takes. What is
+exported in 8 bits is compared with the fused model by its metrics on the validation data.
 """
 
 import argparse
@@ -10,19 +11,21 @@ import copy
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 from rich.console import Console
 
 import mmvanilla
 from mmvanilla import UserError
 from mmvanilla.benchmark import in_turn
+from mmvanilla.benchmark.subject import build
 from mmvanilla.cli import (
     add_cfg_options,
     add_config,
@@ -32,12 +35,20 @@ from mmvanilla.cli import (
     one_sentence_errors,
 )
 from mmvanilla.data_checks import check_paths
-from mmvanilla.deploy.export import compare, exportable, open_model, pasted, reference, write_model
-from mmvanilla.deploy.export.agreement import relative_error
+from mmvanilla.deploy.export import (
+    compare,
+    exportable,
+    open_model,
+    pasted,
+    reference,
+    relative_error,
+    write_model,
+)
 from mmvanilla.deploy.export.pixels import ImageFunction
 from mmvanilla.deploy.files import writing
+from mmvanilla.deploy.int8 import Accuracy, calibration_images, export_int8
 from mmvanilla.deploy.load import build_model, set_form
-from mmvanilla.deploy.predict import steps_of, tested_datasets
+from mmvanilla.deploy.predict import steps_of, tested_classes, tested_datasets
 from mmvanilla.type_name import type_name
 
 NUM_IMAGES = 3
@@ -49,7 +60,12 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_config(parser)
-    parser.add_argument('checkpoint', help='checkpoint, FILE[#sha256=HASH] or https://...')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='checkpoint, FILE[#sha256=HASH] or https://...; without one --no-check exports random '
+        'weights',
+    )
     add_data_root(parser)
     add_cfg_options(parser)
     parser.add_argument(
@@ -66,6 +82,35 @@ def parse_args() -> argparse.Namespace:
         '--label-map', action='store_true', help="export a segmentor's labels, not its logits"
     )
     parser.add_argument(
+        '--int8', action='store_true', help='quantize what --onnx and --openvino write to 8 bits'
+    )
+    parser.add_argument(
+        '--calibrate',
+        type=int,
+        metavar='N',
+        help='training images on which 8 bits are calibrated (default: 300, or all)',
+    )
+    parser.add_argument(
+        '--check-images',
+        type=int,
+        metavar='N',
+        help='validation images on which an 8-bit model is tested (default: all)',
+    )
+    parser.add_argument(
+        '--max-drop',
+        type=float,
+        default=0.01,
+        metavar='DROP',
+        help='by how much 8 bits may lower AP, mIoU or top-1, of 0 to 1 (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--no-check',
+        dest='check',
+        action='store_false',
+        help='export without comparing anything, to measure speed with random weights; the file '
+        'tells that',
+    )
+    parser.add_argument(
         '--tolerance',
         type=float,
         default=1e-4,
@@ -79,6 +124,16 @@ def parse_args() -> argparse.Namespace:
     for name, file in targets.items():
         if not file.endswith(SUFFIXES[name]):
             parser.error(f'--{name} is {file!r}, expected a name that ends in {SUFFIXES[name]}')
+    if not args.checkpoint and (args.check or args.out):
+        parser.error('the checkpoint is missing; without one give --no-check, and no --out')
+    if args.int8 and not (args.onnx or args.openvino):
+        parser.error('--int8 needs --onnx or --openvino')
+    if args.int8 and args.export:
+        parser.error('--export writes no 8 bits; leave it out, or --int8')
+    for name in ('calibrate', 'check_images'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            option = name.replace('_', '-')
+            parser.error(f'--{option} is {getattr(args, name)}, expected at least 1')
     return args
 
 
@@ -191,8 +246,11 @@ def export(
     images: list[torch.Tensor],
     features: bool,
     label_map: bool,
+    **details: Any,
 ) -> str:
     """Export a model, as the function that it becomes, and compare what was written with it.
+
+    Nothing is compared where ``checked=False`` is among the details.
 
     Raises:
         UserError: If the results of an image differ.
@@ -200,7 +258,8 @@ def export(
     results = []
 
     def check(written: Callable) -> None:
-        for image in [*images, *other_sizes(images[0], function)]:
+        compared = [*images, *other_sizes(images[0], function)] if details['checked'] else []
+        for image in compared:
             shape = tuple(image.shape[-2:])
             expected = reference(model, image, features, label_map)
             found = pasted(written(image.numpy()), shape, function.limits.mask_thr)
@@ -212,8 +271,8 @@ def export(
                 )
             results.append(f'  {shape[0]} x {shape[1]}: {result.text}')
 
-    write_model(function, images[0], file, check)
-    return '\n'.join(results)
+    write_model(function, images[0], file, check, **details)
+    return '\n'.join(results) or '  not compared'
 
 
 def time_calls(calls: dict[str, Callable], images: list[torch.Tensor]) -> dict[str, list[float]]:
@@ -241,21 +300,36 @@ def main() -> None:
     console = Console(soft_wrap=True, highlight=False)
     with one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError):
         cfg = load_config(args)
-        model, meta = build_model(cfg, args.checkpoint)
+        if args.checkpoint:
+            model, meta = build_model(cfg, args.checkpoint)
+        else:
+            init_default_scope(cfg.default_scope)
+            model, meta = build(cfg, 'fused'), {}
         targets = [file for file in (args.onnx, args.openvino, args.export) if file]
         what = (args.features, args.label_map)
         # What cannot be fused or exported is refused first, before anything takes its time.
         fused = mmvanilla.fuse(copy.deepcopy(model))
         function = exportable(model, *what) if targets else None
         images, source = sample_images(cfg, in_channels(model))
-        console.print(f'compared on {len(images)} {source}')
+        if args.check and not args.int8:
+            console.print(f'compared on {len(images)} {source}')
+        classes = (meta.get('dataset_meta') or {}).get('classes') or tested_classes(cfg)
+        details = dict(classes=classes and list(classes), checked=args.check)
         if args.out:
             with console.status(f'writing {args.out}'):
                 text = write_checkpoint(cfg, model, meta, images, args)
             console.print(f'{args.out} ({size(args.out)}): {text}')
-        for file in targets:
+        if args.int8:
+            accuracy = None
+            if args.check and not args.features:
+                accuracy = Accuracy(cfg, fused, args.check_images, args.max_drop)
+            check_paths(cfg, ['train'])
+            calibration = calibration_images(cfg, args.calibrate)
+            console.print(f'calibrated on {len(calibration)} training images')
+            export_int8(function, targets, calibration, accuracy, console, **details)
+        for file in [] if args.int8 else targets:
             with console.status(f'writing {file}'):
-                text = export(model, function, file, images, *what)
+                text = export(model, function, file, images, *what, **details)
             console.print(f'{file}:\n{text}')
         if targets:
             calls = {'PyTorch, fused': lambda image: reference(fused, image, *what)}

@@ -3,7 +3,8 @@
 The models take turns within one run, each in a process of its own, so that a machine that drifts
 does not decide. Each form that is asked for is a row: `--no-fuse --fuse` compares the training form
 with the fused net, `--fuse --deploy` the fused net with one that was built in deploy form, `--fuse
---accelerate` with what accelerate() makes of it.
+--accelerate` with what accelerate() makes of it. `CONFIG@CHECKPOINT` has trained weights, and an
+exported file is measured as it is, with the config before it: `CONFIG model.xml model.xml@bf16`.
 """
 
 import argparse
@@ -29,16 +30,29 @@ from mmvanilla.benchmark.tables import (
     speed_cells,
     to_json,
 )
-from mmvanilla.cli import add_cfg_options, add_debug, load_config, one_sentence_errors
+from mmvanilla.cli import (
+    add_cfg_options,
+    add_debug,
+    add_exported,
+    load_config,
+    one_sentence_errors,
+)
+from mmvanilla.deploy.predict import is_exported
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__.split('\n\n')[0], epilog=__doc__.split('\n\n')[1]
+        usage='%(prog)s [options] CONFIG[@CHECKPOINT] [EXPORTED ...] [CONFIG ...]',
+        description=__doc__.split('\n\n')[0],
+        epilog=__doc__.split('\n\n')[1],
     )
     parser.add_argument(
-        'configs', nargs='+', metavar='CONFIG', help='config file; it is Python and is run'
+        'models',
+        nargs='+',
+        metavar='CONFIG',
+        help='config file, which is Python and is run; CONFIG@CHECKPOINT; or, after its config, an '
+        'exported file, perhaps with @bf16 or another --precision behind it',
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -67,6 +81,7 @@ def parse_args() -> argparse.Namespace:
         )
     add_arguments(parser)
     add_cfg_options(parser)
+    add_exported(parser)
     parser.add_argument('--json', metavar='FILE', help='write all figures to FILE')
     parser.add_argument('--plot', metavar='FILE.png', help='draw the speeds')
     add_debug(parser)
@@ -79,21 +94,37 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_candidates(args: argparse.Namespace) -> list[Candidate | Row]:
-    """Read the configs; one whose packages are missing becomes a row that says so."""
-    candidates = []
-    for file in args.configs:
-        name = os.path.splitext(os.path.basename(file))[0]
-        for form in dict.fromkeys(args.forms or ['fused']):
-            try:
-                cfg = load_config(argparse.Namespace(config=file, cfg_options=args.cfg_options))
-            except ValueError as error:
-                if not isinstance(error.__cause__, ImportError):
-                    raise
-                candidates.append(Row(name, FORMS[form], reason=explain(error.__cause__)))
-                continue
-            check_backbone(cfg, file)
-            torch.backends.cudnn.benchmark = cfg.get('env_cfg', {}).get('cudnn_benchmark', False)
-            candidates.append(Candidate(name, cfg, form))
+    """Read the models; one whose packages are missing becomes a row that says so.
+
+    A config that exported files follow is theirs, and is not measured by itself unless a form or a
+    checkpoint is asked for.
+    """
+    candidates: list[Candidate | Row] = []
+    config, cfg = None, None
+    for i, model in enumerate(args.models):
+        file, _, behind = model.partition('@')
+        if is_exported(file):
+            if cfg is None:
+                raise UserError(f'{file!r} is exported; name the config that it is of before it')
+            name, precision = os.path.basename(file), behind or args.precision
+            options = dict(file=file, precision=precision, trust=args.trust)
+            candidates.append(Candidate(name, cfg, 'exported', **options))
+            continue
+        config, cfg = file, None
+        name = os.path.splitext(os.path.basename(config))[0]
+        owns = i + 1 < len(args.models) and is_exported(args.models[i + 1].partition('@')[0])
+        forms = args.forms or ([] if owns and not behind else ['fused'])
+        try:
+            cfg = load_config(argparse.Namespace(config=config, cfg_options=args.cfg_options))
+        except ValueError as error:
+            if not isinstance(error.__cause__, ImportError):
+                raise
+            reason = explain(error.__cause__)
+            candidates += [Row(name, FORMS[form], reason=reason) for form in forms or ['exported']]
+            continue
+        check_backbone(cfg, config)
+        torch.backends.cudnn.benchmark = cfg.get('env_cfg', {}).get('cudnn_benchmark', False)
+        candidates += [Candidate(name, cfg, form, behind or None) for form in dict.fromkeys(forms)]
     return candidates
 
 

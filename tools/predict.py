@@ -18,7 +18,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmvanilla import UserError, safe_loading
-from mmvanilla.cli import add_cfg_options, add_config, add_debug, load_config, one_sentence_errors
+from mmvanilla.cli import (
+    add_cfg_options,
+    add_config,
+    add_debug,
+    add_exported,
+    load_config,
+    one_sentence_errors,
+)
 from mmvanilla.deploy.predict import (
     Input,
     InputError,
@@ -71,11 +78,7 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='run the fused net on fast layers, in 16 bit where that is faster',
     )
-    parser.add_argument(
-        '--trust',
-        action='store_true',
-        help='open a .pt2 file, a program that is run: your own, or of somebody you trust',
-    )
+    add_exported(parser)
     parser.add_argument(
         '--show', action='store_true', help='open the picture, or the contact sheet of several'
     )
@@ -154,7 +157,13 @@ def main() -> None:
         cfg = load_config(args)
         results = Results(args.out, cfg, args.score_thr)
         predict = make_predictor(
-            cfg, args.checkpoint, args.device, args.fuse, args.trust, args.accelerate
+            cfg,
+            args.checkpoint,
+            args.device,
+            args.fuse,
+            args.trust,
+            args.accelerate,
+            args.precision,
         )
         with Progress(
             *columns,

@@ -1,4 +1,7 @@
-"""Test a detector, segmentor or classifier: tools/test.py CONFIG CHECKPOINT."""
+"""Test a detector, segmentor or classifier: tools/test.py CONFIG CHECKPOINT.
+
+What is tested is a checkpoint or an exported file, by the config's own metrics.
+"""
 
 import argparse
 import copy
@@ -9,6 +12,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
 
 import mmvanilla
 from mmvanilla import UserError
@@ -16,12 +21,19 @@ from mmvanilla.cli import (
     add_config,
     add_config_arguments,
     add_debug,
+    add_exported,
     load_config,
     one_sentence_errors,
 )
 from mmvanilla.data_checks import check_paths
 from mmvanilla.deploy.load import match_form
-from mmvanilla.deploy.predict import steps_of, tested_datasets
+from mmvanilla.deploy.predict import (
+    check_precision,
+    is_exported,
+    steps_of,
+    tested_classes,
+    tested_datasets,
+)
 from mmvanilla.type_name import library, type_name
 
 TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')  # what mmengine wants of a test
@@ -37,8 +49,17 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Test a detector, segmentor or classifier.')
     add_config(parser)
-    parser.add_argument('checkpoint', help='checkpoint, FILE[#sha256=HASH] or https://...')
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint, FILE[#sha256=HASH] or https://..., or exported .onnx, .xml or .pt2 file',
+    )
     add_config_arguments(parser)
+    add_exported(parser)
+    parser.add_argument(
+        '--compare',
+        metavar='OTHER',
+        help='test another checkpoint or exported file, too, and print both side by side',
+    )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument(
         '--show-dir', metavar='DIR', help='write pictures of the predictions to DIR'
@@ -59,24 +80,57 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.accelerate and not args.fuse:
         parser.error('--accelerate fuses the net; leave out --no-fuse')
+    if args.compare and (args.out or args.show_dir):
+        parser.error('--out and --show-dir take the results of one model; leave out --compare')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out is {args.out!r}, expected a name that ends in .pkl')
     return args
 
 
-def test_config(args: argparse.Namespace) -> Config:
-    """Load the config and apply the arguments that only testing has."""
+def test_config(args: argparse.Namespace, file: str) -> Config:
+    """Load the config and apply the arguments that only testing has.
+
+    Args:
+        args: The command line.
+        file: The checkpoint or exported file to test.
+    """
     cfg = load_config(args)
     check_test(cfg)
     check_paths(cfg, ['test'])
-    cfg.load_from = args.checkpoint
-    choose_form(cfg, args.fuse)
-    match_form(cfg, args.checkpoint)
+    exported = is_exported(file)
+    choose_form(cfg, args.fuse and not exported)
+    if exported:
+        use_exported(cfg, file, args)
+    else:
+        check_precision(file, args.precision)
+        cfg.load_from = file
+        match_form(cfg, file)
     if args.show_dir:
         show_results(cfg, args.show_dir)
     if args.tta:
         augment(cfg)
     return cfg
+
+
+def use_exported(cfg: Config, file: str, args: argparse.Namespace) -> None:
+    """Put an exported file in the place of a config's model, in place.
+
+    Raises:
+        UserError: If it is to be tested in a way that needs a checkpoint.
+    """
+    for option in ('accelerate', 'tta'):
+        if getattr(args, option):
+            raise UserError(f'--{option} needs a checkpoint, and {file!r} is exported; name that')
+    classes = tested_classes(cfg)
+    cfg.load_from, cfg.custom_hooks = None, []  # hooks there are of PyTorch's models
+    cfg.model = dict(
+        type='ExportedModel',
+        file=file,
+        model=cfg.model,
+        classes=classes,
+        trust=args.trust,
+        precision=args.precision,
+    )
 
 
 def check_test(cfg: Config) -> None:
@@ -169,16 +223,15 @@ def dump_results(cfg: Config, runner: Runner, file: str) -> None:
     runner.test_evaluator.metrics.append(Dump(out_file_path=file))
 
 
-def main() -> None:
-    """Test."""
-    args = parse_args()
-    mmvanilla.safe_loading()
+def run_test(args: argparse.Namespace, file: str) -> dict[str, float]:
+    """Test a checkpoint or an exported file; return its metrics."""
     with one_sentence_errors(args.debug, Exception):
-        cfg = test_config(args)
+        cfg = test_config(args, file)
         mmvanilla.engine.init_processes(cfg)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         runner.register_hook(dict(type='PreflightHook', config=False))
-        runner.register_hook(dict(type='CheckWeightsHook', whole=True))
+        if not is_exported(file):
+            runner.register_hook(dict(type='CheckWeightsHook', whole=True))
         if args.accelerate:
             runner.register_hook(dict(type='AccelerateHook'))
         runner.test_loop  # noqa: B018 - builds the data sets
@@ -188,7 +241,28 @@ def main() -> None:
         one_sentence_errors(args.debug, UserError, FileNotFoundError),
         mmvanilla.engine.progress_bar(runner, args.progress),
     ):
-        runner.test()
+        return runner.test()
+
+
+def print_metrics(results: dict[str, dict[str, float]]) -> None:
+    """Print the metrics of two files side by side, and what the second has more."""
+    (first, metrics), (second, others) = results.items()
+    table = Table('metric', first, second, 'difference')
+    for name in metrics:
+        values = metrics[name], others.get(name, float('nan'))
+        figures = [*values, values[1] - values[0]]
+        table.add_row(name, *(f'{f:+.4f}' if i == 2 else f'{f:.4f}' for i, f in enumerate(figures)))
+    Console(soft_wrap=True).print(table)
+
+
+def main() -> None:
+    """Test."""
+    args = parse_args()
+    mmvanilla.safe_loading()
+    files = dict.fromkeys([args.checkpoint, *([args.compare] if args.compare else [])])
+    results = {file: run_test(args, file) for file in files}
+    if len(results) == 2:
+        print_metrics(results)
 
 
 if __name__ == '__main__':

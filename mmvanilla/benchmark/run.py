@@ -50,8 +50,8 @@ class Built:
         fixed: Whether the outputs of its heads are fixed.
     """
 
-    counts: Counts
-    memory: int
+    counts: Counts | None
+    memory: int | None
     detections: int | None
     sizes: list[tuple[int, ...]]
     fixed: bool
@@ -66,6 +66,7 @@ class Measurement:
         settings: How they were measured.
         machine: What on.
         date: When.
+        trained: Whether a model had other than random weights.
         complete: Whether all rounds were run.
         notes: What a reader must know.
         warnings: What makes the figures doubtful.
@@ -75,6 +76,7 @@ class Measurement:
     settings: Settings
     machine: dict[str, str]
     date: str
+    trained: bool = False
     complete: bool = True
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -97,13 +99,16 @@ def measure(
         settings: How to measure.
         console: Where progress is shown; nowhere unless given.
     """
-    rows, makes = [], {}
+    rows, makes, trained = [], {}, False
     for i, candidate in enumerate(candidates):
         if isinstance(candidate, Candidate):
+            trained = trained or bool(candidate.file)
             makes[i] = partial(build, candidate, settings)
-            candidate = Row(candidate.name, describe_form(candidate.cfg, candidate.form))
+            candidate = Row(candidate.name, describe_form(candidate))
         rows.append(candidate)
-    result = Measurement(rows, settings, describe(settings.device), time.strftime('%Y-%m-%d'))
+    result = Measurement(
+        rows, settings, describe(settings.device), time.strftime('%Y-%m-%d'), trained
+    )
     conditions = Conditions(settings.device, within=partial(precision, settings))
     run = take_turns(makes, settings.repeat, settings.warmup, conditions, console)
     result.complete, result.warnings = run.complete, run.disturbances
@@ -122,6 +127,9 @@ def build(candidate: Candidate, settings: Settings) -> tuple[Prepare, Built]:
     """Build a model; count what it does and how much memory it takes."""
     MMLogger.get_current_instance().setLevel('WARNING')
     subject = Subject(candidate, settings)
+    if candidate.form == 'exported':
+        subject.prepare(0)()
+        return subject.prepare, Built(None, None, subject.detections, subject.sizes(), False)
     with torch.autocast(torch.device(settings.device).type, enabled=False):
         counts = count(subject.model, subject.forward)
     subject.to_device()
@@ -160,7 +168,7 @@ def _judge(result: Measurement, models: list[Built]) -> None:
                 else f'{row.name} ({row.form}): one round does not tell how steady it is'
             )
     found = {row.detections for row in result.rows if row.detections is not None}
-    if len(found) > 1:
+    if len(found) > 1 and not result.trained:
         warnings.append(
             f'the models found {", ".join(map(str, sorted(found)))} boxes: their heads are of a '
             'kind whose outputs are not fixed, and their times depend on random weights'

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import UserError, VanillaNet, accelerate, fuse
 from ..deploy.accelerate.low_precision import store_weights
-from ..deploy.load import set_form
-from ..deploy.predict import TestPipeline, find_inputs
+from ..deploy.load import build_model, set_form
+from ..deploy.predict import ExportedModel, TestPipeline, find_inputs, tested_classes
+from ..safe_load.digest import split_digest
 from ..type_name import library, scope, type_name
 from .fixed_outputs import fix_outputs
 from .settings import Settings
@@ -29,7 +31,9 @@ FORMS = dict(
     fused='fused',
     deploy='built in deploy form',
     accelerated='fused and accelerated',
+    exported='exported',
 )
+RUNTIMES = {'.onnx': 'ONNX Runtime', '.xml': 'OpenVINO', '.pt2': 'torch.export'}
 SAMPLES = dict(mmdet='DetDataSample', mmseg='SegDataSample', mmpretrain='DataSample')
 ORIGINAL = 480  # the shorter side of the image that a model's input was scaled from, as COCO's are
 
@@ -42,11 +46,17 @@ class Candidate:
         name: What tables call it.
         cfg: Its config.
         form: A key of ``FORMS``; of a model without VanillaNet, ``fused`` folds batch norms.
+        file: A checkpoint to load, or the exported file; None takes random weights.
+        precision: Of an exported file, see ``open_model``.
+        trust: Of an exported file, see ``open_model``.
     """
 
     name: str
     cfg: Config
     form: str = 'fused'
+    file: str | None = None
+    precision: str = 'fp32'
+    trust: bool = False
 
 
 class Subject:
@@ -71,15 +81,18 @@ class Subject:
         if imports := candidate.cfg.get('custom_imports'):  # read in another process, imported here
             import_modules_from_strings(**imports)
         init_default_scope(scope(candidate.cfg))
-        self.model = build(candidate.cfg, candidate.form)
+        self.model = self._build(candidate)
         self._check_part(candidate.name)
-        self.fixed = settings.part == 'model' and fix_outputs(self.model)
+        # Trained heads find what is there, and so do those in an exported file.
+        self.fixed = settings.part == 'model' and not candidate.file and fix_outputs(self.model)
         self.data = self._load(candidate.cfg)
         self.detections: int | None = None
 
     def to_device(self) -> None:
         """Bring the model to the settings' device, layout and type, and compile it."""
         settings = self.settings
+        if self.form == 'exported':
+            return  # it is its runtime's
         self.model.to(settings.device)
         if self.form == 'accelerated':
             accelerate(self.model, settings.torch_dtype)
@@ -142,8 +155,19 @@ class Subject:
             self.detections = sum(len(result.pred_instances) for result in results)
         return results
 
+    def _build(self, candidate: Candidate) -> nn.Module:
+        if candidate.form != 'exported':
+            return build(candidate.cfg, candidate.form, candidate.file)
+        classes = tested_classes(candidate.cfg)
+        options = (candidate.trust, candidate.precision)
+        return ExportedModel(str(candidate.file), candidate.cfg.model, classes, *options)
+
     def _check_part(self, name: str) -> None:
         part = self.settings.part
+        if self.form == 'exported':
+            if part != 'model':
+                raise UserError(f'{name} is exported, of which no part can be measured by itself')
+            return
         if part in ('backbone', 'neck') and getattr(self.model, part, None) is None:
             raise UserError(f'{name} has no {part}; measure another --part')
 
@@ -161,7 +185,7 @@ class Subject:
     def _random_image(self) -> dict:
         height, width = self.settings.padded
         generator = torch.Generator().manual_seed(0)
-        shape = channels(self.model.backbone), height, width
+        shape = channels(getattr(self.model, 'backbone', self.model)), height, width
         image = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         scale = min(height, width) / ORIGINAL
         meta = dict(
@@ -173,15 +197,18 @@ class Subject:
         return dict(inputs=image, data_samples=self.sample_type(metainfo=meta))
 
 
-def build(cfg: Config, form: str) -> nn.Module:
-    """Build a config's model with random weights and natural batch norms, in eval mode.
+def build(cfg: Config, form: str, file: str | None = None) -> nn.Module:
+    """Build a config's model in eval mode.
 
     Args:
         cfg: The config.
-        form: A key of ``FORMS``.
+        form: A key of ``FORMS``, but for ``exported``.
+        file: A checkpoint; None takes random weights and natural batch norms.
 
     Raises:
-        UserError: If the config has no model with a backbone, or the model no deploy form.
+        FileNotFoundError: If there is no such checkpoint.
+        UserError: If the config has no model with a backbone, or the model no deploy form, or the
+            checkpoint is not one of this config.
     """
     model_cfg = without_pretrained(copy.deepcopy(cfg.get('model') or {}))
     if 'backbone' not in model_cfg:
@@ -200,9 +227,16 @@ def build(cfg: Config, form: str) -> nn.Module:
     if form == 'deploy':
         set_form(model_cfg, deploy=False)
     torch.manual_seed(0)
-    model = build_still(model_cfg)
-    if not model_cfg.backbone.get('deploy', False):
-        calibrate(model)
+    if file:
+        read = Config(dict(model=model_cfg, default_scope=cfg.get('default_scope')))
+        model = build_model(read, file)[0].requires_grad_(False)
+        deployed = model_cfg.backbone.get('deploy', False)  # now in the form of the checkpoint
+        if form == 'train' and deployed:
+            raise UserError(f'{file!r} is fused and has no training form; measure it --fuse')
+    else:
+        model = build_still(model_cfg)
+        if not deployed:
+            calibrate(model)
     if form == 'train':
         return model
     if form == 'deploy':
@@ -211,8 +245,9 @@ def build(cfg: Config, form: str) -> nn.Module:
         state = fuse(model).state_dict()
         model = build_still(model_cfg)
         model.load_state_dict(state)
-    for norm in batch_norms(model):  # no noise came to necks and heads: they are as initialised
-        norm.num_batches_tracked = torch.tensor(1)
+    if not file:
+        for norm in batch_norms(model):  # no noise came to necks and heads: they are as initialised
+            norm.num_batches_tracked = torch.tensor(1)
     fuse(model, neck_and_heads=True)
     if not is_vanillanet(model_cfg.backbone):
         # A ResNet has its norms beside its convolutions, in no ConvModule: fuse() lets them be,
@@ -274,9 +309,13 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [norm for norm in norms if norm.track_running_stats]
 
 
-def describe_form(cfg: Config, form: str) -> str:
-    """Return the form of a config's model in words; one without VanillaNet has no such forms."""
-    backbone = (cfg.get('model') or {}).get('backbone') or {}
+def describe_form(candidate: Candidate) -> str:
+    """Return the form of a model in words; one without VanillaNet has no such forms."""
+    form = candidate.form
+    if form == 'exported':
+        runtime = RUNTIMES[os.path.splitext(split_digest(candidate.file or '')[0])[1]]
+        return f'{runtime}, {candidate.precision}'
+    backbone = (candidate.cfg.get('model') or {}).get('backbone') or {}
     if not is_vanillanet(backbone):
         return 'as built' if form == 'train' else 'batch norms folded'
     return FORMS['deploy' if backbone.get('deploy') and form != 'accelerated' else form]

@@ -100,7 +100,8 @@ def number(value: float, digits: int | None = None) -> str:
 def footer(result: Measurement) -> list[str]:
     """Return the lines below a table: notes, settings, machine; warnings come separately."""
     lines = [f'Note: {note}' for note in result.notes]
-    lines.append(f'Random weights. {result.date}, {result.settings.describe()}')
+    weights = 'Weights as in the files' if result.trained else 'Random weights'
+    lines.append(f'{weights}. {result.date}, {result.settings.describe()}')
     lines.append(', '.join(f'{name} {value}' for name, value in result.machine.items()))
     return lines
 

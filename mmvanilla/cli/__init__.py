@@ -6,6 +6,7 @@ from .config import (
     add_config,
     add_config_arguments,
     add_data_root,
+    add_exported,
     load_config,
     set_data_root,
 )
@@ -18,6 +19,7 @@ __all__ = [
     'add_config_arguments',
     'add_data_root',
     'add_debug',
+    'add_exported',
     'load_config',
     'one_sentence_errors',
     'set_data_root',

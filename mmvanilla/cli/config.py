@@ -83,6 +83,22 @@ def add_cfg_options(parser: ArgumentParser) -> None:
     )
 
 
+def add_exported(parser: ArgumentParser) -> None:
+    """Add the arguments that say how an exported file is opened."""
+    parser.add_argument(
+        '--precision',
+        choices=['fp32', 'bf16', 'auto'],
+        default='fp32',
+        help='in what OpenVINO computes an .xml file, but for what is in 8 bits; auto is what is '
+        'fastest on this processor (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--trust',
+        action='store_true',
+        help='open a .pt2 file, a program that is run: your own, or of somebody you trust',
+    )
+
+
 def load_config(args: Namespace) -> Config:
     """Read the config file that the command line names and apply those arguments that it has.
 

@@ -181,7 +181,9 @@ def empty(tmp_path):
     ],
 )
 def test_form_in_words(backbone, form, words):
-    assert describe_form(Config(dict(model=dict(backbone=backbone))), form) == words
+    assert (
+        describe_form(Candidate('net', Config(dict(model=dict(backbone=backbone))), form)) == words
+    )
 
 
 def test_a_missing_library_is_named(small_config, monkeypatch):

@@ -113,7 +113,7 @@ def test_a_written_mask_rcnn_takes_any_size(build, tmp_path, monkeypatch):
             nodes = list(onnx.load(file).graph.node)
             assert {node.domain for node in nodes} == {''}  # standard operators alone
             assert {'NonMaxSuppression', 'RoiAlign'} <= {node.op_type for node in nodes}
-            monkeypatch.setattr(formats, 'write_onnx', lambda *call: shutil.copy(first, call[-1]))
+            monkeypatch.setattr(formats, 'write_onnx', lambda *call: shutil.copy(first, call[2]))
 
 
 @pytest.mark.usefixtures('exporting')

@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmvanilla.datasets.shapes import draw_scene
-from mmvanilla.deploy.export import compare, exportable
-from mmvanilla.deploy.predict import Results, make_predictor, predictor
+from mmvanilla.deploy.export import OpenedModel, compare, exportable
+from mmvanilla.deploy.predict import Results, exported, make_predictor
 from mmvanilla.deploy.predict.results import category_ids
 from mmvanilla.errors import UserError
 
@@ -31,7 +31,7 @@ def opened(monkeypatch):
                 values = module(torch.from_numpy(array))
             return {n: v.numpy() for n, v in zip(module.output_names, values, strict=True)}
 
-        monkeypatch.setattr(predictor, 'open_model', lambda file, trust: run)
+        monkeypatch.setattr(exported, 'open_model', lambda *_: OpenedModel(run, (), {}))
 
     return stand_in
 

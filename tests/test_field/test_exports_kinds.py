@@ -11,9 +11,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 
 from mmvanilla.datasets.shapes import draw_scene
-from mmvanilla.deploy.export import compare, exportable, pasted, reference
-from mmvanilla.deploy.predict import make_predictor
-from mmvanilla.deploy.predict import predictor as predictor_module
+from mmvanilla.deploy.export import OpenedModel, compare, exportable, pasted, reference
+from mmvanilla.deploy.predict import exported, make_predictor
 from mmvanilla.errors import UserError
 
 SOFT = dict(type='soft_nms', iou_threshold=0.5)
@@ -335,7 +334,7 @@ def test_an_exported_classifier_predicts_as_mmpretrain(head, trained, monkeypatc
         with torch.no_grad():
             return {'logits': module(torch.from_numpy(array))[0].numpy()}
 
-    monkeypatch.setattr(predictor_module, 'open_model', lambda file, trust: run)
+    monkeypatch.setattr(exported, 'open_model', lambda *_: OpenedModel(run, (), {}))
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
     dataset = dict(type='CustomDataset', pipeline=pipeline)
     config = Config(dict(model=cfg, default_scope='mmpretrain'))

@@ -124,7 +124,7 @@ def test_the_true_cause_is_told_of_a_file_that_cannot_be_opened(tmp_path, monkey
         open_model(str(tmp_path / 'model.onnx'))
 
     def raises(error):
-        def opened(file):
+        def opened(*_):
             raise error
 
         monkeypatch.setitem(formats.FORMATS, '.onnx', (None, opened))

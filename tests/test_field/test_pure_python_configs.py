@@ -14,8 +14,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 
 from mmvanilla import make_shapes
-from mmvanilla.benchmark import Candidate, processes
-from mmvanilla.benchmark.subject import describe_form
+from mmvanilla.benchmark import processes
+from mmvanilla.benchmark.subject import Candidate, describe_form
 from mmvanilla.type_name import library, scope, type_name
 
 CONFIGS = 'tests/data/pure_python'
@@ -68,7 +68,7 @@ def test_the_library_is_told_by_the_models_class(name):
     cfg = Config.fromfile(f'{CONFIGS}/{name}.py')
     assert cfg.default_scope is None
     assert library(cfg) == scope(cfg) == LIBRARIES[name]
-    assert describe_form(cfg, 'train') == 'training form'
+    assert describe_form(Candidate('net', cfg, 'train')) == 'training form'
     dumped = Config.fromstring(cfg.pretty_text, '.py')  # where classes are paths
     assert library(dumped) == LIBRARIES[name]
     assert type_name(dumped.model.backbone) == 'VanillaNet'

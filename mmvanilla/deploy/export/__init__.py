@@ -5,8 +5,8 @@ import copy
 from mmengine.model import BaseModel
 
 from ...models import fuse
-from .agreement import Agreement, compare
-from .formats import FORMATS, open_model, write_model
+from .agreement import Agreement, compare, relative_error
+from .formats import FORMATS, PRECISIONS, OpenedModel, open_model, write_model
 from .known import libraries, not_whole
 from .limits import Limits
 from .pixels import ImageFunction
@@ -15,14 +15,17 @@ from .reference import classified, pasted, reference
 
 __all__ = [
     'FORMATS',
+    'PRECISIONS',
     'Agreement',
     'Limits',
+    'OpenedModel',
     'classified',
     'compare',
     'exportable',
     'open_model',
     'pasted',
     'reference',
+    'relative_error',
     'write_model',
 ]
 

@@ -4,8 +4,10 @@ import importlib
 import inspect
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -13,18 +15,57 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, UserError, sentence
+from ...errors import InputError, UserError, require, sentence
 from ...safe_load.digest import verified
 from ..files import writing
 from .pixels import STRIDE
 
 NAMES = 'output_names.json'
-LEAST = 'least_size'  # the entry of a file that tells the least height and width
+DETAILS = 'mmvanilla'  # the entry of a file with what is known of its model, as JSON
+PRECISIONS = ('fp32', 'bf16', 'auto')
+HINTS = dict(fp32='f32', bf16='bf16')  # OpenVINO's names
 # ONNX Runtime known to read weights from the folder of the model alone, as 1.23 does not.
 KEEPS_TO_FOLDER = 1, 32
 DEFERRED = 'prefer_deferred_runtime_asserts_over_guards'  # of torch.export.export since 2.9
 
 Runnable = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass
+class OpenedModel:
+    """An exported model, opened: a function of an image, see ``open_model``.
+
+    Attributes:
+        run: The runtime's function.
+        refusals: What that raises for an image that it cannot take.
+        details: What the file tells of the model: ``least_size``, in pixels, of its images, and
+            what ``write_model`` was given.
+    """
+
+    run: Runnable
+    refusals: tuple[type[Exception], ...]
+    details: dict[str, Any]
+
+    def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs of an image, float32 (1, C, H, W), by name.
+
+        Raises:
+            InputError: If the exported model cannot take the image.
+        """
+        size = ' x '.join(str(number) for number in image.shape[-2:])
+        side = self.details.get('least_size', 1)
+        if min(image.shape[-2:]) < side:
+            raise InputError(
+                f'an image of {size} pixels is too small for the exported model, which takes '
+                f'{side} x {side} pixels and more; enlarge it'
+            )
+        try:
+            return self.run(image)
+        except self.refusals as error:
+            raise InputError(
+                f'the exported model refuses an image of {image.shape[1]} channels and {size} '
+                f'pixels ({cause(error)}); take another size, or export the model anew'
+            ) from error
 
 
 def need(*packages: str) -> list[ModuleType]:
@@ -78,107 +119,118 @@ def trace(model: nn.Module, image: Tensor) -> Any:
     return program
 
 
-def write_pt2(model: nn.Module, image: Tensor, file: str) -> None:
+def details_of(model: nn.Module, details: dict) -> str:
+    """Return what a file tells of its model, as JSON."""
+    return json.dumps(dict(details, least_size=least_size(model)))
+
+
+def write_pt2(
+    model: nn.Module, image: Tensor, file: str, details: dict, source: str | None = None
+) -> None:
     """Write a .pt2 file, which ``torch.export.load`` reads."""
-    extra = {NAMES: json.dumps(model.output_names), LEAST: json.dumps(least_size(model))}
+    if source:
+        raise UserError(f'{file!r} cannot be made from {source!r}; write an .onnx or .xml file')
+    extra = {NAMES: json.dumps(model.output_names), DETAILS: details_of(model, details)}
     torch.export.save(trace(model, image), file, extra_files=extra)
 
 
-def write_onnx(model: nn.Module, image: Tensor, file: str) -> None:
+def write_onnx(
+    model: nn.Module, image: Tensor, file: str, details: dict, source: str | None = None
+) -> None:
     """Write an .onnx file; weights of 2 GiB and more go into a second file beside it."""
     need('onnx', 'onnxscript')
+    if source:
+        shutil.copy(source, file)
+        return
     names: dict[str, Any] = dict(input_names=['image'], output_names=list(model.output_names))
     program: Any = torch.onnx.export(trace(model, image), dynamo=True, verbose=False, **names)
-    program.model.metadata_props[LEAST] = json.dumps(least_size(model))
+    program.model.metadata_props[DETAILS] = details_of(model, details)
     program.save(file)
 
 
-def write_openvino(model: nn.Module, image: Tensor, file: str) -> None:
-    """Write an .xml file and its weights, a .bin file beside it, in full precision."""
+def write_openvino(
+    model: nn.Module, image: Tensor, file: str, details: dict, source: str | None = None
+) -> None:
+    """Write an .xml file and its weights, a .bin file beside it, in full precision or 8 bits."""
     (openvino,) = need('openvino')
     with tempfile.TemporaryDirectory(dir=os.path.dirname(file)) as folder:
-        onnx_file = os.path.join(folder, 'model.onnx')
-        write_onnx(model, image, onnx_file)
+        onnx_file = source or os.path.join(folder, 'model.onnx')
+        if not source:
+            write_onnx(model, image, onnx_file, details)
         converted = openvino.convert_model(onnx_file)
-        converted.set_rt_info(json.dumps(least_size(model)), LEAST)
+        converted.set_rt_info(details_of(model, details), DETAILS)
         openvino.save_model(converted, file, compress_to_fp16=False)
 
 
-def open_pt2(file: str) -> Runnable:
+def open_pt2(file: str, precision: str) -> OpenedModel:
     """Open a .pt2 file in PyTorch, which runs what is in it: it unpickles and evaluates texts."""
-    extra = {NAMES: '', LEAST: ''}
-    run = torch.export.load(file, extra_files=extra).module()
+    refuse_bfloat16(file, precision, 'its tensors have the types with which it was exported')
+    extra = {NAMES: '', DETAILS: ''}
+    program = torch.export.load(file, extra_files=extra).module()
     names = json.loads(extra[NAMES])
 
-    def call(image: np.ndarray) -> dict[str, np.ndarray]:
+    def run(image: np.ndarray) -> dict[str, np.ndarray]:
         with torch.no_grad():
-            outputs = run(torch.from_numpy(image))
+            outputs = program(torch.from_numpy(image))
         return {name: value.numpy() for name, value in zip(names, outputs, strict=True)}
 
-    return checked(call, extra[LEAST], RuntimeError, ValueError, AssertionError)
+    refusals = (RuntimeError, ValueError, AssertionError)
+    return OpenedModel(run, refusals, json.loads(extra[DETAILS] or '{}'))
 
 
-def open_onnx(file: str) -> Runnable:
+def open_onnx(file: str, precision: str) -> OpenedModel:
     """Open an .onnx file in ONNX Runtime, on a GPU where its build has one."""
+    refuse_bfloat16(file, precision, 'ONNX Runtime computes in the types of the file')
     onnxruntime, state = need('onnxruntime', 'onnxruntime.capi.onnxruntime_pybind11_state')
     if tuple(int(part) for part in onnxruntime.__version__.split('.')[:2]) < KEEPS_TO_FOLDER:
         need('onnx')[0].checker.check_model(file)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
     providers = onnxruntime.get_available_providers()
     session = onnxruntime.InferenceSession(file, options, providers=providers)
     names = [output.name for output in session.get_outputs()]
-    least = session.get_modelmeta().custom_metadata_map.get(LEAST, '')
+    details = session.get_modelmeta().custom_metadata_map.get(DETAILS, '{}')
 
-    def call(image: np.ndarray) -> dict[str, np.ndarray]:
+    def run(image: np.ndarray) -> dict[str, np.ndarray]:
         return dict(zip(names, session.run(names, {'image': image}), strict=True))
 
     # Its errors have no class in common.
-    return checked(call, least, state.InvalidArgument, state.RuntimeException, state.Fail)
+    refusals = (state.InvalidArgument, state.RuntimeException, state.Fail)
+    return OpenedModel(run, refusals, json.loads(details))
 
 
-def open_openvino(file: str) -> Runnable:
-    """Open an .xml file in OpenVINO, in full precision."""
+def open_openvino(file: str, precision: str) -> OpenedModel:
+    """Open an .xml file in OpenVINO."""
     (openvino,) = need('openvino')
     core = openvino.Core()
+    able = 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    if precision == 'bf16' and not able:
+        raise UserError(
+            f'precision is bf16 for {file!r}, and this processor has no instructions for it; use '
+            'auto or fp32'
+        )
     read = core.read_model(file)
-    least = read.get_rt_info(LEAST).astype(str) if read.has_rt_info(LEAST) else ''
+    details = read.get_rt_info(DETAILS).astype(str) if read.has_rt_info(DETAILS) else '{}'
     # By itself it computes in bfloat16 where the processor can.
-    model = core.compile_model(read, 'CPU', dict(INFERENCE_PRECISION_HINT='f32'))
+    hints: dict[str, Any] = {'INFERENCE_NUM_THREADS': torch.get_num_threads()}
+    if precision != 'auto':
+        hints['INFERENCE_PRECISION_HINT'] = HINTS[precision]
+    model = core.compile_model(read, 'CPU', hints)
 
-    def call(image: np.ndarray) -> dict[str, np.ndarray]:
+    def run(image: np.ndarray) -> dict[str, np.ndarray]:
         outputs = model(image)
         return {output.get_any_name(): outputs[output].copy() for output in model.outputs}
 
-    return checked(call, least, RuntimeError)
+    return OpenedModel(run, (RuntimeError,), json.loads(details))
 
 
-def checked(call: Runnable, least: str, *refusals: type[Exception]) -> Runnable:
-    """Let a function of an image refuse what it cannot take by an InputError.
-
-    Args:
-        call: The function.
-        least: The least height and width as the file has it; '' if it does not say.
-        *refusals: What the runtime raises for an image that it cannot take.
-    """
-    side = json.loads(least or '1')
-
-    def run(image: np.ndarray) -> dict[str, np.ndarray]:
-        size = ' x '.join(str(number) for number in image.shape[-2:])
-        if min(image.shape[-2:]) < side:
-            raise InputError(
-                f'an image of {size} pixels is too small for the exported model, which takes '
-                f'{side} x {side} pixels and more; enlarge it'
-            )
-        try:
-            return call(image)
-        except refusals as error:
-            raise InputError(
-                f'the exported model refuses an image of {image.shape[1]} channels and {size} '
-                f'pixels ({cause(error)}); take another size, or export the model anew'
-            ) from error
-
-    return run
+def refuse_bfloat16(file: str, precision: str, reason: str) -> None:
+    """Raise a UserError where bfloat16 is asked of a runtime that does not choose the type."""
+    if precision == 'bf16':
+        raise UserError(
+            f'precision is bf16 for {file!r}, but {reason}; use auto or fp32, or export to OpenVINO'
+        )
 
 
 def cause(error: Exception) -> str:
@@ -206,7 +258,9 @@ def write_model(
     model: nn.Module,
     image: Tensor,
     file: str,
-    check: Callable[[Runnable], None] = lambda written: None,
+    check: Callable[[OpenedModel], None] = lambda written: None,
+    source: str | None = None,
+    **details: Any,
 ) -> None:
     """Write a model; what stood under its name is replaced only if all goes well.
 
@@ -216,17 +270,19 @@ def write_model(
             from the least that the model takes.
         file: Where to; its suffix tells the format.
         check: Called with the written model, opened; raises an error if it is not to be kept.
+        source: The model as an .onnx file, which was quantized, say; None exports it anew.
+        **details: What the file is to tell of the model, such as its ``classes``; JSON's types.
 
     Raises:
         UserError: If the format is unknown, a package is missing or the folder cannot be written.
     """
     write, opened = FORMATS[suffix_of(file)]
     with writing(file) as path:
-        write(model, image, path)
-        check(opened(path))
+        write(model, image, path, details, source)
+        check(opened(path, 'fp32'))
 
 
-def open_model(file: str, trust: bool = False) -> Runnable:
+def open_model(file: str, trust: bool = False, precision: str = 'fp32') -> OpenedModel:
     """Open a file that ``write_model`` wrote.
 
     Args:
@@ -234,6 +290,9 @@ def open_model(file: str, trust: bool = False) -> Runnable:
             checked.
         trust: Open a .pt2 file, too. Whoever wrote it may have put any code into it, which opening
             it runs; ONNX and OpenVINO hold operators and numbers.
+        precision: In what OpenVINO computes what is not in 8 bits: ``fp32``, ``bf16``, or what is
+            fastest on the processor (``auto``). Other runtimes have no choice. On a CPU they take
+            as many threads as torch has.
 
     Returns:
         A function of an image, float32 (1, C, H, W), BGR of 0 to 255, that returns its outputs by
@@ -244,8 +303,10 @@ def open_model(file: str, trust: bool = False) -> Runnable:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UserError: If it has another hash, is not trusted or cannot be read, or a package lacks.
+        UserError: If it has another hash, is not trusted or cannot be read, a package lacks, or
+            the runtime or processor does not compute in the precision.
     """
+    require('precision', precision, precision in PRECISIONS, f'one of {", ".join(PRECISIONS)}')
     file = verified(file)
     opened = FORMATS[suffix_of(file)][1]
     if not os.path.isfile(file):
@@ -256,7 +317,7 @@ def open_model(file: str, trust: bool = False) -> Runnable:
             'opened; trust it (--trust) if it is your own, or use ONNX or OpenVINO'
         )
     try:
-        return opened(file)
+        return opened(file, precision)
     except (UserError, MemoryError, ImportError):
         raise
     except Exception as error:  # each runtime has errors of its own, without a class in common

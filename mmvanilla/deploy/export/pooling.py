@@ -1,4 +1,4 @@
-"""Adaptive pooling in operations that every format has, for images of any size.
+"""Pools in operations that every format has, for images of any size.
 
 The formats know pools of fixed windows only; those of an adaptive pool depend on the input.
 """
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...models.vanillanet import AdaptivePool
+from ...models.vanillanet import AdaptivePool, Block
+from ..accelerate.fast_layers import depthwise
 
 
 def windows(size: int, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -61,7 +62,17 @@ class AdaptiveMax(nn.Module):
 
 
 def make_exportable(model: nn.Module) -> nn.Module:
-    """Put these in the place of a model's adaptive pools, in place; return the model."""
+    """Put these in the place of a model's adaptive pools, and ReLUs before pools, in place.
+
+    A ReLU commutes with a max-pool. Before it runtimes compute it with the convolution, and in 8
+    bits the pool then reads bytes.
+
+    Args:
+        model: What holds a fused model.
+
+    Returns:
+        The model.
+    """
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.AdaptiveAvgPool2d):
@@ -70,4 +81,8 @@ def make_exportable(model: nn.Module) -> nn.Module:
                 setattr(parent, name, AdaptiveMean(size))
             elif isinstance(child, AdaptivePool):
                 setattr(parent, name, AdaptiveMax(child.stride))
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    for block in blocks:
+        block.conv = nn.Sequential(block.conv, nn.ReLU())
+        block.act = depthwise(block.act.weight, block.act.bias)
     return model

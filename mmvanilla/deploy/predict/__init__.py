@@ -1,23 +1,28 @@
 """Prediction: images and videos in, pictures and files for other programs out."""
 
 from ...errors import InputError
+from .exported import ExportedModel, check_precision, is_exported
 from .inputs import Input, find_inputs, frames, open_video, read_image
-from .pipeline import TestPipeline, steps_of, tested_dataset, tested_datasets
+from .pipeline import TestPipeline, steps_of, tested_classes, tested_dataset, tested_datasets
 from .predictor import Predictor, make_predictor
 from .results import Results, tile
 
 __all__ = [
+    'ExportedModel',
     'Input',
     'InputError',
     'Predictor',
     'Results',
     'TestPipeline',
+    'check_precision',
     'find_inputs',
     'frames',
+    'is_exported',
     'make_predictor',
     'open_video',
     'read_image',
     'steps_of',
+    'tested_classes',
     'tested_dataset',
     'tested_datasets',
     'tile',

@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,10 @@ import numpy as np
 from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 
 from ...errors import UserError
-from ...type_name import type_name
+from ...type_name import scope, type_name
 from .inputs import read_image, reading
 
 LOADERS = ('test_dataloader', 'val_dataloader')
@@ -65,6 +66,24 @@ def _unwrapped(node: Any, wrappers: tuple = ()) -> Iterator[list[ConfigDict]]:
 def tested_dataset(cfg: Config) -> ConfigDict:
     """Return the first data set that a config tests on, without wrappers around it."""
     return tested_datasets(cfg)[0][-1]
+
+
+def tested_classes(cfg: Config) -> list[str] | None:
+    """Return the classes of the data that a config tests on, without them being there.
+
+    They are the config's or its data set's own; None where neither tells, as where folders do.
+    """
+    init_default_scope(scope(cfg))
+    with suppress(UserError):  # of a config without data
+        dataset = tested_dataset(cfg)
+        kind = dataset['type']
+        if isinstance(kind, str):
+            with DATASETS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(kind)
+        meta = dict(getattr(kind, 'METAINFO', {}), **dataset.get('metainfo') or {})
+        classes = meta.get('classes')
+        return list(classes) if isinstance(classes, list | tuple) else None
+    return None
 
 
 def steps_of(path: list[ConfigDict]) -> list:

@@ -1,0 +1,139 @@
+"""An exported file as a model of OpenMMLab, for runners and for single images."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from torch import Tensor
+
+from ...errors import CheckpointError, UserError
+from ...safe_load.digest import split_digest
+from ..export import FORMATS, OpenedModel, classified, open_model, pasted
+
+
+@MODELS.register_module()
+class ExportedModel(BaseModel):
+    """A file that ``tools/deploy.py`` exported, to be tested as the model that it was.
+
+    Args:
+        file: The file, with ``#sha256=HASH`` behind it if its hash is to be checked; or an opened
+            one.
+        model: The config of the model that was exported.
+        classes: The classes of the data; None checks nothing.
+        trust: Open a .pt2 file, too, see ``open_model``.
+        precision: ``fp32``, ``bf16`` or ``auto``, see ``open_model``.
+        data_preprocessor: Ignored, for the file has it; runners add that of a config.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UserError: If it cannot be opened, or was exported for other classes.
+    """
+
+    def __init__(
+        self,
+        file: str | OpenedModel,
+        model: dict,
+        classes: list[str] | None = None,
+        trust: bool = False,
+        precision: str = 'fp32',
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        super().__init__()
+        opened = open_model(file, trust, precision) if isinstance(file, str) else file
+        self.opened, self.cfg = opened, ConfigDict(model)
+        self.file = file if isinstance(file, str) else 'the exported model'
+        check_classes(self.file, opened.details.get('classes'), classes)
+
+    def forward(
+        self, inputs: Tensor | list[Tensor], data_samples: list, mode: str = 'predict'
+    ) -> list[BaseDataElement]:
+        """Predict images, one after the other.
+
+        Args:
+            inputs: Images (C, H, W), BGR of 0 to 255, of any type.
+            data_samples: Their samples, to which the results are added.
+            mode: ``predict``.
+
+        Raises:
+            CheckpointError: If the file holds no whole model.
+            InputError: If the exported model cannot take an image.
+            UserError: If it is to be trained.
+        """
+        if mode != 'predict':
+            raise UserError(f'{self.file!r} is exported, for predicting only; train a checkpoint')
+        return [
+            self.predict(self.opened(image[None].float().cpu().numpy()), sample)
+            for image, sample in zip(inputs, data_samples, strict=True)
+        ]
+
+    def predict(self, outputs: dict[str, np.ndarray], sample: Any) -> BaseDataElement:
+        """Add the outputs of an image to its sample, in the size of the original."""
+        if 'boxes' in outputs:
+            rcnn = (self.cfg.get('test_cfg') or {}).get('rcnn') or {}
+            scale = np.tile(np.float32(sample.scale_factor), 2)
+            outputs = dict(outputs, boxes=outputs['boxes'] / scale)
+            outputs = pasted(outputs, sample.ori_shape, rcnn.get('mask_thr_binary', 0.5))
+            outputs['bboxes'] = outputs.pop('boxes')
+            values = {name: torch.from_numpy(value) for name, value in outputs.items()}
+            sample.pred_instances = InstanceData(**values)
+        elif 'logits' in outputs and outputs['logits'].ndim == 2:
+            scores, labels = classified(outputs['logits'], self.cfg.get('head') or {})
+            sample.set_pred_score(scores).set_pred_label(labels)
+        elif 'logits' in outputs or 'label_map' in outputs:
+            heads = self.cfg.get('decode_head') or {}  # of a cascade a list, whose last decides
+            head = heads[-1] if isinstance(heads, list | tuple) else heads
+            labels = label_map(outputs, sample.ori_shape, head.get('align_corners', False))
+            sample.pred_sem_seg = PixelData(data=labels)
+        else:
+            raise CheckpointError(
+                f'{self.file!r} gives {", ".join(outputs)}, expected boxes, logits or a label map; '
+                'export the whole model, without --features'
+            )
+        return sample
+
+
+def is_exported(file: str) -> bool:
+    """Tell by its suffix whether a file is an exported one; ``#sha256=HASH`` may stand behind."""
+    return os.path.splitext(split_digest(file)[0])[1] in FORMATS
+
+
+def check_precision(file: str, precision: str) -> None:
+    """Raise a UserError where the precision of an exported file is asked of a checkpoint."""
+    if precision != 'fp32':
+        raise UserError(
+            f'--precision is {precision}, which is for exported files, and {file!r} is none; '
+            '--accelerate computes in 16 bit where that is faster'
+        )
+
+
+def check_classes(file: str, exported: list | None, expected: list | None) -> None:
+    """Check that a file was exported for the classes of the data, as far as both are known.
+
+    Raises:
+        UserError: If it was not.
+    """
+    if not exported or not expected or exported == list(expected):
+        return
+    pairs = zip(exported, expected, strict=False)
+    i = next((i for i, pair in enumerate(pairs) if pair[0] != pair[1]), None)
+    reason = '' if i is None else f', of which number {i} is {exported[i]!r}, not {expected[i]!r}'
+    raise UserError(
+        f'{file!r} was exported for {len(exported)} classes{reason}, and the config has '
+        f'{len(expected)}; name the config that it was exported with'
+    )
+
+
+def label_map(outputs: dict, shape: tuple[int, int], align_corners: bool) -> Tensor:
+    """Return the labels (1, H, W) of an exported segmentor, in the image's own size."""
+    if 'logits' in outputs:
+        logits = torch.from_numpy(outputs['logits'])
+        logits = F.interpolate(logits, shape, mode='bilinear', align_corners=align_corners)
+        return logits.argmax(1)
+    labels = torch.from_numpy(outputs['label_map'])
+    return F.interpolate(labels[None].double(), shape, mode='nearest-exact')[0].long()

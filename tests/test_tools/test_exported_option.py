@@ -1,0 +1,113 @@
+"""Exported files in the place of checkpoints: tools/test.py, predict.py and fps.py."""
+
+import json
+import re
+
+import pytest
+
+from mmvanilla.datasets import make_shapes
+from mmvanilla.deploy.predict import exported
+
+pytestmark = pytest.mark.usefixtures('exporting')
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    return make_shapes(tmp_path_factory.mktemp('shapes'), train=1, val=2, size=96)
+
+
+@pytest.fixture
+def detector(files, run_tool, shapes, tmp_path):
+    """Return the config, the checkpoint and the exported file of a small detector."""
+    _, config, checkpoint = files('retinanet')
+    file = tmp_path / 'model.onnx'
+    arguments = ('--data-root', shapes / 'coco', '--onnx', file)
+    code, _, error = run_tool('deploy.py', config, checkpoint, *arguments)
+    assert code == 0, error
+    return config, checkpoint, file
+
+
+@pytest.fixture
+def test(run_tool, shapes, tmp_path):
+    """Run tools/test.py."""
+
+    def run(config, file, *arguments, data=shapes / 'coco'):
+        return run_tool(
+            *('test.py', config, file, '--data-root', data, '--work-dir', tmp_path / 'work'),
+            *(*arguments, '--cfg-options', 'test_dataloader.num_workers=0'),
+            'test_dataloader.persistent_workers=False',
+        )
+
+    return run
+
+
+def test_an_exported_detector_has_the_metrics_of_its_checkpoint(detector, test, run_tool, shapes):
+    config, checkpoint, file = detector
+    code, out, error = test(config, file, '--compare', checkpoint)
+    assert code == 0, error
+    rows = [re.findall(r'[-+]?\d+\.\d+', line) for line in out.splitlines() if '│ coco/' in line]
+    assert len(rows) == 6
+    for first, second, difference in rows:
+        assert float(second) == pytest.approx(float(first), abs=1e-3)
+        assert float(difference) == pytest.approx(float(second) - float(first), abs=1e-3)
+
+    for name, options, sentence in [
+        (file, ['--tta'], "--tta needs a checkpoint, and '.*model.onnx' is exported"),
+        (file, ['--accelerate'], "--accelerate needs a checkpoint, and '.*model.onnx' is exported"),
+        (file, ['--precision', 'bf16'], 'precision is bf16 .*ONNX Runtime computes in the types'),
+        (checkpoint, ['--precision', 'auto'], "--precision is auto.* '.*trained.pth' is none"),
+        (file, ['--compare', checkpoint, '--out', 'a.pkl'], 'results of one model; leave out'),
+        (file.with_name('no.onnx'), [], "there is no exported file '.*no.onnx'"),
+    ]:
+        code, _, error = test(config, name, *options)
+        assert code == 2
+        assert re.search(sentence, error.splitlines()[-1]), error
+        assert 'Traceback' not in error
+
+    # A checkpoint and exported files in one run, and one of other classes.
+    images = ('--images', shapes / 'coco/val2017', '--repeat', 1, '--warmup', 0)
+    target = file.with_name('speed.json')
+    arguments = (f'{config}@{checkpoint}', file, *images, '--json', target)
+    code, out, error = run_tool('fps.py', *arguments)
+    assert code == 0, error
+    assert 'Weights as in the files' in out
+    trained, written = json.loads(target.read_text())['rows']
+    assert (trained['form'], written['form']) == ('fused', 'ONNX Runtime, fp32')
+    assert written['detections'] == trained['detections'] > 0
+    assert trained['counts']
+    assert not written['counts']
+    code, _, error = run_tool('fps.py', file, config, *images)
+    assert code == 2
+    assert "model.onnx' is exported; name the config that it is of before it" in error
+    code, _, error = run_tool('predict.py', config, checkpoint, 'README.md', '--precision', 'auto')
+    assert code == 2
+    assert 'which is for exported files' in error
+
+
+def test_other_classes_are_refused(detector, test, small_config, tmp_path):
+    config, _, file = detector
+    cfg = small_config('retinanet')
+    classes = list(cfg.test_dataloader.dataset.metainfo.classes)
+    cfg.test_dataloader.dataset.metainfo.classes = [classes[0], 'disc', *classes[2:]]
+    cfg.dump(config)
+    code, _, error = test(config, file)
+    assert code == 2
+    assert f"6 classes, of which number 1 is {classes[1]!r}, not 'disc'" in error
+
+
+@pytest.mark.parametrize(
+    ('written', 'expected', 'sentence'),
+    [
+        (None, ['a'], None),
+        (['a'], None, None),
+        (['a', 'b'], ('a', 'b'), None),
+        (['a', 'b'], ['a'], r'for 2 classes, and the config has 1;'),
+        (['a', 'b'], ['b', 'a'], r"for 2 classes, of which number 0 is 'a', not 'b', and the"),
+    ],
+)
+def test_classes_are_compared_where_both_are_known(written, expected, sentence):
+    if sentence is None:
+        exported.check_classes('model.onnx', written, expected)
+        return
+    with pytest.raises(ValueError, match=sentence):
+        exported.check_classes('model.onnx', written, expected)
