@@ -26,6 +26,7 @@ __all__ = [
     'pasted',
     'reference',
     'relative_error',
+    'wrap',
     'write_model',
 ]
 

@@ -18,7 +18,9 @@ WEIGHTED = {'Conv', 'ConvTranspose', 'Gemm', 'MatMul'}
 BOXES = dict(RoiAlign=(1, 2), NonMaxSuppression=(0, 1))
 
 
-def quantize(file: str, images: Collection[np.ndarray], keep: Iterable[str] = ()) -> None:
+def quantize(
+    file: str, images: Collection[np.ndarray], keep: Iterable[str] = (), attention: bool = False
+) -> None:
     """Quantize the convolutions and linear layers of an exported model, in place.
 
     Weights get a scale a channel, activations one a tensor. What computes boxes and scores, from
@@ -29,6 +31,7 @@ def quantize(file: str, images: Collection[np.ndarray], keep: Iterable[str] = ()
         file: An .onnx file that ``write_model`` wrote.
         images: What it is calibrated on, float32 (1, C, H, W) each.
         keep: Names of nodes that stay in floating point.
+        attention: Whether it is a transformer, of which NNCF leaves more in floating point.
 
     Raises:
         UserError: If a package is missing.
@@ -45,6 +48,7 @@ def quantize(file: str, images: Collection[np.ndarray], keep: Iterable[str] = ()
         preset=nncf.QuantizationPreset.MIXED,
         target_device=nncf.TargetDevice.CPU,
         subset_size=len(images),
+        model_type=nncf.ModelType.TRANSFORMER if attention else None,
         ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
     )
     del quantized.metadata_props[:]

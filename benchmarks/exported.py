@@ -1,0 +1,138 @@
+"""Time exported detectors side by side: VanillaNet-13 and its peers, in 32, 16 and 8 bits.
+
+    python benchmarks/exported.py [--size 800 1280] [--repeat 5] [--out result.json]
+
+Mask R-CNN end to end on every backbone, from an image to boxes and masks, 28 x 28, of 100 boxes:
+the fused net in stock PyTorch, and exported by the same functions, for one size of image, to
+OpenVINO in float32, in bfloat16 and in 8 bits with bfloat16 for the rest. All have random weights;
+8 bits are calibrated on random images, which is good for times only. Every route has a process of
+its own; the routes take turns. Times are medians in ms. Load is the time to open the file, memory
+what the process holds when it has run once, file the size of the model.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import side_by_side
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from rich.progress import track
+from side_by_side import Call
+
+from mmvanilla.benchmark import Candidate
+from mmvanilla.benchmark.settings import Settings, precision
+from mmvanilla.benchmark.subject import Subject, build
+from mmvanilla.deploy.export import open_model, wrap
+from mmvanilla.deploy.export.formats import need
+from mmvanilla.deploy.export.pooling import make_exportable
+from mmvanilla.deploy.export.quantize import quantize
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+FILES = {
+    'VanillaNet-13': 'mask_rcnn_vanillanet13.py',
+    'Swin-T': 'peers/mask_rcnn_swin_t.py',
+    'ResNet-50': 'peers/mask_rcnn_r50.py',
+    'ConvNeXtV2-N': 'peers/mask_rcnn_convnextv2_n.py',
+}
+WAYS = {
+    'stock PyTorch fp32': None,
+    'OpenVINO fp32': ('exact', 'fp32'),
+    'OpenVINO bf16': ('exact', 'bf16'),
+    'OpenVINO 8 bits': ('eight', 'bf16'),
+}
+CALIBRATED = 4  # images
+
+
+def read_config(backbone: str) -> Config:
+    """Return the config of a detector which reports 100 boxes whatever its weights are."""
+    cfg = Config.fromfile(CONFIGS / FILES[backbone])
+    cfg.merge_from_dict({'model.test_cfg.rcnn.score_thr': 0.0})
+    return cfg
+
+
+@torch.no_grad()
+def export(backbone: str, args: argparse.Namespace) -> None:
+    """Write a detector to OpenVINO's format, in 32 and in 8 bits."""
+    (openvino,) = need('openvino')
+    cfg = read_config(backbone)
+    init_default_scope(cfg.default_scope)
+    function = make_exportable(wrap(build(cfg, 'fused'), False, False)).eval()
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (1, 3, *args.size)).astype('f4') for _ in range(CALIBRATED)]
+    names = dict(input_names=['image'], output_names=list(function.output_names))
+    exact, eight = (os.path.join(args.folder, f'{backbone}-{n}.onnx') for n in ('exact', 'eight'))
+    example = (torch.from_numpy(images[0]),)
+    torch.onnx.export(function, example, dynamo=True, verbose=False, **names).save(exact)
+    shutil.copy(exact, eight)
+    quantize(eight, images, attention=backbone == 'Swin-T')
+    for file in (exact, eight):
+        converted = openvino.convert_model(file)
+        openvino.save_model(converted, file.replace('.onnx', '.xml'), compress_to_fp16=False)
+        os.remove(file)
+
+
+def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
+    """Return what a route calls for an image, and what is known of it."""
+    MMLogger.get_current_instance().setLevel('WARNING')
+    backbone, way = route.split(', ')
+    if WAYS[way] is None:
+        settings = Settings(shape=tuple(args.size))
+        subject = Subject(Candidate(route, read_config(backbone)), settings)
+        subject.to_device()
+
+        def call() -> None:
+            with precision(settings):
+                subject.prepare(0)()
+
+        call()
+        return call, dict(boxes=subject.detections, load=None, memory=resident(), size=None)
+    kind, computed = WAYS[way]
+    file = os.path.join(args.folder, f'{backbone}-{kind}.xml')
+    before = time.perf_counter()
+    run = open_model(file, precision=computed)
+    load = time.perf_counter() - before
+    image = np.random.default_rng(1).integers(0, 256, (1, 3, *args.size)).astype('f4')
+    boxes = len(run(image)['boxes'])
+    size = sum(os.path.getsize(name) for name in (file, file.replace('.xml', '.bin')))
+    return lambda: run(image), dict(boxes=boxes, load=load, memory=resident(), size=size)
+
+
+def resident() -> int:
+    """Return the bytes that this process holds."""
+    return int(re.search(r'VmRSS:\s+(\d+)', Path('/proc/self/status').read_text())[1]) * 1024
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    side_by_side.add_arguments(parser)
+    args = parser.parse_args()
+    if args.device != 'cpu':
+        parser.error(f'--device is {args.device!r}, and OpenVINO runs on the CPU; give cpu')
+    names = [f'{backbone}, {way}' for backbone in FILES for way in WAYS]
+    routes = side_by_side.pick(names, args, parser)
+    with tempfile.TemporaryDirectory() as args.folder:
+        written = {r.split(', ')[0] for r in routes if WAYS[r.split(', ')[1]]}
+        for backbone in track([b for b in FILES if b in written], 'exporting'):
+            export(backbone, args)
+        rows = side_by_side.measure(make, routes, args)
+    columns = {
+        'boxes': lambda row: str(row['boxes']),
+        'load, s': lambda row: f'{row["load"]:.1f}' if row['load'] else '',
+        'memory, MiB': lambda row: f'{row["memory"] / 2**20:.0f}',
+        'file, MiB': lambda row: f'{row["size"] / 2**20:.0f}' if row['size'] else '',
+    }
+    side_by_side.show(rows, columns, args)
+    side_by_side.write(rows, args)
+
+
+if __name__ == '__main__':
+    main()
