@@ -26,7 +26,7 @@ help:
 	@echo 'make lint       check style, layout, imports between the rooms, and types'
 	@echo 'make test       lint and test, without the slow tests'
 	@echo 'make test-slow  the slow tests: full nets, trainings, every runtime'
-	@echo "make test-share of the slow tests a seventh, by the day, and those of changed files"
+	@echo "make test-share of the slow tests a seventh, by the day, and those of what changed"
 	@echo 'make stacks     install the wheel on other stacks and test it there: an hour and more'
 	@echo 'make oldest     the same for the oldest torch, with a few of the tests: minutes'
 	@echo 'make bench      the benchmarks'

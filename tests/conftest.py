@@ -40,7 +40,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Choose the slow tests of this day of the week, and those whose file the last commit changed.
+    """Choose the slow tests of this day of the week, and those that the last commit touched.
 
     A test keeps its day whatever tests come and go beside it, so a week of days runs all of them.
     """
@@ -53,11 +53,24 @@ def pytest_collection_modifyitems(config, items):
     share, others = [], []
     for item in items:
         chosen = zlib.crc32(item.nodeid.encode()) % 7 == today
-        touched = item.nodeid.partition('::')[0] in changed
+        touched = is_touched(item.nodeid.partition('::')[0], changed)
         whole = item.get_closest_marker('slow') is None
         (share if chosen or touched or whole else others).append(item)
     config.hook.pytest_deselected(items=others)
     items[:] = share
+
+
+def is_touched(test, changed):
+    """Tell whether a file of tests, or what it tests by its name, is among those that changed.
+
+    Tests mirror the package: those of ``mmvanilla/ROOM`` are in ``tests/test_ROOM``, and those of
+    ``tools/NAME.py`` have NAME in theirs.
+    """
+    folder, _, name = test.rpartition('/')
+    rooms = {f'tests/test_{path.split("/")[1]}' for path in changed if path[:10] == 'mmvanilla/'}
+    tools = [Path(path).stem for path in changed if path.startswith('tools/')]
+    named = folder == 'tests/test_tools' and any(tool in name for tool in tools)
+    return test in changed or folder in rooms or named
 
 
 @pytest.fixture(scope='module', autouse=True)

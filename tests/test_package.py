@@ -269,3 +269,22 @@ def test_a_script_that_imports_mmdet_first_runs_as_it_is(tmp_path):
 def run_module(*command):
     command = [sys.executable, '-W', 'ignore', '-m', *map(str, command)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ('changed', 'touched'),
+    [
+        ('tests/test_tools/test_fps.py', {'tests/test_tools/test_fps.py'}),
+        ('tools/deploy.py', {'tests/test_tools/test_deploy_tool.py'}),
+        ('mmvanilla/ops/recompute.py', {'tests/test_ops/test_recompute.py'}),
+        ('mmvanilla/errors.py', set()),
+        ('README.md', set()),
+    ],
+)
+def test_slow_tests_of_what_changed_are_chosen(changed, touched, pytestconfig):
+    conftest = pytestconfig.pluginmanager.getplugin(str(Path(__file__).with_name('conftest.py')))
+    tests = [
+        *('tests/test_tools/test_fps.py', 'tests/test_tools/test_deploy_tool.py'),
+        *('tests/test_ops/test_recompute.py', 'tests/test_models/test_vanillanet.py'),
+    ]
+    assert {test for test in tests if conftest.is_touched(test, {changed})} == touched
