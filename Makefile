@@ -13,15 +13,15 @@ export MALLOC_TRIM_THRESHOLD_ := 1000000000
 # Keep the bytecode: without it every process spends seconds on compiling torch.
 unexport PYTHONDONTWRITEBYTECODE
 
-DEMO := work_dirs/mask_rcnn_vanillanet13_shapes
-DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes.py
+DEMO := work_dirs/mask_rcnn_vanillanet13_shapes_finetune
+DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes_finetune.py
 SOURCES := $(shell find configs mmvanilla -name '*.py')
 
 .PHONY: help env demo docs lint test test-slow test-share stacks oldest bench soak clean
 
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
-	@echo 'make demo       train a small Mask R-CNN on generated shapes, test it, draw the results'
+	@echo 'make demo       fine-tune a small Mask R-CNN on generated shapes, test it, draw the results'
 	@echo 'make docs       the site of these texts, in site/; it needs none of the other packages'
 	@echo 'make lint       check style, layout, imports between the rooms, and types'
 	@echo 'make test       lint and test, without the slow tests'

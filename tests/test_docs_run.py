@@ -51,7 +51,7 @@ READ = {
     'tools/slurm_train.sh': 'needs Slurm',
     'benchmarks/': 'measure for minutes',
     'model.backbone.arch=9': 'is a whole VanillaNet-9',
-    'mask_rcnn_vanillanet13_shapes.py': 'is what make demo trains',
+    'mask_rcnn_vanillanet13_shapes.py': 'trains for minutes',
 }
 # Blocks without a language, by how they begin, and where what they show is tested.
 SHOWN = {

@@ -65,9 +65,12 @@ def train_config(args: argparse.Namespace) -> Config:
         cfg.auto_scale_lr.enable = True
     if args.resume:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if cfg.get('resume') and not cfg.get('load_from'):
-        cfg.load_from = mmvanilla.engine.latest_checkpoint(cfg.work_dir)
+    if args.resume not in (None, 'auto'):
+        cfg.load_from = args.resume
+    elif args.resume or (cfg.get('resume') and not cfg.get('load_from')):
+        latest = mmvanilla.engine.latest_checkpoint(cfg.work_dir)
+        # Where there is nothing to resume, begin from what the config names.
+        cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
     return cfg
 
 
@@ -113,10 +116,13 @@ def main() -> None:
     mmvanilla.safe_loading()
     with one_sentence_errors(args.debug, Exception):
         cfg = train_config(args)
+        added = mmvanilla.engine.add_hooks(cfg)
         mmvanilla.engine.init_processes(cfg)
         with mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, OSError):
             runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
             runner.register_hook(dict(type='PreflightHook', config=False))
+            if added:
+                runner.logger.info(f'As in the recipes of mmvanilla there is {", ".join(added)}')
             mmvanilla.engine.check_loading(runner)
             # Build now what training would build, so that a mistake in the config shows here.
             runner.train_loop, runner.val_loop  # noqa: B018

@@ -19,6 +19,7 @@ from .model_checks import check_classes, check_model
 from .optim.bfloat16 import BFloat16OptimWrapper
 from .optim.layer_decay import VanillaNetLayerDecayConstructor
 from .preflight import PreflightHook, check_loading, preflight
+from .recipe_hooks import add_hooks
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -36,6 +37,7 @@ __all__ = [
     'StopOnSignalHook',
     'SwitchToDeployHook',
     'VanillaNetLayerDecayConstructor',
+    'add_hooks',
     'check_classes',
     'check_loading',
     'check_model',

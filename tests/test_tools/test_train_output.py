@@ -5,6 +5,9 @@ import re
 import sys
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
 from mmvanilla.datasets import make_shapes
 
@@ -66,3 +69,26 @@ def test_tensorboard_is_missing(arguments, run_tool, monkeypatch, tmp_path):
     assert 'pip install tensorboard' in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / 'work').exists()
+
+
+def test_a_config_on_mmdets_base_begins_from_its_checkpoint(arguments, run_tool, tmp_path):
+    """--resume in a new folder resumes nothing, and what is written loads without running code."""
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook'))
+    cfg = Config.fromfile(CONFIG)
+    cfg.default_hooks = hooks
+    cfg.custom_hooks = []
+    init_default_scope('mmdet')
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'start.pth')
+    cfg.load_from = str(tmp_path / 'start.pth')
+    cfg.dump(tmp_path / 'mine.py')
+    options = 'train_cfg.max_epochs=1', 'optim_wrapper.optimizer.lr=0', 'experiment_name=mine'
+    code, out, error = run_tool(
+        *('train.py', tmp_path / 'mine.py', *arguments[1:], '--resume', '--cfg-options', *options)
+    )
+    assert code == 0, error
+    assert f'Load checkpoint from {cfg.load_from}' in out
+    assert re.search('As in the recipes of mmvanilla there is .*StopOnSignalHook', out)
+    saved = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=True)
+    begun = torch.load(cfg.load_from, weights_only=True)['state_dict']
+    name = 'backbone.stem1.0.weight'
+    torch.testing.assert_close(saved['state_dict'][name], begun[name])

@@ -1,0 +1,45 @@
+"""The hooks of this package's recipes, for configs that are built on others."""
+
+from mmengine.config import Config
+from mmengine.registry import HOOKS
+
+from ..package_configs import MIM
+from ..type_name import type_name
+
+CHECKPOINT = 'AtomicCheckpointHook'
+
+
+def add_hooks(cfg: Config) -> list[str]:
+    """Give a config the hooks of ``configs/_base_/runtime.py`` that it lacks, in place.
+
+    So a config on mmdet's own base saves at signals, resumes with the same losses and writes
+    checkpoints that load without running code. mmengine's CheckpointHook becomes the one that does,
+    with the same arguments. A hook whose name the config sets to None stays off.
+
+    Args:
+        cfg: The config of a training.
+
+    Returns:
+        The types of what was added.
+    """
+    recipe = Config.fromfile(MIM / 'configs/_base_/runtime.py')
+    hooks, custom = dict(cfg.get('default_hooks') or {}), list(cfg.get('custom_hooks') or [])
+    present = {type_name(hook) for hook in [*hooks.values(), *custom]}
+    added = []
+    for name, hook in [*recipe.default_hooks.items(), *((None, h) for h in recipe.custom_hooks)]:
+        of_ours = (HOOKS.get(hook.type) or object).__module__.startswith('mmvanilla.')
+        if not of_ours or hook.type in present or (name in hooks and hooks[name] is None):
+            continue
+        if hook.type == CHECKPOINT:
+            if type_name(hooks.get(name)) not in ('', 'CheckpointHook'):
+                continue  # one of somebody else's
+            hook = dict(hooks.get(name) or {}, type=CHECKPOINT)
+        if name is None or (name in hooks and hook['type'] != CHECKPOINT):
+            custom.append(hook)
+        else:
+            hooks[name] = hook
+        added.append(hook['type'])
+    cfg.default_hooks, cfg.custom_hooks = hooks, custom
+    if 'ReseedHook' in added and cfg.get('train_dataloader'):
+        cfg.train_dataloader.setdefault('worker_init_fn', dict(type='seed_worker'))
+    return added
