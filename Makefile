@@ -21,7 +21,7 @@ SOURCES := $(shell find configs mmvanilla -name '*.py')
 
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
-	@echo 'make demo       fine-tune a small Mask R-CNN on generated shapes, test it, draw the results'
+	@echo 'make demo       train a small Mask R-CNN on generated shapes, test it, draw the results'
 	@echo 'make docs       the site of these texts, in site/; it needs none of the other packages'
 	@echo 'make lint       check style, layout, imports between the rooms, and types'
 	@echo 'make test       lint and test, without the slow tests'

@@ -1,21 +1,20 @@
-"""The shapes' Mask R-CNN, from a checkpoint that was trained on other scenes: what the demo trains.
+"""The shapes' Mask R-CNN on a backbone and neck that know other scenes: what the demo trains.
 
-How the checkpoint was made is in docs/training.md.
+Its heads begin anew. How the weights were made is in docs/training.md.
 """
 
 _base_ = 'mask_rcnn_vanillanet13_shapes.py'
 
-load_from = '{{ fileDirname }}/weights/mask_rcnn_vanillanet13_shapes.pth'
-train_dataloader = dict(dataset=dict(indices=800))  # half of the images: 100 steps an epoch
-train_cfg = dict(max_epochs=2)
-optim_wrapper = dict(optimizer=dict(lr=3e-4))
+load_from = '{{ fileDirname }}/weights/backbone_and_neck_shapes.pth'
+train_dataloader = dict(dataset=dict(indices=960))  # 120 steps an epoch
+train_cfg = dict(max_epochs=3)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=20),
     dict(
         type='CosineAnnealingLR',
         by_epoch=True,
         begin=0,
-        end=2,
+        end=3,
         eta_min=1e-5,
         convert_to_iter_based=True,
     ),
