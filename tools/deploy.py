@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, set_random_seed
 from rich.console import Console
 
 import mmvanilla
@@ -324,6 +324,7 @@ def main() -> None:
             if args.check and not args.features:
                 accuracy = Accuracy(cfg, fused, args.check_images, args.max_drop)
             check_paths(cfg, ['train'])
+            set_random_seed(0)  # the training pipeline draws, too
             calibration = calibration_images(cfg, args.calibrate)
             console.print(f'calibrated on {len(calibration)} training images')
             export_int8(function, targets, calibration, accuracy, console, **details)
