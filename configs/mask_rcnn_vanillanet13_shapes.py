@@ -61,7 +61,7 @@ model = dict(
 )
 optim_wrapper = dict(clip_grad=dict(max_norm=30))
 # From scratch, but without the DeepTrainingHook: when they were compared, this detector did better
-# without (docs/deep_training.md).
+# without, in one run.
 custom_hooks = [
     dict(type='ReseedHook'),
     dict(type='CheckWeightsHook'),
