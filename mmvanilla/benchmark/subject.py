@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import UserError, VanillaNet, accelerate, fuse
 from ..deploy.accelerate.low_precision import store_weights
 from ..deploy.load import build_model, set_form
-from ..deploy.predict import ExportedModel, TestPipeline, find_inputs, tested_classes
-from ..safe_load.digest import split_digest
+from ..deploy.predict import (
+    ExportedModel,
+    TestPipeline,
+    find_inputs,
+    runtime_of,
+    tested_classes,
+)
 from ..type_name import library, scope, type_name
 from .fixed_outputs import fix_outputs
 from .settings import Settings
@@ -33,7 +37,6 @@ FORMS = dict(
     accelerated='fused and accelerated',
     exported='exported',
 )
-RUNTIMES = {'.onnx': 'ONNX Runtime', '.xml': 'OpenVINO', '.pt2': 'torch.export'}
 SAMPLES = dict(mmdet='DetDataSample', mmseg='SegDataSample', mmpretrain='DataSample')
 ORIGINAL = 480  # the shorter side of the image that a model's input was scaled from, as COCO's are
 
@@ -313,8 +316,7 @@ def describe_form(candidate: Candidate) -> str:
     """Return the form of a model in words; one without VanillaNet has no such forms."""
     form = candidate.form
     if form == 'exported':
-        runtime = RUNTIMES[os.path.splitext(split_digest(candidate.file or '')[0])[1]]
-        return f'{runtime}, {candidate.precision}'
+        return f'{runtime_of(str(candidate.file))}, {candidate.precision}'
     backbone = (candidate.cfg.get('model') or {}).get('backbone') or {}
     if not is_vanillanet(backbone):
         return 'as built' if form == 'train' else 'batch norms folded'

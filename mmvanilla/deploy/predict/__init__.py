@@ -1,7 +1,7 @@
 """Prediction: images and videos in, pictures and files for other programs out."""
 
 from ...errors import InputError
-from .exported import ExportedModel, check_precision, is_exported
+from .exported import ExportedModel, check_precision, is_exported, runtime_of
 from .inputs import Input, find_inputs, frames, open_video, read_image
 from .pipeline import TestPipeline, steps_of, tested_classes, tested_dataset, tested_datasets
 from .predictor import Predictor, make_predictor
@@ -21,6 +21,7 @@ __all__ = [
     'make_predictor',
     'open_video',
     'read_image',
+    'runtime_of',
     'steps_of',
     'tested_classes',
     'tested_dataset',

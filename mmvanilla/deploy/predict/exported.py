@@ -16,6 +16,8 @@ from ...errors import CheckpointError, UserError
 from ...safe_load.digest import split_digest
 from ..export import FORMATS, OpenedModel, classified, open_model, pasted
 
+RUNTIMES = {'.onnx': 'ONNX Runtime', '.xml': 'OpenVINO', '.pt2': 'torch.export'}
+
 
 @MODELS.register_module()
 class ExportedModel(BaseModel):
@@ -100,7 +102,17 @@ class ExportedModel(BaseModel):
 
 def is_exported(file: str) -> bool:
     """Tell by its suffix whether a file is an exported one; ``#sha256=HASH`` may stand behind."""
-    return os.path.splitext(split_digest(file)[0])[1] in FORMATS
+    return suffix(file) in FORMATS
+
+
+def runtime_of(file: str) -> str:
+    """Return the name of the program that runs an exported file."""
+    return RUNTIMES[suffix(file)]
+
+
+def suffix(file: str) -> str:
+    """Return the suffix of a file's name, without a hash behind it."""
+    return os.path.splitext(split_digest(file)[0])[1]
 
 
 def check_precision(file: str, precision: str) -> None:
