@@ -32,6 +32,7 @@ NAMES = [
     'retinanet_vanillanet13',
     'upernet_vanillanet13',
     'mask_rcnn_vanillanet13_shapes',
+    'mask_rcnn_vanillanet13_shapes_finetune',
     'retinanet_vanillanet13_shapes',
     'upernet_vanillanet13_shapes',
     *(f'vanillanet{depth}_imagenet' for depth in range(5, 14)),
