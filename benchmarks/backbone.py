@@ -14,8 +14,6 @@ level.
 """
 
 import argparse
-import copy
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -110,22 +108,22 @@ def make_call(route: str, args: argparse.Namespace) -> Call:
         net.to(DTYPES[dtype], memory_format=layout)
         x = x.to(DTYPES[dtype], memory_format=layout)
         return lambda: layer_by_layer(net, x)
-    file = args.exported['int8' if dtype == 'int8' else 'fp32']
-    run = openvino_call if route.startswith('OpenVINO') else onnxruntime_call
-    return run(file, x, 'f32' if dtype == 'fp32' else 'bf16', args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        file = export(net, x, folder, eight_bits=dtype == 'int8')
+        if route.startswith('OpenVINO'):
+            return openvino_call(file, x, 'f32' if dtype == 'fp32' else 'bf16', args.threads)
+        return onnxruntime_call(file, x, args.threads)
 
 
-def export(net: VanillaNet, folder: str, args: argparse.Namespace) -> dict[str, str]:
-    """Write the net for one size of image, in 32 and in 8 bits, calibrated on noise."""
-    files = {kind: str(Path(folder, f'{kind}.onnx')) for kind in ('fp32', 'int8')}
-    function = make_exportable(copy.deepcopy(net))
-    image = make_image(args)
+def export(net: VanillaNet, x: Tensor, folder: str, eight_bits: bool) -> str:
+    """Write the net for images of one size, in 32 or, calibrated on noise, in 8 bits."""
+    file = str(Path(folder, 'net.onnx'))
     options = dict(input_names=['image'], dynamo=True, verbose=False)
-    torch.onnx.export(function, (image,), files['fp32'], **options)
-    shutil.copy(files['fp32'], files['int8'])
-    generator = torch.Generator().manual_seed(1)
-    quantize(files['int8'], [torch.randn(image.shape, generator=generator).numpy()] * 2)
-    return files
+    torch.onnx.export(make_exportable(net), (x,), file, **options)
+    if eight_bits:
+        generator = torch.Generator().manual_seed(1)
+        quantize(file, [torch.randn(x.shape, generator=generator).numpy() for _ in range(2)])
+    return file
 
 
 def openvino_call(file: str, x: Tensor, precision: str, threads: int) -> Call:
@@ -142,7 +140,7 @@ def openvino_call(file: str, x: Tensor, precision: str, threads: int) -> Call:
     return lambda: tuple(torch.from_numpy(out) for out in compiled(image).values())
 
 
-def onnxruntime_call(file: str, x: Tensor, precision: str, threads: int) -> Call:
+def onnxruntime_call(file: str, x: Tensor, threads: int) -> Call:
     """Open an exported net and return a call of it, in the precision of the file."""
     import onnxruntime
 
@@ -176,12 +174,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         args.weights = str(Path(folder, 'net.pth'))
         torch.save(net.state_dict(), args.weights)
-        args.exported = {}
-        if any(route.startswith(('OpenVINO', 'ONNX')) for route in routes):
-            args.exported = export(net, folder, args)
         giga = multiply_adds(args) / 1e9
         rows = side_by_side.measure(make, routes, args)
-        del args.weights, args.exported
+        del args.weights
         dtypes = {ROUTES[args.device][route] for route in rows}
         rates = side_by_side.rates({'bf16' if d == 'int8' else d for d in dtypes}, args)
         if 'int8' in dtypes:

@@ -27,6 +27,7 @@ from mmengine.registry import init_default_scope
 from rich.progress import track
 from side_by_side import Call
 
+from mmvanilla import UserError
 from mmvanilla.benchmark import Candidate
 from mmvanilla.benchmark.settings import Settings, precision
 from mmvanilla.benchmark.subject import Subject, build
@@ -121,8 +122,11 @@ def main() -> None:
     routes = side_by_side.pick(names, args, parser)
     with tempfile.TemporaryDirectory() as args.folder:
         written = {r.split(', ')[0] for r in routes if WAYS[r.split(', ')[1]]}
-        for backbone in track([b for b in FILES if b in written], 'exporting'):
-            export(backbone, args)
+        try:
+            for backbone in track([b for b in FILES if b in written], 'exporting'):
+                export(backbone, args)
+        except UserError as error:  # a package lacks
+            parser.error(str(error))
         rows = side_by_side.measure(make, routes, args)
     columns = {
         'boxes': lambda row: str(row['boxes']),

@@ -46,7 +46,7 @@ from mmvanilla.deploy.export import (
 )
 from mmvanilla.deploy.export.pixels import ImageFunction
 from mmvanilla.deploy.files import writing
-from mmvanilla.deploy.int8 import Accuracy, calibration_images, export_int8
+from mmvanilla.deploy.int8 import Accuracy, export_int8
 from mmvanilla.deploy.load import build_model, set_form
 from mmvanilla.deploy.predict import steps_of, tested_classes, tested_datasets
 from mmvanilla.type_name import type_name
@@ -323,11 +323,11 @@ def main() -> None:
             accuracy = None
             if args.check and not args.features:
                 accuracy = Accuracy(cfg, fused, args.check_images, args.max_drop)
-            check_paths(cfg, ['train'])
+            check_paths(
+                cfg, ['train', *(['val'] if accuracy and cfg.get('val_dataloader') else [])]
+            )
             set_random_seed(0)  # the training pipeline draws, too
-            calibration = calibration_images(cfg, args.calibrate)
-            console.print(f'calibrated on {len(calibration)} training images')
-            export_int8(function, targets, calibration, accuracy, console, **details)
+            export_int8(function, targets, cfg, args.calibrate, accuracy, console, **details)
         for file in [] if args.int8 else targets:
             with console.status(f'writing {file}'):
                 text = export(model, function, file, images, *what, **details)

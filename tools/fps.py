@@ -100,7 +100,7 @@ def read_candidates(args: argparse.Namespace) -> list[Candidate | Row]:
     checkpoint is asked for.
     """
     candidates: list[Candidate | Row] = []
-    config, cfg = None, None
+    cfg = None
     for i, model in enumerate(args.models):
         file, _, behind = model.partition('@')
         if is_exported(file):
@@ -110,19 +110,18 @@ def read_candidates(args: argparse.Namespace) -> list[Candidate | Row]:
             options = dict(file=file, precision=precision, trust=args.trust)
             candidates.append(Candidate(name, cfg, 'exported', **options))
             continue
-        config, cfg = file, None
-        name = os.path.splitext(os.path.basename(config))[0]
+        cfg, name = None, os.path.splitext(os.path.basename(file))[0]
         owns = i + 1 < len(args.models) and is_exported(args.models[i + 1].partition('@')[0])
         forms = args.forms or ([] if owns and not behind else ['fused'])
         try:
-            cfg = load_config(argparse.Namespace(config=config, cfg_options=args.cfg_options))
+            cfg = load_config(argparse.Namespace(config=file, cfg_options=args.cfg_options))
         except ValueError as error:
             if not isinstance(error.__cause__, ImportError):
                 raise
             reason = explain(error.__cause__)
             candidates += [Row(name, FORMS[form], reason=reason) for form in forms or ['exported']]
             continue
-        check_backbone(cfg, config)
+        check_backbone(cfg, file)
         torch.backends.cudnn.benchmark = cfg.get('env_cfg', {}).get('cudnn_benchmark', False)
         candidates += [Candidate(name, cfg, form, behind or None) for form in dict.fromkeys(forms)]
     return candidates

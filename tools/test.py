@@ -13,7 +13,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 import mmvanilla
 from mmvanilla import UserError
@@ -247,7 +247,8 @@ def run_test(args: argparse.Namespace, file: str) -> dict[str, float]:
 def print_metrics(results: dict[str, dict[str, float]]) -> None:
     """Print the metrics of two files side by side, and what the second has more."""
     (first, metrics), (second, others) = results.items()
-    table = Table('metric', first, second, 'difference')
+    files = (Column(name, overflow='fold') for name in (first, second))
+    table = Table('metric', *files, 'difference')
     for name in metrics:
         values = metrics[name], others.get(name, float('nan'))
         figures = [*values, values[1] - values[0]]

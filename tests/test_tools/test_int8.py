@@ -1,13 +1,17 @@
 """Exports in 8 bits and exports of random weights, by tools/deploy.py."""
 
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
+from mmengine.config import Config
+from rich.console import Console
 
 import mmvanilla.deploy.int8
+from mmvanilla import UserError
 from mmvanilla.datasets import make_shapes
-from mmvanilla.deploy.export import formats, open_model
+from mmvanilla.deploy.export import OpenedModel, formats, open_model
 
 pytest.importorskip('nncf')
 pytestmark = pytest.mark.usefixtures('exporting')
@@ -78,6 +82,17 @@ def test_what_loses_too_much_is_not_written(deploy, tmp_path, monkeypatch):
     assert re.search(r'is not written: in 8 bits mIoU \S+ of \S+, which is \S+ less', error)
     assert 'kept in floating point: ' in out
     assert not list(file.parent.iterdir())
+
+
+@pytest.mark.parametrize(('found', 'written'), [(0.326, True), (0.325, False)])
+def test_a_drop_as_large_as_allowed_is_allowed(found, written, monkeypatch):
+    """Between the floats lie 0.01000000000000006."""
+    monkeypatch.setattr(mmvanilla.deploy.int8, 'evaluate', lambda *_: dict(segm_mAP=found))
+    accuracy = mmvanilla.deploy.int8.Accuracy(Config(dict(model={})), None)
+    expected, opened = dict(segm_mAP=0.336), OpenedModel(dict, (), {})
+    check = mmvanilla.deploy.int8.judge(accuracy, expected, 'model.xml', Console(quiet=True))
+    with nullcontext() if written else pytest.raises(UserError, match='which is 0.0110 less'):
+        check(opened)
 
 
 def test_layers_are_kept_until_it_is_accurate(deploy, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from mmengine.model import BaseModel
 
 from ...models import fuse
 from .agreement import Agreement, compare, relative_error
-from .formats import FORMATS, PRECISIONS, OpenedModel, open_model, write_model
+from .formats import FORMATS, OpenedModel, open_model, write_model
 from .known import libraries, not_whole
 from .limits import Limits
 from .pixels import ImageFunction
@@ -15,7 +15,6 @@ from .reference import classified, pasted, reference
 
 __all__ = [
     'FORMATS',
-    'PRECISIONS',
     'Agreement',
     'Limits',
     'OpenedModel',
