@@ -32,7 +32,7 @@ from mmvanilla.benchmark import Candidate
 from mmvanilla.benchmark.settings import Settings, precision
 from mmvanilla.benchmark.subject import Subject, build
 from mmvanilla.deploy.export import open_model, wrap
-from mmvanilla.deploy.export.formats import need
+from mmvanilla.deploy.export.formats import need, onnx_program
 from mmvanilla.deploy.export.pooling import make_exportable
 from mmvanilla.deploy.export.quantize import quantize
 
@@ -68,10 +68,8 @@ def export(backbone: str, args: argparse.Namespace) -> None:
     function = make_exportable(wrap(build(cfg, 'fused'), False, False)).eval()
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (1, 3, *args.size)).astype('f4') for _ in range(CALIBRATED)]
-    names = dict(input_names=['image'], output_names=list(function.output_names))
     exact, eight = (os.path.join(args.folder, f'{backbone}-{n}.onnx') for n in ('exact', 'eight'))
-    example = (torch.from_numpy(images[0]),)
-    torch.onnx.export(function, example, dynamo=True, verbose=False, **names).save(exact)
+    onnx_program(function, function.output_names, (torch.from_numpy(images[0]),)).save(exact)
     shutil.copy(exact, eight)
     quantize(eight, images, attention=backbone == 'Swin-T')
     for file in (exact, eight):

@@ -314,14 +314,15 @@ def main() -> None:
         if args.check and not args.int8:
             console.print(f'compared on {len(images)} {source}')
         classes = (meta.get('dataset_meta') or {}).get('classes') or tested_classes(cfg)
-        details = dict(classes=classes and list(classes), checked=args.check)
+        checked = args.check and not (args.int8 and args.features)  # features have no metrics
+        details = dict(classes=classes and list(classes), checked=checked)
         if args.out:
             with console.status(f'writing {args.out}'):
                 text = write_checkpoint(cfg, model, meta, images, args)
             console.print(f'{args.out} ({size(args.out)}): {text}')
         if args.int8:
             accuracy = None
-            if args.check and not args.features:
+            if checked:
                 accuracy = Accuracy(cfg, fused, args.check_images, args.max_drop)
             check_paths(
                 cfg, ['train', *(['val'] if accuracy and cfg.get('val_dataloader') else [])]

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from ...errors import InputError, UserError, require, sentence
 from ...safe_load.digest import verified
 from ..files import writing
 from .pixels import STRIDE
+from .suppression import stop_early
 
 NAMES = 'output_names.json'
 DETAILS = 'mmvanilla'  # the entry of a file with what is known of its model, as JSON
@@ -142,10 +143,23 @@ def write_onnx(
     if source:
         shutil.copy(source, file)
         return
-    names: dict[str, Any] = dict(input_names=['image'], output_names=list(model.output_names))
-    program: Any = torch.onnx.export(trace(model, image), dynamo=True, verbose=False, **names)
+    program = onnx_program(trace(model, image), model.output_names)
     program.model.metadata_props[DETAILS] = details_of(model, details)
     program.save(file)
+
+
+def onnx_program(model: Any, names: Sequence[str], example: tuple[Tensor, ...] = ()) -> Any:
+    """Return a traced model as PyTorch's ``ONNXProgram``, or another one for one size of image.
+
+    Args:
+        model: What ``trace`` returns, or a module.
+        names: Of its outputs.
+        example: What a module is called with.
+    """
+    options: dict[str, Any] = dict(dynamo=True, verbose=False, input_names=['image'])
+    program: Any = torch.onnx.export(model, example, output_names=list(names), **options)
+    stop_early(program.model.graph)
+    return program
 
 
 def write_openvino(
