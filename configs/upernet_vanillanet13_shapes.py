@@ -17,7 +17,7 @@ model = dict(
     auxiliary_head=dict(in_channels=256, channels=64, num_classes=7),
 )
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=800, val_interval=200)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=760, val_interval=380)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -27,14 +27,14 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
-    dict(type='PolyLR', power=0.9, eta_min=1e-5, by_epoch=False, begin=40, end=800),
+    dict(type='PolyLR', power=0.9, eta_min=1e-5, by_epoch=False, begin=40, end=760),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=200))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=380))
 log_processor = dict(window_size=10)
 # From scratch: a ReLU between the convolutions of a layer, gone after a third of the training.
 custom_hooks = [
     dict(type='ReseedHook'),
     dict(type='CheckWeightsHook'),
     dict(type='CheckLabelsHook'),
-    dict(type='DeepTrainingHook', end=267, by_epoch=False),
+    dict(type='DeepTrainingHook', end=253, by_epoch=False),
 ]

@@ -177,7 +177,7 @@ class Subject:
     def _load(self, cfg: Config) -> list[dict]:
         """Return the images with their samples, as a data set gives them."""
         if not self.settings.images:
-            return [self._random_image()]
+            return [self._random_image(cfg)]
         folder = self.settings.images
         files = [file.path for file in find_inputs([folder]) if not file.is_video]
         if not files:
@@ -185,10 +185,14 @@ class Subject:
         pipeline = TestPipeline(cfg)
         return [pipeline.pack(pipeline.load(file)) for file in files]
 
-    def _random_image(self) -> dict:
+    def _random_image(self, cfg: Config) -> dict:
         height, width = self.settings.padded
         generator = torch.Generator().manual_seed(0)
-        shape = channels(getattr(self.model, 'backbone', self.model)), height, width
+        if self.form == 'exported':
+            number = (cfg.model.get('backbone') or {}).get('in_channels', 3)
+        else:
+            number = channels(getattr(self.model, 'backbone', self.model))
+        shape = number, height, width
         image = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         scale = min(height, width) / ORIGINAL
         meta = dict(

@@ -19,6 +19,8 @@ from mmvanilla.benchmark.subject import (
     calibrate,
     describe_form,
 )
+from mmvanilla.deploy.export import OpenedModel
+from mmvanilla.deploy.predict import exported
 
 SHAPE = (96, 128)
 
@@ -48,6 +50,21 @@ def test_forms_compute_the_same(small_config, options):
         for found, right in zip(call(made), expected, strict=True):
             assert relative(found, right) < (0.05 if 'dtype' in options else 1e-5)
             assert found.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_an_exported_net_gets_images_of_its_channels(channels, small_config, monkeypatch):
+    seen = []
+
+    def run(image):
+        seen.append(image.shape)
+        return dict(logits=np.zeros((1, 7, *SHAPE), np.float32))
+
+    monkeypatch.setattr(exported, 'open_model', lambda *_: OpenedModel(run, (), {}))
+    cfg = small_config('upernet', **{'backbone.in_channels': channels})
+    candidate = Candidate('net', cfg, 'exported', file='model.onnx')
+    call(Subject(candidate, Settings(shape=SHAPE)))
+    assert seen == [(1, channels, *SHAPE)]
 
 
 def test_deploy_form_is_built_not_fused(small_config):

@@ -1,6 +1,7 @@
 """Exports in 8 bits and exports of random weights, by tools/deploy.py."""
 
 import re
+import shutil
 from contextlib import nullcontext
 
 import pytest
@@ -28,6 +29,26 @@ QUIET = (
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
     return make_shapes(tmp_path_factory.mktemp('shapes'), train=4, val=2, size=96)
+
+
+@pytest.fixture(scope='module')
+def exports(tmp_path_factory):
+    """Return what exports to ONNX, the same model and details once."""
+    folder, files = tmp_path_factory.mktemp('exports'), {}
+
+    def write(function, example, file, details):
+        key = type(function), str(details)
+        if key not in files:
+            files[key] = folder / f'{len(files)}.onnx'
+            formats.write_onnx(function, example, str(files[key]), details)
+        shutil.copy(files[key], file)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def exported_once(exports, monkeypatch):
+    monkeypatch.setattr(mmvanilla.deploy.int8, 'write_onnx', exports)
 
 
 @pytest.fixture

@@ -33,6 +33,16 @@ SMALL = [
     'log_processor.window_size=1',
 ]
 
+NETS = {
+    'narrow': [
+        'model.backbone.arch._delete_=True',
+        'model.backbone.arch.dims=[8,16,24,32,32]',
+        'model.backbone.arch.strides=[1,2,2,2]',
+        'model.neck.in_channels=[16,24,32,32]',
+    ],
+    '13': ['model.backbone.arch=13'],
+}
+
 pytestmark = pytest.mark.skipif(not COCO.is_dir(), reason='the real COCO images are not here')
 
 
@@ -59,15 +69,15 @@ def train(run, work_dir, max_epochs, options, *arguments):
 
 
 @pytest.mark.parametrize(
-    ('arch', 'own_process'), [('5', False), pytest.param('13', True, marks=pytest.mark.slow)]
+    ('net', 'own_process'), [('narrow', False), pytest.param('13', True, marks=pytest.mark.slow)]
 )
-def test_train_resume_test(arch, own_process, run_tool, tmp_path):
+def test_train_resume_test(net, own_process, run_tool, tmp_path):
     def run(*arguments):
         code, out, error = (start if own_process else run_tool)(*arguments)
         assert code == 0, out[-3000:] + error[-3000:]
         return out + error
 
-    options = [*SMALL, f'model.backbone.arch={arch}']
+    options = [*SMALL, *NETS[net]]
     whole = train(run, tmp_path / 'whole', 2, options)
     first = train(run, tmp_path / 'parts', 1, options)
     rest = train(run, tmp_path / 'parts', 2, options, '--resume')
