@@ -86,9 +86,11 @@ lint: env
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
 
-# A worker for each core, with one thread: most nets here are too small for more.
+# A worker has one thread, since most nets here are too small for more; and there is one worker more
+# than cores, since tests wait for data loaders and for processes of their own.
 test test-slow test-share: export OMP_NUM_THREADS := 1
-PYTEST := $(RUN) -m pytest -n auto --maxprocesses 4 --dist worksteal
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(RUN) -m pytest -n $(PROCESSES) --maxprocesses 4 --dist worksteal
 
 test: lint
 	$(PYTEST) -m 'not slow'
