@@ -7,8 +7,8 @@ convolution of PyTorch, channels-last, cudnn.benchmark on. Both are captured in 
 call them on several inputs in turn, more than the cache holds, and the graphs take turns. Times are
 medians in us for one call. The floors are the bytes that must be moved (input, weight and bias
 read once, output written once) over the bandwidth of a copy, measured in this run, and the
-multiply-adds over --tflops, the plain fp32 rate, which tensor cores may pass. Errors are relative
-to float64, by the L2 norm.
+multiply-adds over --tflops, the plain fp32 rate. Errors are relative to float64, by the L2 norm.
+benchmarks/kernels.py predicts the fused operator's times from its instructions.
 """
 
 import argparse
@@ -45,7 +45,6 @@ COLUMNS = dict(
     ratio='fused / larger floor',
     error='error',
     library_error='library error',
-    config='config',
 )
 
 
@@ -152,8 +151,6 @@ def relative_error(out: Tensor, exact: Tensor) -> float:
 
 def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
     """Return times in us and errors of both ways for one layer and type."""
-    from mmvanilla.ops.series_activation_triton import fastest
-
     random = dict(device='cuda', dtype=TYPES[dtype])
     channels, side = layer.shape[1], 2 * layer.n + 1
     moved = layer.bytes_moved(TYPES[dtype].itemsize)
@@ -166,13 +163,11 @@ def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
     bias = torch.randn(channels, **random)
     x = inputs[0]
     exact = library(x.double().contiguous(), weight.double(), bias.double(), layer.pool)
-    series_activation(x, weight, bias, layer.pool)  # finds the fastest config
-    (*_, config) = fastest().values()
-    laid_out = channels_innermost(weight) if dtype == 'fp32' else weight  # as accelerate() does
+    laid_out, shift = channels_innermost(weight).float(), bias.float()  # as accelerate() does
     poison = torch.full_like(exact, math.nan, dtype=x.dtype)
     del poison  # where the output is likely to be put: what is not written then shows
     ways = {
-        'fused': lambda x: series_activation(x, laid_out, bias, layer.pool),
+        'fused': lambda x: series_activation(x, laid_out, shift, layer.pool),
         'library': lambda x: library(x, weight, bias, layer.pool),
     }
     errors = {name: relative_error(call(x), exact) for name, call in ways.items()}
@@ -181,18 +176,7 @@ def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
     calls = {name: capture(call, inputs, rounds) for name, call in ways.items()}
     times = time_on_gpu(calls, repeats)
     times = {name: time / (rounds * len(inputs)) for name, time in times.items()}
-    return times | dict(
-        error=errors['fused'], library_error=errors['library'], config=describe(config)
-    )
-
-
-def describe(config: object) -> str:
-    """Return the choice of a kernel in a few words."""
-    options = config.kwargs
-    unit = 'tensor cores' if options['TENSOR_CORES'] else 'lanes'
-    return (
-        f'{unit}, {options["WIDTH"]} columns, {options["chunks"]} chunks, {config.num_warps} warps'
-    )
+    return times | dict(error=errors['fused'], library_error=errors['library'])
 
 
 def compare(

@@ -1,6 +1,7 @@
 """Max-pool, ReLU and depthwise convolution in one pass over memory, for inference on a GPU."""
 
 import importlib.metadata
+import warnings
 from typing import Any
 
 import torch
@@ -34,16 +35,16 @@ def series_activation(x: Tensor, weight: Tensor, bias: Tensor, pool: int = 1) ->
     the custom operator ``mmvanilla::series_activation``; elsewhere PyTorch's operators do. Under
     autocast the input is converted as that of a convolution is.
 
-    The first call for a channel count, window, type and order of magnitude of the output compiles
-    and times the formulations of the kernel and keeps the fastest, so make one before a CUDA graph
-    is captured. On tensor cores the weight is rounded to the input's type, and an infinity or nan
-    makes nan of up to 7 more columns beside its window.
+    The first call for a channel count, window, pool and type compiles the kernel, in seconds, which
+    Triton keeps on the disk; so make one before a CUDA graph is captured. Where Triton cannot
+    compile or launch it, a warning says so once for each GPU, and PyTorch's operators compute the
+    same.
 
     Args:
         x: (N, C, H, W). The fused operator wants channels-last and brings other layouts into it.
         weight: (C, 1, 2n + 1, 2n + 1), n from 1 to 4, of any float type; sums are in float32.
-            The fused operator reads it as it is where it is contiguous (on tensor cores) or has
-            its channels innermost (on lanes, see ``channels_innermost``), else copies it.
+            The fused operator reads it as it is where it is in float32 with its channels innermost
+            (see ``channels_innermost``), else copies it.
         bias: (C,).
         pool: Kernel and stride of the max-pool, 1 (none) or 2; an odd last row or column is left
             out, as ``nn.MaxPool2d`` does.
@@ -66,8 +67,8 @@ def series_activation(x: Tensor, weight: Tensor, bias: Tensor, pool: int = 1) ->
 def channels_innermost(weight: Tensor) -> Tensor:
     """Return a weight (C, 1, k, k) of the same shape and values, its channels adjacent in memory.
 
-    On lanes, as always in float32, the fused operator reads it without a copy, which would be one
-    more kernel in every call.
+    In float32 the fused operator reads it without a copy, which would be one more kernel in every
+    call.
     """
     return weight.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
@@ -97,6 +98,7 @@ def _empty_output(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
+_without_kernel: set[torch.device] = set()  # GPUs where Triton failed
 _fused: Any = _elsewhere
 if _HAS_CUSTOM_OP:
     _fused = library.custom_op('mmvanilla::series_activation', _elsewhere, mutates_args=())
@@ -106,11 +108,27 @@ if _HAS_TRITON:
 
     @_fused.register_kernel('cuda')
     def _launch(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
-        from .series_activation_triton import launch
+        from .series_activation_triton import FAILURES, launch
 
+        if x.device in _without_kernel:
+            return _elsewhere(x, weight, bias, pool)
         out = _empty_output(x, weight, bias, pool)
-        if out.numel():
-            launch(x.contiguous(memory_format=torch.channels_last), weight, bias, pool, out)
+        if not out.numel():
+            return out
+        channels_last = x.contiguous(memory_format=torch.channels_last)
+        try:
+            launch(channels_last, weight, bias, pool, out)
+        except FAILURES as error:
+            _without_kernel.add(x.device)
+            cause = ' '.join(str(error).split())[:300]
+            warnings.warn(
+                f'Triton {importlib.metadata.version("triton")} cannot compile or launch the '
+                f'series activation on {x.device} ({type(error).__name__}: {cause}), so PyTorch '
+                'computes it there from now on, which takes longer; a newer Triton or driver may '
+                'be able to',
+                stacklevel=2,
+            )
+            return _elsewhere(x, weight, bias, pool)
         return out
 
 

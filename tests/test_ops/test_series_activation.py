@@ -1,9 +1,11 @@
 """The kernel itself is tested in Triton's interpreter and on a GPU where there is one."""
 
+import heapq
+import itertools
 import os
-import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -66,55 +68,91 @@ def test_the_kernel_in_the_interpreter():
     assert done.returncode == 0, done.stderr
 
 
-@needs_triton
-@pytest.mark.parametrize('pool', [1, 2])
-@pytest.mark.parametrize('on_tensor_cores', [False, True])
-def test_the_kernel_compiles_to_multiply_adds(on_tensor_cores, pool):
-    """Compile for a Hopper GPU, for which none is needed."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-
-    from mmvanilla.ops.series_activation_triton import CONFIGS, _kernel
-
-    options = next(c.kwargs for c in CONFIGS if c.kwargs['TENSOR_CORES'] == on_tensor_cores)
-    constants = dict(options, C=512, N=2, POOL=pool)
-    del constants['chunks']
-    types = dict.fromkeys(['x', 'out'], '*fp16')
-    types |= dict.fromkeys(['weight', 'lane_weight', 'bias'], '*fp32') | {'zero': 'fp32'}
-    types |= dict.fromkeys(constants, 'constexpr')
-    signature = {name: types.get(name, 'i32') for name in _kernel.arg_names}
-    source = triton.compiler.ASTSource(_kernel, signature, constants)
-    try:
-        compiled = triton.compile(source, target=GPUTarget('cuda', 90, 32))
-    except FileNotFoundError:  # a Triton without ptxas
-        pytest.skip('needs ptxas')
-    ptx = compiled.asm['ptx']
-    assert '.local' not in ptx, 'sums and window are to stay in registers'
-    if on_tensor_cores:
-        # 16 channels for 4 warps, 5 rows of the window each.
-        assert ptx.count('mma.sync.aligned.m16n8k16') == 4 * 5
-    else:
-        assert compiled.metadata.shared == 0
-        assert ptx.count('fma.rn.f32') >= 25 * options['WIDTH'] // 4
-        assert not re.search(r'\badd(\.rn)?\.f32', ptx), 'products are to be added right away'
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('pool', [1, 2])
 @pytest.mark.parametrize('shape', [(2, 40, 37, 70), (1, 128, 25, 333), (3, 7, 5, 3)])
-def test_every_formulation_on_a_gpu(shape, pool, dtype):
-    from mmvanilla.ops.series_activation_triton import CONFIGS, launch, usable
+def test_the_kernel_on_a_gpu(shape, pool, dtype, monkeypatch):
+    from mmvanilla.ops import series_activation_triton
 
-    x, weight, bias = arguments(shape, 4, dtype, 'cuda')
-    exact = brute_force(x, weight, bias, pool)
     tolerance = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 4e-3}[dtype]
-    for config in CONFIGS:
-        if usable(config, dtype):
+    for n in (1, 2, 3, 4):
+        x, weight, bias = arguments(shape, n, dtype, 'cuda')
+        exact = brute_force(x, weight, bias, pool)
+        for chunks in (1, 2, 5):
+            monkeypatch.setattr(series_activation_triton, 'choose_chunks', lambda *_, c=chunks: c)
             out = torch.full_like(exact, float('nan'), dtype=dtype)
             out = out.contiguous(memory_format=torch.channels_last)
-            launch(x, weight, bias, pool, out, config)
-            assert relative_error(out, exact) < tolerance, config
+            series_activation_triton.launch(x, weight, bias, pool, out)
+            assert relative_error(out, exact) < tolerance, (n, chunks)
+
+
+@needs_triton
+@pytest.mark.parametrize('processors', [1, 7, 46, 132])
+def test_chunks_leave_no_processor_idle(processors):
+    """Give blocks one by one to the processor that has least to do; few choices do better."""
+    from mmvanilla.ops.series_activation_triton import MOST_CHUNKS, choose_chunks
+
+    def time(chunks, rows, blocks, n):
+        height = -(-rows // chunks)
+        tops = range(0, rows, height)
+        work = [min(top + height + n, rows) - max(top - n, 0) for top in tops] * blocks
+        busy = [0] * processors
+        for rows_of_block in sorted(work, reverse=True):
+            heapq.heapreplace(busy, busy[0] + rows_of_block)
+        return max(*busy, 2 * max(work))  # a single block waits for memory
+
+    for case in itertools.product([1, 3, 25, 200], [1, 8, 200, 256, 5000], [1, 4]):
+        rows = case[0]
+        best = min(time(chunks, *case) for chunks in range(1, min(MOST_CHUNKS, rows) + 1))
+        assert time(choose_chunks(case[1], rows, case[2], processors), *case) <= 1.15 * best
+
+
+@needs_triton
+@pytest.mark.parametrize('failure', ['compiler', 'driver', 'ptxas missing', 'no C compiler'])
+def test_where_triton_fails_pytorch_computes_the_same(failure, monkeypatch):
+    import triton
+
+    from mmvanilla.ops import series_activation as operator
+    from mmvanilla.ops import series_activation_triton
+
+    error = {
+        'compiler': triton.TritonError("ptxas fatal: Value 'sm_130a' is not defined"),
+        'driver': RuntimeError('Triton Error [CUDA]: device kernel image is invalid'),
+        'ptxas missing': FileNotFoundError('ptxas'),
+        'no C compiler': subprocess.CalledProcessError(1, 'gcc'),
+    }[failure]
+    calls = []
+
+    class Fails:
+        def __getitem__(self, grid):
+            calls.append(grid)
+            raise error
+
+    monkeypatch.setattr(series_activation_triton, 'kernel', Fails())
+    monkeypatch.setattr(operator, '_without_kernel', set())
+    x, weight, bias = arguments((2, 3, 9, 10), 2)
+    with pytest.warns(UserWarning, match=r'series activation on cpu .*PyTorch computes') as caught:
+        out = operator._launch(x, weight, bias, 2)
+    assert len(caught) == 1
+    assert str(error) in str(caught[0].message)
+    assert relative_error(out, brute_force(x, weight, bias, 2)) < 1e-6
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # it is said once
+        operator._launch(x, weight, bias, 2)
+    assert len(calls) == 1
+
+
+@needs_triton
+def test_mistakes_of_ours_are_not_hidden(monkeypatch):
+    """What is no failure of Triton's is raised."""
+    from mmvanilla.ops import series_activation as operator
+    from mmvanilla.ops import series_activation_triton
+
+    monkeypatch.setattr(series_activation_triton, 'kernel', None)
+    monkeypatch.setattr(operator, '_without_kernel', set())
+    with pytest.raises(TypeError):
+        operator._launch(*arguments((1, 3, 4, 4), 1), 1)
 
 
 @pytest.mark.parametrize('call', [series_activation, OPERATOR], ids=['function', 'operator'])

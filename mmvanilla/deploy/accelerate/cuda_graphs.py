@@ -52,7 +52,7 @@ class GraphCache:
         inputs.copy_(x)
         self.stream.wait_stream(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(self.stream):
-            for _ in range(WARMUP):  # kernels are compiled and tuned, libraries set up
+            for _ in range(WARMUP):  # kernels are compiled, libraries set up
                 self.call(inputs)
         torch.cuda.current_stream(x.device).wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()

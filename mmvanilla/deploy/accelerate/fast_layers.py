@@ -155,13 +155,13 @@ class PlainConv(FastLayer):
 
 
 class FusedActivation(FastLayer):
-    """The series activation with the max-pool (of 2, or 1 for none) before it, one CUDA kernel."""
+    """The series activation with the max-pool (of 2, or 1 for none) before it, one CUDA kernel.
 
-    def __init__(self, act: SeriesActivation, dtype: torch.dtype, pool: int) -> None:
-        # The formulations on lanes, the only ones in float32, read channels side by side.
-        float32 = dtype == torch.float32
-        weight = channels_innermost(act.weight) if float32 else act.weight.contiguous()
-        super().__init__(weight, act.bias, dtype)
+    It sums in float32 whatever the type of its input, and reads its weight and bias so.
+    """
+
+    def __init__(self, act: SeriesActivation, pool: int) -> None:
+        super().__init__(channels_innermost(act.weight), act.bias, torch.float32)
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
@@ -189,8 +189,8 @@ def cuda_layer(
         window = PlainConv(depthwise(act.weight, act.bias), dtype)
         return fast, pool, nn.Sequential(nn.ReLU(), window)
     if isinstance(pool, nn.MaxPool2d) and pool.kernel_size == 2:
-        return fast, nn.Identity(), FusedActivation(act, dtype, pool=2)
-    return fast, pool, FusedActivation(act, dtype, pool=1)
+        return fast, nn.Identity(), FusedActivation(act, pool=2)
+    return fast, pool, FusedActivation(act, pool=1)
 
 
 def depthwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
