@@ -1,0 +1,316 @@
+"""Compile the fused series activation for GPUs that need not be there, and predict its time.
+
+    python benchmarks/kernels.py [--out docs/kernels.json] [--docs docs/gpu.md]
+
+Compiles the kernel for every architecture, type, n and pool that a shipped config meets, reads
+registers, spills and instructions, and computes for every activation of VanillaNet-13 how long the
+instructions take: each GPU's schedulers issue one instruction a cycle, and the multiply-adds, the
+other arithmetic, and loads and stores have units of a throughput that NVIDIA documents. Nothing is
+measured but the time of compiling, in seconds of one core. A run on a GPU can refute the times.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import triton
+from rich.progress import track
+from sass import Sass, read
+from series_activation import Layer, find_layers
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from mmvanilla.benchmark import writing
+from mmvanilla.benchmark.tables import markdown
+from mmvanilla.ops.series_activation_triton import WARPS, WIDTH, choose_chunks, kernel
+
+CAPABILITIES = (75, 80, 86, 89, 90, 100, 120)
+TYPES = {'fp16': 2, 'bf16': 2, 'fp32': 4}  # bytes
+REGISTERS = 65536  # of a multiprocessor, on all of these
+SCHEDULERS = 4  # of a multiprocessor, on all of these
+# Operations of a multiprocessor in a cycle, CUDA C++ Programming Guide, "Arithmetic Instructions".
+FP32_LANES = {75: 64, 80: 64, 86: 128, 89: 128, 90: 128, 100: 128, 120: 128}
+OTHER_LANES = 64  # comparisons, maxima, conversions, logic
+ON_FP32_LANES = ('FFMA', 'FADD', 'FMUL', 'HFMA2', 'HADD2', 'HMUL2', 'IMAD')
+MEMORY = ('LDG', 'STG', 'LDL', 'STL')  # one instruction of a warp a cycle and multiprocessor
+ELSEWHERE = ('BRA', 'CALL')  # issued, and then on none of the units
+MARKS = ('<!-- written by benchmarks/kernels.py -->', '<!-- end of what it wrote -->')
+
+
+class Gpu(NamedTuple):
+    """A GPU by its data sheet."""
+
+    name: str
+    capability: int
+    processors: int
+    clock: float  # boost, Hz
+    bandwidth: float  # of memory, bytes a second
+
+    def flops(self) -> float:
+        """Return the plain fp32 rate, a multiply-add counted as two."""
+        return 2 * self.processors * FP32_LANES[self.capability] * self.clock
+
+
+GPUS = (
+    Gpu('H200', 90, 132, 1.98e9, 4.8e12),
+    Gpu('H100 SXM', 90, 132, 1.98e9, 3.35e12),
+    Gpu('A100 80 GB', 80, 108, 1.41e9, 2.04e12),
+)
+COPY = 0.9  # of the bandwidth is what a copy reaches: 4.3 of 4.8 TB/s on an H200
+
+
+class Compiled(NamedTuple):
+    """A kernel, what it takes, and how long the compilation took."""
+
+    capability: int
+    dtype: str
+    channels: int
+    n: int
+    pool: int
+    sass: Sass
+    shared: int  # bytes of a block
+    seconds: float  # of one core
+
+    def blocks(self) -> int:
+        """Return how many blocks a multiprocessor has registers for."""
+        granted = math.ceil(self.sass.registers / 8) * 8
+        return REGISTERS // (granted * 32 * WARPS)
+
+    def instructions(self) -> int:
+        """Count the instructions of a thread for a row of its strip."""
+        return self.sass.loop.total()
+
+    def for_each_multiply_add(self) -> float:
+        """Return the instructions of the inner loop for each multiply-add."""
+        return self.instructions() / ((2 * self.n + 1) ** 2 * WIDTH // WARPS)
+
+
+def compile_kernel(
+    capability: int, dtype: str, channels: int, n: int, pool: int, **options: int
+) -> triton.compiler.CompiledKernel:
+    """Compile as the operator does on a GPU of a compute capability, such as 90 for 9.0."""
+    constants = dict(C=channels, N=n, POOL=pool)
+    types = dict.fromkeys(['x', 'out'], f'*{dtype}') | dict.fromkeys(['weight', 'bias'], '*fp32')
+    types |= {'zero': 'fp32'} | dict.fromkeys(constants, 'constexpr')
+    signature = {name: types.get(name, 'i32') for name in kernel.arg_names}
+    target = GPUTarget('cuda', capability, 32)
+    options = dict(num_warps=WARPS) | options
+    return triton.compile(ASTSource(kernel, signature, constants), target=target, options=options)
+
+
+def cpu_seconds() -> float:
+    """Return the time that this process and its children have computed."""
+    return sum(os.times()[:4])
+
+
+def compile_and_read(*case: int | str) -> Compiled:
+    """Compile, with the time that takes, and read the result."""
+    start = cpu_seconds()
+    compiled = compile_kernel(*case)
+    seconds = cpu_seconds() - start
+    return Compiled(*case, read(compiled.asm['cubin']), compiled.metadata.shared, seconds)
+
+
+def cycles(compiled: Compiled) -> dict[str, float]:
+    """Return the cycles that a warp's row takes a scheduler's share of each unit."""
+    loop = compiled.sass.loop
+    fp32 = sum(loop[name] for name in ON_FP32_LANES)
+    pairs = loop['FFMA2']  # on Blackwell one instruction, two multiply-adds
+    memory = sum(loop[name] for name in MEMORY)
+    none = sum(count for name, count in loop.items() if name[0] == 'U' or name in ELSEWHERE)
+    total = loop.total()
+    return {
+        'issue': total,
+        'fp32': (fp32 + 2 * pairs) * 32 * SCHEDULERS / FP32_LANES[compiled.capability],
+        'other': (total - fp32 - pairs - memory - none) * 32 * SCHEDULERS / OTHER_LANES,
+        'memory': memory * SCHEDULERS,
+    }
+
+
+def predict(layer: Layer, compiled: Compiled, gpu: Gpu) -> dict[str, float]:
+    """Return the microseconds of a layer that each unit takes, the prediction, and the floors."""
+    images, channels, height, width = layer.shape
+    rows, n = height // layer.pool, layer.n
+    blocks = images * math.ceil(channels / 32) * math.ceil(width // layer.pool / WIDTH)
+    chunks = choose_chunks(blocks, rows, n, gpu.processors)
+    busiest = math.ceil(blocks * chunks / gpu.processors)
+    high = math.ceil(rows / chunks) + n * min(chunks - 1, 2)
+    around = compiled.sass.total - compiled.instructions()  # once in each thread
+    times = {
+        unit: busiest * (high * row + around * (unit == 'issue')) / gpu.clock * 1e6
+        for unit, row in cycles(compiled).items()
+    }
+    times['bytes'] = layer.bytes_moved(TYPES[compiled.dtype]) / (COPY * gpu.bandwidth) * 1e6
+    predicted = max(times.values())
+    floor = 2 * layer.multiply_adds() / gpu.flops() * 1e6
+    return dict(chunks=chunks, **times, predicted=predicted, floor=max(floor, times['bytes']))
+
+
+def predict_net(
+    layers: dict[Layer, int], dtype: str, compiled: dict[tuple, Compiled]
+) -> list[dict[str, object]]:
+    """Return a row for each GPU and layer, and one for the sum of a net's layers."""
+    rows = []
+    for gpu in GPUS:
+        each = []
+        for layer, count in layers.items():
+            code = compiled[gpu.capability, dtype, layer.shape[1], layer.n, layer.pool]
+            shape = ' x '.join(map(str, layer.shape[1:]))
+            row = dict(gpu=gpu.name, layer=shape, pool=layer.pool, count=count)
+            each.append(row | predict(layer, code, gpu))
+        names = ('issue', 'fp32', 'other', 'memory', 'bytes', 'predicted', 'floor')
+        total = {name: sum(row['count'] * row[name] for row in each) for name in names}
+        rows += [*each, dict(gpu=gpu.name, layer='all', count=sum(layers.values()), **total)]
+    for row in rows:
+        row['ratio'] = row['predicted'] / row['floor']
+    return rows
+
+
+def report(result: dict) -> str:
+    """Return the tables in Markdown."""
+    names = ['sm', 'n', 'pool', 'registers', 'blocks', 'stack', 'spills', 'shared', 'loop']
+    kernels = [
+        [*(str(row[name]) for name in names), f'{row["ratio"]:.2f}', f'{row["seconds"]:.1f}']
+        for row in result['kernels']
+        if row['dtype'] == 'fp16'
+    ]
+    units = ['issue', 'fp32', 'other', 'memory', 'bytes', 'predicted', 'floor']
+    left = ['gpu', 'layer', 'pool', 'count', 'chunks']
+    layers = [
+        [
+            *(str(row.get(name, '')) for name in left),
+            *(f'{row[name]:.0f}' for name in units),
+            f'{row["ratio"]:.2f}',
+        ]
+        for row in result['layers']
+    ]
+    machine = ', '.join(f'{name} {value}' for name, value in result['machine'].items())
+    first, again = result['first_call']
+    return '\n\n'.join(
+        [
+            f'Compiled with {machine}, in fp16. A row has the registers of a thread, how many '
+            'blocks these leave room for on a multiprocessor, bytes of stack, loads and stores of '
+            'spilled registers, bytes of shared memory, instructions of the inner loop, these for '
+            'each multiply-add, and seconds of one core that the compilation took.',
+            markdown([*names, 'for each multiply-add', 'compile, s'], kernels),
+            f'The six kernels of VanillaNet-13 (`act_num=4`, fp16, sm_90) took {first:.1f} s of '
+            f'one core in a new process without a cache, and {again:.1f} s in the next.',
+            'VanillaNet-13, `act_num=4`, deploy form, fp16, one image of 800 x 1280: how many '
+            'microseconds the instructions of a layer take each unit, the bytes take the memory, '
+            'the largest of these, **a prediction** that no GPU has tried, and the larger of the '
+            'two floors (multiply-adds at the plain fp32 rate, bytes):',
+            markdown([*left, *units, 'predicted / floor'], layers),
+        ]
+    )
+
+
+def write_docs(path: str, text: str) -> None:
+    """Put text between the marks of a page.
+
+    Raises:
+        ValueError: If the page lacks them.
+    """
+    page = Path(path).read_text()
+    before, begin, rest = page.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not begin or not end:
+        raise ValueError(f'{path} lacks the lines {MARKS[0]} and {MARKS[1]}; write them in')
+    Path(path).write_text(f'{before}{begin}\n\n{text}\n\n{end}{after}')
+
+
+def compile_net() -> None:
+    """Compile what the first call of VanillaNet-13 does and print the seconds that took."""
+    layers = find_layers('13', 4, (1, 3, 800, 1280))
+    start = cpu_seconds()
+    for layer in layers:
+        compile_kernel(90, 'fp16', layer.shape[1], 4, layer.pool)
+    print(cpu_seconds() - start)
+
+
+def time_the_first_call() -> list[float]:
+    """Return the seconds of one core in a new process, without a cache and with what it left."""
+    command = [sys.executable, __file__, '--first-call']
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | dict(TRITON_CACHE_DIR=cache)
+        return [
+            float(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+            for _ in range(2)
+        ]
+
+
+def main() -> None:
+    """Compile all, print the tables and write them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', help='JSON file to write')
+    parser.add_argument('--docs', help='page whose marked part is written anew')
+    parser.add_argument('--first-call', action='store_true', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.first_call:
+        compile_net()
+        return
+    layers = find_layers('13', 4, (1, 3, 800, 1280))
+    matrix = [
+        (capability, dtype, 2048, n, pool)
+        for capability in CAPABILITIES
+        for dtype in TYPES
+        for n in (3, 4)
+        for pool in (1, 2)
+    ]
+    net = [
+        (capability, 'fp16', layer.shape[1], layer.n, layer.pool)
+        for capability in {gpu.capability for gpu in GPUS}
+        for layer in layers
+    ]
+    first_call = time_the_first_call()
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ['TRITON_CACHE_DIR'] = cache
+        cases = track(dict.fromkeys(matrix + net), 'Compiling')
+        compiled = {case: compile_and_read(*case) for case in cases}
+    machine = dict(
+        triton=triton.__version__, torch=torch.__version__, python=platform.python_version()
+    )
+    kernels = [
+        dict(
+            sm=each.capability,
+            dtype=each.dtype,
+            n=each.n,
+            pool=each.pool,
+            registers=each.sass.registers,
+            blocks=each.blocks(),
+            stack=each.sass.stack,
+            spills=each.sass.spills,
+            shared=each.shared,
+            loop=each.instructions(),
+            instructions=each.sass.loop,
+            ratio=each.for_each_multiply_add(),
+            seconds=each.seconds,
+        )
+        for each in (compiled[case] for case in matrix)
+    ]
+    result = dict(
+        machine=machine,
+        kernels=kernels,
+        first_call=first_call,
+        gpus=[gpu._asdict() for gpu in GPUS],
+        unit='us',
+        layers=predict_net(layers, 'fp16', compiled),
+    )
+    text = report(result)
+    print(text)
+    if args.out:
+        with writing(args.out) as file, open(file, 'w') as stream:
+            json.dump(result, stream, indent=1)
+    if args.docs:
+        write_docs(args.docs, text)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,119 @@
+"""The kernels compiled for GPUs that need not be there: nothing spilled, few other instructions.
+
+Triton keeps what it compiled on the disk, so that only the first run takes long.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from mmvanilla.models.archs import ARCHS
+from mmvanilla.ops.series_activation import _HAS_TRITON
+
+if not _HAS_TRITON:
+    pytest.skip('needs Triton 3.5', allow_module_level=True)
+from triton import knobs
+
+from mmvanilla.ops.series_activation_triton import FAILURES, WARPS, WIDTH
+
+try:
+    assert knobs.nvidia.ptxas.path
+    assert knobs.nvidia.nvdisasm.path
+    assert knobs.nvidia.cuobjdump.path
+except RuntimeError as error:
+    pytest.skip(f'needs what comes with Triton: {error}', allow_module_level=True)
+
+FOLDER = Path(__file__).parents[2] / 'benchmarks'
+TYPES = ['fp16', 'bf16', 'fp32']
+PAIRS = {  # of channels and pool, that nets with a published arch meet
+    (channels, 2 if stride == 2 and not arch.get('ada_pool') else 1)
+    for arch in ARCHS.values()
+    for channels, stride in zip(arch['dims'], (1, *arch['strides']), strict=True)
+}
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return __import__('kernels')
+
+
+def check(compiled):
+    """Assert that a kernel is as it was designed, on its architecture."""
+    code, n, pool = compiled.sass, compiled.n, compiled.pool
+    assert (code.spills, code.stack) == (0, 0), 'sums and window are to stay in registers'
+    assert (code.shared, compiled.shared) == (0, 0), 'it is to need no shared memory'
+    # A block gives each of a multiprocessor's schedulers a warp; one waits while another computes.
+    three = (n, pool) == (4, 1) and compiled.capability <= 90
+    assert compiled.blocks() >= (3 if three else 2)
+    columns = WIDTH // WARPS
+    multiply_adds = columns * (2 * n + 1) ** 2
+    loop = code.loop
+    assert loop['FFMA'] + 2 * loop['FFMA2'] == multiply_adds, 'nothing is computed twice'
+    assert loop['FADD'] == loop['FMUL'] == 0, 'products are to be added right away'
+    values = (columns + 2 * n) * pool**2
+    assert loop['LDG'] == values
+    assert loop['STG'] == columns
+    # Each value is loaded, preset to 0, converted and compared. Without max.NaN, which came with
+    # sm_80, a comparison takes several instructions.
+    most = {1: 10, 2: 7} if compiled.capability >= 80 else {1: 15, 2: 11}
+    assert loop.total() <= multiply_adds + most[pool] * values
+
+
+@pytest.mark.parametrize('pool', [1, 2])
+@pytest.mark.parametrize('dtype', TYPES)
+@pytest.mark.parametrize('capability', [80, 90])
+def test_the_published_net(capability, dtype, pool, kernels):
+    check(kernels.compile_and_read(capability, dtype, 2048, 4, pool))
+
+
+@pytest.mark.parametrize('pool', [1, 2])
+@pytest.mark.parametrize('capability', [80, 90])
+def test_the_default_window(capability, pool, kernels):
+    check(kernels.compile_and_read(capability, 'fp16', 2048, 3, pool))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('pool', [1, 2])
+@pytest.mark.parametrize('n', [1, 2, 3, 4])
+@pytest.mark.parametrize('dtype', TYPES)
+@pytest.mark.parametrize('capability', [75, 80, 86, 89, 90, 100, 120])
+def test_every_architecture_type_and_window(capability, dtype, n, pool, kernels):
+    check(kernels.compile_and_read(capability, dtype, 2048, n, pool))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('n', [3, 4])
+@pytest.mark.parametrize(('channels', 'pool'), sorted(PAIRS))
+def test_every_number_of_channels(channels, pool, n, kernels):
+    check(kernels.compile_and_read(90, 'fp16', channels, n, pool))
+
+
+def test_a_spill_is_found(kernels):
+    compiled = kernels.compile_kernel(90, 'fp16', 2048, 3, 1, maxnreg=64)
+    code = kernels.read(compiled.asm['cubin'])
+    assert code.registers <= 64
+    assert code.spills
+    assert code.stack
+    with pytest.raises(AssertionError, match='stay in registers'):
+        check(kernels.Compiled(90, 'fp16', 2048, 3, 1, code, compiled.metadata.shared, 0.0))
+
+
+def test_an_architecture_that_triton_does_not_know_is_a_failure_of_tritons(kernels, capfd):
+    """The operator then leaves it to PyTorch; see test_series_activation.py."""
+    with pytest.raises(FAILURES):
+        kernels.compile_kernel(199, 'fp16', 32, 1, 1)
+
+
+def test_the_time_of_more_work_is_longer(kernels):
+    compiled = kernels.compile_and_read(90, 'fp16', 2048, 3, 1)
+    (gpu, *_) = kernels.GPUS
+    small, wide, many = (
+        kernels.predict(kernels.Layer(shape, 1, 3), compiled, gpu)
+        for shape in [(1, 2048, 50, 80), (1, 2048, 50, 160), (8, 2048, 50, 80)]
+    )
+    for layer in (small, wide, many):
+        units = [layer[name] for name in ('issue', 'fp32', 'other', 'memory', 'bytes')]
+        assert layer['predicted'] == max(units) > layer['floor'] * 0.999
+    assert 1.4 < wide['predicted'] / small['predicted'] < 2.6
+    assert 6 < many['predicted'] / small['predicted'] < 10
