@@ -118,6 +118,8 @@ if _HAS_TRITON:
         channels_last = x.contiguous(memory_format=torch.channels_last)
         try:
             launch(channels_last, weight, bias, pool, out)
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError, but none of Triton's
+            raise
         except FAILURES as error:
             _without_kernel.add(x.device)
             cause = ' '.join(str(error).split())[:300]

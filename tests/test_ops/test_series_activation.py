@@ -149,10 +149,18 @@ def test_mistakes_of_ours_are_not_hidden(monkeypatch):
     from mmvanilla.ops import series_activation as operator
     from mmvanilla.ops import series_activation_triton
 
-    monkeypatch.setattr(series_activation_triton, 'kernel', None)
+    def out_of_memory(*_):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
     monkeypatch.setattr(operator, '_without_kernel', set())
-    with pytest.raises(TypeError):
-        operator._launch(*arguments((1, 3, 4, 4), 1), 1)
+    for name, value, error in [
+        ('kernel', None, TypeError),
+        ('choose_chunks', out_of_memory, torch.cuda.OutOfMemoryError),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(series_activation_triton, name, value)
+            with pytest.raises(error):
+                operator._launch(*arguments((1, 3, 4, 4), 1), 1)
 
 
 @pytest.mark.parametrize('call', [series_activation, OPERATOR], ids=['function', 'operator'])
