@@ -134,7 +134,17 @@ def _backward(
     mask: Tensor | None,
     geometry: dict[str, int],
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of input, weight, offset, mask and bias."""
+    """Return the gradients of input, weight, offset, mask and bias.
+
+    Raises:
+        RuntimeError: On CUDA, where torchvision adds with atomics, if that is to be deterministic.
+    """
+    strict = not torch.is_deterministic_algorithms_warn_only_enabled()
+    if input.is_cuda and torch.are_deterministic_algorithms_enabled() and strict:
+        raise RuntimeError(
+            'the backward pass of a deformable convolution has no deterministic form on CUDA; '
+            'call torch.use_deterministic_algorithms(True, warn_only=True), or train on the CPU'
+        )
     tensors = _operands(input, weight, offset, mask, None)
     ordered = _in_order(geometry)
     grads = torch.ops.torchvision._deform_conv2d_backward(
@@ -152,15 +162,18 @@ def _outside(offset: Tensor, kernel_size: torch.Size, geometry: tuple[int, ...])
     """
     displaced = offset.unflatten(1, (-1, *kernel_size, 2))
     dy, dx = displaced.unbind(4)
-    y = _taps(kernel_size[0], offset.size(2), *geometry[0:6:2])[:, None, :, None].to(dy)
-    x = _taps(kernel_size[1], offset.size(3), *geometry[1:6:2])[:, None, :].to(dx)
+    y = _taps(dy, kernel_size[0], offset.size(2), *geometry[0:6:2])[:, None, :, None]
+    x = _taps(dx, kernel_size[1], offset.size(3), *geometry[1:6:2])[:, None, :]
     outside = (y + dy <= -1) | (x + dx <= -1)
     return outside.unsqueeze(4).expand_as(displaced).reshape(offset.shape)
 
 
-def _taps(kernel: int, outputs: int, stride: int, padding: int, dilation: int) -> Tensor:
+def _taps(
+    like: Tensor, kernel: int, outputs: int, stride: int, padding: int, dilation: int
+) -> Tensor:
     """Return the positions (kernel, outputs) along one axis that are read without displacement."""
-    return torch.arange(kernel)[:, None] * dilation + torch.arange(outputs) * stride - padding
+    taps, places = (torch.arange(count, device=like.device) for count in (kernel, outputs))
+    return (taps[:, None] * dilation + places * stride - padding).to(like)
 
 
 def _operands(

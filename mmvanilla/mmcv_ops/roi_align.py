@@ -1,7 +1,8 @@
 """RoIAlign (He et al., 2017, https://arxiv.org/abs/1703.06870), average and maximum.
 
 The average is computed either by torchvision's kernel or, on the CPU, as matrix products.
-``benchmarks/roi_align.py`` compares the two.
+``benchmarks/roi_align.py`` compares the two. On CUDA the gradient is computed as matrix products,
+too, where ``torch.use_deterministic_algorithms(True)`` asks for it.
 """
 
 from typing import Any
@@ -79,7 +80,7 @@ def roi_align_backward(
     if pool_mode == MAX:
         where = at_least_float32(argmax_y), at_least_float32(argmax_x)
         max_backward(grad, images, *where, total)
-    elif grids := _grids_if_faster(boxes, grad.size(1), geometry):
+    elif grids := _grids_if_deterministic(boxes, grad.size(1), geometry):
         separable_backward(grad, images, *grids, total)
     else:
         sizes = dict(zip(('batch_size', 'channels', 'height', 'width'), total.shape, strict=True))
@@ -93,6 +94,18 @@ def roi_align_backward(
 def _renamed(geometry: dict[str, Any]) -> dict[str, Any]:
     """Return mmcv's ``aligned_height`` and ``aligned_width`` under torchvision's names."""
     return {name.replace('aligned_', 'pooled_'): value for name, value in geometry.items()}
+
+
+def _grids_if_deterministic(
+    boxes: Tensor, channels: int, geometry: dict[str, Any]
+) -> tuple[RoIGrid, RoIGrid] | None:
+    """Return the grids where only matrix products add in a fixed order, or are faster, else None.
+
+    On CUDA torchvision's backward pass adds with atomics, in any order.
+    """
+    if boxes.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return roi_grids(boxes, **geometry)
+    return _grids_if_faster(boxes, channels, geometry)
 
 
 def _grids_if_faster(

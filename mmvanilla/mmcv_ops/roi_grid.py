@@ -14,23 +14,26 @@ class RoIGrid(NamedTuple):
         bin_size: Extent of one bin (R,).
         samples: Whole number of samples in one bin (R,), at least 0.
         bins: Number of bins, P.
+        fixed: The samples where all bins have as many, else 0.
     """
 
     start: Tensor
     bin_size: Tensor
     samples: Tensor
     bins: int
+    fixed: int
 
     def positions(self) -> tuple[Tensor, Tensor]:
         """Return positions (R, P, G) and which of them are used (R, 1, G).
 
-        G is the largest number of samples any box has in a bin.
+        G is the largest number of samples any box has in a bin. Where bins differ in it, the host
+        waits for it.
         """
         per_bin = self.samples[:, None, None].clamp(min=1)
-        index = torch.arange(int(per_bin.max()), device=self.start.device)
-        edges = (
-            self.start[:, None] + torch.arange(self.bins).to(self.start) * self.bin_size[:, None]
-        )
+        device = self.start.device
+        index = torch.arange(self.fixed or int(per_bin.max()), device=device)
+        bins = torch.arange(self.bins, device=device).to(self.start)
+        edges = self.start[:, None] + bins * self.bin_size[:, None]
         inside_bin = (index + 0.5).to(self.start) * self.bin_size[:, None, None] / per_bin
         return edges[:, :, None] + inside_bin, index < self.samples[:, None, None]
 
@@ -91,7 +94,7 @@ def roi_grids(
         bin_size = size[:, axis] / torch.full_like(size[:, axis], bins)
         fixed = torch.full_like(bin_size, sampling_ratio)
         samples = fixed if sampling_ratio > 0 else bin_size.ceil().clamp(min=0)
-        grids.append(RoIGrid(start[:, axis], bin_size, samples, bins))
+        grids.append(RoIGrid(start[:, axis], bin_size, samples, bins, max(sampling_ratio, 0)))
     return grids[0], grids[1]
 
 

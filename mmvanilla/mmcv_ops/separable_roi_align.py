@@ -45,6 +45,7 @@ def _one_thread() -> Iterator[None]:
 
 @_one_thread()
 @torch.autocast('cpu', enabled=False)
+@torch.autocast('cuda', enabled=False)
 def separable_forward(
     features: Tensor, images: Tensor, y: RoIGrid, x: RoIGrid, output: Tensor
 ) -> None:
@@ -69,6 +70,7 @@ def separable_forward(
 
 @_one_thread()
 @torch.autocast('cpu', enabled=False)
+@torch.autocast('cuda', enabled=False)
 def separable_backward(
     grad_output: Tensor, images: Tensor, y: RoIGrid, x: RoIGrid, grad_features: Tensor
 ) -> None:

@@ -192,6 +192,46 @@ def test_the_graph_cache_is_bounded_and_forgets_the_oldest(monkeypatch):
     assert len(cache.graphs) == 3
 
 
+@pytest.mark.parametrize(
+    'error',
+    [
+        torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB.\nMore text'),
+        RuntimeError('CUDA error: out of memory'),  # when a graph is instantiated
+    ],
+)
+def test_without_memory_for_graphs_the_results_are_the_same(error, monkeypatch):
+    tried = []
+
+    def capture(self, x):
+        tried.append(tuple(x.shape))
+        raise error
+
+    monkeypatch.setattr(GraphCache, '_capture', capture)
+    cache = GraphCache(lambda x: (x * 2,))
+    small, large = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 4, 4)
+    cache(small)
+    with pytest.warns(UserWarning, match=r'no memory for a CUDA graph of \(1, 1, 2, 2\)') as seen:
+        outputs = [cache(x)[0] for x in (small, small, large, large)]
+    assert all(
+        torch.equal(out, x * 2)
+        for out, x in zip(outputs, (small, small, large, large), strict=False)
+    )
+    assert tried == [(1, 1, 2, 2)]  # it is not tried again
+    (warning,) = seen
+    assert 'More text' not in str(warning.message)
+
+
+def test_another_error_of_a_capture_is_not_taken_for_missing_memory(monkeypatch):
+    def capture(self, x):
+        raise RuntimeError('operation not permitted when stream is capturing')
+
+    monkeypatch.setattr(GraphCache, '_capture', capture)
+    cache = GraphCache(lambda x: (x * 2,))
+    cache(torch.ones(1, 1, 2, 2))
+    with pytest.raises(RuntimeError, match='not permitted'):
+        cache(torch.ones(1, 1, 2, 2))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @torch.no_grad()
 @pytest.mark.parametrize('options', [{}, dict(cuda_graph=True), dict(compile=True)])
