@@ -8,7 +8,9 @@ call them on several inputs in turn, more than the cache holds, and the graphs t
 medians in us for one call. The floors are the bytes that must be moved (input, weight and bias
 read once, output written once) over the bandwidth of a copy, measured in this run, and the
 multiply-adds over --tflops, the plain fp32 rate. Errors are relative to float64, by the L2 norm.
-benchmarks/kernels.py predicts the fused operator's times from its instructions.
+benchmarks/kernels.py predicts the fused operator's times from its instructions. --device cpu
+rehearses it where there is no GPU: both ways are PyTorch's operators then, and the figures say
+nothing.
 """
 
 import argparse
@@ -18,6 +20,8 @@ import platform
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -109,7 +113,9 @@ def library(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
 
 
 def capture(call: Callable[[Tensor], object], inputs: list[Tensor], rounds: int) -> Callable:
-    """Return what replays a CUDA graph of ``rounds`` calls on each input."""
+    """Return what replays a CUDA graph of ``rounds`` calls on each input; on the CPU, calls."""
+    if not inputs[0].is_cuda:
+        return lambda: [call(x) for _ in range(rounds) for x in inputs]
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -125,22 +131,23 @@ def capture(call: Callable[[Tensor], object], inputs: list[Tensor], rounds: int)
     return graph.replay
 
 
-def time_on_gpu(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Time calls in turn by CUDA events; return medians in us, after three rounds not counted."""
+def time_in_turn(calls: dict[str, Callable], repeats: int, device: str) -> dict[str, float]:
+    """Time calls in turn, by CUDA events; return medians in us, after three rounds not counted."""
+    many = QUEUED if device == 'cuda' else 1  # so many that launching counts for nothing
 
     def queued(turn: int, call: Callable) -> Callable:
-        return lambda: [call() for _ in range(QUEUED)]  # so many that launching counts for nothing
+        return lambda: [call() for _ in range(many)]
 
     prepares = {name: partial(queued, call=call) for name, call in calls.items()}
-    times = in_turn(prepares, repeats, 3, Conditions('cuda', least=TURN))
-    return {name: values.median / QUEUED * 1e3 for name, values in times.items()}
+    times = in_turn(prepares, repeats, 3, Conditions(device, least=TURN))
+    return {name: values.median / many * 1e3 for name, values in times.items()}
 
 
-def copy_bandwidth(repeats: int) -> float:
-    """Return the bytes per second, read and written, of a large copy within the GPU's memory."""
-    source = torch.randn(2**28, device='cuda')
+def copy_bandwidth(repeats: int, device: str) -> float:
+    """Return the bytes per second, read and written, of a large copy within the memory."""
+    source = torch.randn(2**28 if device == 'cuda' else 2**22, device=device)
     target = torch.empty_like(source)
-    time = time_on_gpu({'copy': lambda: target.copy_(source)}, repeats)['copy']
+    time = time_in_turn({'copy': lambda: target.copy_(source)}, repeats, device)['copy']
     return 2 * source.nbytes / (time * 1e-6)
 
 
@@ -149,12 +156,13 @@ def relative_error(out: Tensor, exact: Tensor) -> float:
     return ((out.double() - exact).norm() / exact.norm()).item()
 
 
-def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
+def measure(layer: Layer, dtype: str, repeats: int, device: str) -> dict[str, object]:
     """Return times in us and errors of both ways for one layer and type."""
-    random = dict(device='cuda', dtype=TYPES[dtype])
+    random = dict(device=device, dtype=TYPES[dtype])
     channels, side = layer.shape[1], 2 * layer.n + 1
     moved = layer.bytes_moved(TYPES[dtype].itemsize)
-    cache = torch.cuda.get_device_properties('cuda').L2_cache_size
+    cuda = device == 'cuda'
+    cache = torch.cuda.get_device_properties('cuda').L2_cache_size if cuda else 0
     inputs = [
         torch.randn(layer.shape, **random).to(memory_format=torch.channels_last)
         for _ in range(max(3, math.ceil(4 * cache / moved)))
@@ -174,7 +182,7 @@ def measure(layer: Layer, dtype: str, repeats: int) -> dict[str, object]:
     del exact
     rounds = max(1, math.ceil(20 / len(inputs)))
     calls = {name: capture(call, inputs, rounds) for name, call in ways.items()}
-    times = time_on_gpu(calls, repeats)
+    times = time_in_turn(calls, repeats, device)
     times = {name: time / (rounds * len(inputs)) for name, time in times.items()}
     return times | dict(error=errors['fused'], library_error=errors['library'])
 
@@ -244,16 +252,17 @@ def main() -> None:
     parser.add_argument('--size', type=int, nargs=2, default=(800, 1280), help='height and width')
     parser.add_argument('--batch', type=int, default=1, help='images at once')
     parser.add_argument('--types', nargs='+', choices=TYPES, default=list(TYPES), help='types')
+    parser.add_argument(
+        '--device', choices=['cpu', 'cuda'], default='cuda', help='cpu: a rehearsal'
+    )
     parser.add_argument('--repeats', type=int, default=30, help='timed rounds')
     parser.add_argument(
         '--tflops', type=float, default=67, help='plain fp32 rate of the GPU; an H200 has 67'
     )
     parser.add_argument('--out', help='JSON file to write')
     args = parser.parse_args()
-    if not torch.cuda.is_available():
+    if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('this benchmark needs an NVIDIA GPU and a PyTorch with CUDA; none is found')
-    import triton
-
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False
@@ -261,22 +270,22 @@ def main() -> None:
         layers = find_layers(args.arch, args.act_num, (args.batch, 3, *args.size))
     except UserError as error:
         parser.error(str(error))
-    bandwidth = copy_bandwidth(args.repeats)
+    bandwidth = copy_bandwidth(args.repeats, args.device)
     rows = []
     cases = [(layer, count, dtype) for dtype in args.types for layer, count in layers.items()]
     with torch.inference_mode():
         for layer, count, dtype in track(cases, 'Measuring'):
-            measured = measure(layer, dtype, args.repeats)
+            measured = measure(layer, dtype, args.repeats, args.device)
             rows.append(compare(layer, count, dtype, measured, bandwidth, args.tflops * 1e12))
             torch.cuda.empty_cache()
     rows += [total(rows, dtype) for dtype in args.types]
     machine = dict(
-        gpu=torch.cuda.get_device_name(),
+        gpu=torch.cuda.get_device_name() if args.device == 'cuda' else 'none',
         copy_bandwidth=bandwidth,
         tflops=args.tflops,
         python=platform.python_version(),
         torch=torch.__version__,
-        triton=triton.__version__,
+        triton=version('triton') if find_spec('triton') else 'none',
     )
     if args.out:
         with writing(args.out) as file, open(file, 'w') as stream:

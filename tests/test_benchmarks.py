@@ -3,7 +3,10 @@
 import argparse
 import json
 import multiprocessing.dummy
+import os
+import re
 import runpy
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -151,3 +154,92 @@ def test_the_one_script_runs_benchmarks_that_exist(device):
     parts = speed.commands(device)
     assert all((FOLDER / command[0]).is_file() for command in parts.values())
     assert ('series_activation' in parts) == (device == 'cuda')
+
+
+GPU = FOLDER / 'gpu.sh'
+PARTS = [
+    *('tests', 'table4', 'table3', 'backbone', 'operator', 'detectors', 'training', 'shapes'),
+    *('data_parallel', 'curve'),
+]
+
+
+def run_gpu(*arguments, python, folder):
+    env = dict(os.environ, PYTHON=str(python), PATH=f'{folder}:{os.environ["PATH"]}')
+    command = [str(GPU), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
+def exit_codes(text):
+    return {name: int(code) for name, code in re.findall(r'^\| (\w+) \| (\d+) \|', text, re.M)}
+
+
+@pytest.fixture
+def python(tmp_path):
+    """An interpreter that does nothing, but for the part that it fails; it notes what it gets."""
+
+    def write(fails='nothing'):
+        file = tmp_path / 'python'
+        file.write_text(f'#!/bin/sh\necho "$@"\ncase "$*" in *{fails}*) exit 3 ;; esac\n')
+        file.chmod(0o755)
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize('options', [[], ['--dry-run']])
+def test_the_script_for_a_gpu_starts_every_part(options, python, tmp_path):
+    done = run_gpu(tmp_path / 'out', *options, python=python(), folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = (tmp_path / 'out/summary.md').read_text()
+    assert exit_codes(summary) == dict.fromkeys(PARTS, 0)
+    device = 'cpu' if options else 'cuda'
+    assert summary.count(f'--device {device} ') == 6
+    started = re.findall(r'\b((?:benchmarks|tools)/\w+\.\w+)', done.stdout)
+    assert started
+    assert all((FOLDER.parent / file).is_file() for file in started)
+
+
+def test_the_script_for_a_gpu_goes_on_after_a_part_that_fails(python, tmp_path):
+    stub = python('benchmarks/backbone.py')
+    done = run_gpu(tmp_path / 'out', '--dry-run', python=stub, folder=tmp_path)
+    assert done.returncode == 1
+    expected = dict.fromkeys(PARTS, 0) | dict(backbone=3)
+    assert exit_codes((tmp_path / 'out/summary.md').read_text()) == expected
+
+
+def test_the_script_for_a_gpu_installs_wheels_without_a_network(python, tmp_path):
+    (tmp_path / 'wheels').mkdir()
+    (tmp_path / 'wheels/some-1.0-py3-none-any.whl').touch()
+    options = ['--dry-run', '--wheels', tmp_path / 'wheels']
+    done = run_gpu(tmp_path / 'out', *options, python=python(), folder=tmp_path)
+    installed = (tmp_path / 'out/install.txt').read_text()
+    assert '--no-index --no-deps' in installed
+    assert installed.rstrip().endswith('/wheels/some-1.0-py3-none-any.whl')
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        ([], 'usage'),
+        (['--unknown'], 'usage'),
+        (['out', '--wheels', 'nowhere'], 'nowhere'),
+        (['out'], 'no NVIDIA GPU here; --dry-run'),
+    ],
+)
+def test_the_script_for_a_gpu_says_what_is_wrong(arguments, said, python, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run_gpu(*arguments, python=python('is_available'), folder=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_is_rehearsed(tmp_path):
+    done = run_gpu(tmp_path / 'out', '--dry-run', python=sys.executable, folder=tmp_path)
+    assert exit_codes((tmp_path / 'out/summary.md').read_text()) == dict.fromkeys(PARTS, 0)
+    assert done.returncode == 0
+    results = [*PARTS[3:7], 'table3', 'table4']
+    assert all(json.loads((tmp_path / f'out/{name}.json').read_text()) for name in results)
+    pictures = {file.name for file in (tmp_path / 'out').glob('*.png')}
+    assert pictures == {'table3.png', 'table4.png', 'data_parallel.png'}

@@ -8,7 +8,7 @@ figures stand beside. Results go to DIR as Markdown, JSON and PNG.
 import argparse
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +40,7 @@ from mmvanilla.benchmark.tables import (
     to_json,
 )
 from mmvanilla.cli import add_debug, one_sentence_errors
+from mmvanilla.errors import require
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 DETECTORS = {
@@ -78,6 +79,9 @@ def parse_args() -> argparse.Namespace:
         '--out', metavar='DIR', default='work_dirs/reproduce', help='folder (default: %(default)s)'
     )
     parser.add_argument(
+        '--only', nargs='+', metavar='ROW', help='tables of speed: these rows, by their names'
+    )
+    parser.add_argument(
         '--published',
         action='store_true',
         help='figure2: draw the published latencies and measure nothing',
@@ -102,6 +106,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--small is for table1, table2 and transfer, which is always small')
     if args.what == 'transfer':
         args.small = True
+    if args.only and args.what in TRAINED:
+        parser.error('--only is for the tables of speed')
     if args.published and args.what != 'figure2':
         parser.error('--published is for figure2')
     return args
@@ -235,22 +241,34 @@ def comparisons(row: Row) -> list[tuple[str, float, float, float]]:
     ]
 
 
+def pick(rows: Iterable[str], args: argparse.Namespace) -> list[str]:
+    """Return the rows of a table that the command line asks for.
+
+    Raises:
+        UserError: If one is not in the table.
+    """
+    names = list(rows)
+    for name in args.only or ():
+        require('--only', name, name in names, f'some of {", ".join(names)}')
+    return args.only or names
+
+
 def run_table3(args: argparse.Namespace) -> Iterator[Measurement]:
     """Measure the ImageNet nets at 224 x 224."""
     settings = read_settings(args, part='network', shape=(224, 224))
-    yield measure([classifier(name) for name in TABLE3], settings, Console(stderr=True))
+    yield measure([classifier(name) for name in pick(TABLE3, args)], settings, Console(stderr=True))
 
 
 def run_table4(args: argparse.Namespace) -> Iterator[Measurement]:
     """Measure the detectors at 800 x 1280."""
-    candidates = [read_config(name, file) for name, file in DETECTORS.items()]
+    candidates = [read_config(name, DETECTORS[name]) for name in pick(DETECTORS, args)]
     yield measure(candidates, read_settings(args), Console(stderr=True))
 
 
 def run_ade20k(args: argparse.Namespace) -> Iterator[Measurement]:
     """Measure the segmentors at 512 x 512 and 512 x 2048."""
     for shape in ((512, 512), (512, 2048)):
-        candidates = [read_config(name, file) for name, file in SEGMENTORS.items()]
+        candidates = [read_config(name, SEGMENTORS[name]) for name in pick(SEGMENTORS, args)]
         result = measure(candidates, read_settings(args, shape=shape), Console(stderr=True))
         yield result
         if not result.complete:

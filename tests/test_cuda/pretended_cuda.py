@@ -10,6 +10,7 @@ Kernels, rounding, memory and streams are the CPU's: nothing of them is rehearse
 the CPU's lists of operators, which lack some of those that CUDA's brings to 32 bits.
 """
 
+import contextlib
 import inspect
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -20,17 +21,18 @@ from unittest.mock import patch
 import torch
 import torchvision
 
-# It has no public name. It keeps torch from looking for a GPU where `device='cuda'` is asked for.
+# None of these has a public name. The mode keeps torch from looking for a GPU where CUDA is named.
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+import mmvanilla
+
 CUDA, CPU = torch.device('cuda', 0), torch.device('cpu')
-PACKAGE = Path(__file__).parents[2] / 'mmvanilla'
+PACKAGE, TORCH = Path(mmvanilla.__file__).parent, Path(torch.__file__).parent
 # What may stand between an operator and the line that asked for it.
-BETWEEN = tuple(str(Path(module.__file__).parent) for module in (torch, torchvision, inspect))
-TORCH = Path(torch.__file__).parent
+BETWEEN = (str(TORCH), str(Path(torchvision.__file__).parent), contextlib.__file__)
 AUTOGRAD = str(TORCH / 'autograd')
 DISPATCHING = tuple(str(TORCH / name) for name in ('_compile.py', '_dynamo', '_ops.py', 'utils'))
 LOW, HIGH = (torch.float16, torch.bfloat16), (torch.float32, torch.float64)
@@ -211,7 +213,7 @@ class PretendedCUDA(TorchDispatchMode):
     def __init__(self, also=''):
         """Take a file, beside those of the package, as ours."""
         super().__init__()
-        self.events, self.roots = [], (str(PACKAGE), also or str(PACKAGE))
+        self.events, self.roots = [], (str(PACKAGE), *([also] if also else []))
         self.contexts = ExitStack()
 
     def __enter__(self):
@@ -329,3 +331,10 @@ def pretended_graphs():
         ).items():
             stack.enter_context(patch(f'torch.cuda.{name}', stand_in))
         yield
+
+
+def try_it():
+    """Do on the pretended device what some versions of torch do not do without a GPU."""
+    with PretendedCUDA():
+        net = torch.nn.Conv2d(3, 4, 1).to('cuda')
+        net(torch.zeros(1, 3, 2, 2, device='cuda')).sum().backward()

@@ -11,7 +11,7 @@ from pathlib import Path
 import mmcv.ops
 import pytest
 import torch
-from pretended_cuda import PretendedCUDA
+from pretended_cuda import PretendedCUDA, try_it
 
 from mmvanilla.mmcv_ops import ext
 
@@ -100,11 +100,12 @@ def real(waits):
         ),
     ]
 )
-def watch(request):
+def watch(request, needs):
     """Within it CUDA is there; yield what checks that the host waits in some places only."""
     if request.param == 'real':
         yield real
         return
+    needs(try_it)
     with PretendedCUDA() as cuda:
 
         @contextmanager

@@ -25,6 +25,7 @@ from pretended_cuda import (
     PretendedCUDA,
     PretendedTensor,
     pretended_graphs,
+    try_it,
 )
 from torch import nn
 
@@ -45,6 +46,22 @@ LEAVING = {
     ('cuda_graphs.py', '<genexpr>'),
     ('low_precision.py', 'each'),
 }
+
+
+@pytest.fixture(autouse=True)
+def pretends(needs):
+    needs(try_it)
+
+
+def convolve(dtype):
+    """Compute on the CPU what older versions of torch compute on GPUs only."""
+    nn.Conv2d(3, 4, 1).to(dtype)(torch.zeros(1, 3, 2, 2, dtype=dtype)).sum().backward()
+
+
+scales = pytest.mark.skipif(
+    not hasattr(torch.amp, 'GradScaler'),
+    reason=f'torch {torch.__version__} scales no gradients on the CPU',
+)
 
 
 def places(events, kind=None):
@@ -141,9 +158,11 @@ def test_a_training_step_is_that_of_the_cpu(kind, build):
     torch.testing.assert_close(state, here.state_dict(), rtol=1e-3, atol=1e-4)
 
 
+@scales
 @pytest.mark.parametrize('dtype', ['float16', pytest.param('bfloat16', marks=pytest.mark.slow)])
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_training_step_in_mixed_precision(kind, dtype, build):
+def test_a_training_step_in_mixed_precision(kind, dtype, build, needs):
+    needs(lambda: convolve(getattr(torch, dtype)))
     model, seen = make_model(kind, build), []
     scaled = dict(loss_scale='dynamic') if dtype == 'float16' else dict(loss_scale=1.0)
     with (
@@ -212,7 +231,9 @@ def test_a_prediction_is_that_of_the_cpu(kind, form, build, trained):
     ],
 )
 @pytest.mark.parametrize('kind', KINDS)
-def test_an_accelerated_model(kind, dtype, graph, build, trained):
+def test_an_accelerated_model(kind, dtype, graph, build, trained, needs):
+    with torch.enable_grad():
+        needs(lambda: convolve(dtype))
     here = trained(make_model(kind, build)).eval()
     there, features, seen = copy.deepcopy(here), [], []
     fuse(here).backbone.register_forward_hook(lambda module, args, out: features.append(out))
@@ -243,8 +264,10 @@ def test_an_accelerated_model(kind, dtype, graph, build, trained):
             assert (mine - its).norm() <= bound * its.norm()
 
 
-def test_a_whole_run(tmp_path, monkeypatch):
+@scales
+def test_a_whole_run(tmp_path, monkeypatch, needs):
     """Trained deep in 16 bits, averaged, validated as a fused copy, saved: what the hooks do."""
+    needs(lambda: convolve(torch.float16))
     make_shapes(tmp_path / 'data/shapes', train=4, val=2, size=64)
     cfg = Config.fromfile(DATA / 'tiny_shapes.py')
     monkeypatch.chdir(tmp_path)

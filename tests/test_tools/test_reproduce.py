@@ -36,9 +36,9 @@ def run(tool, monkeypatch, *arguments):
 
 def test_table3(tool, monkeypatch, tmp_path, capsys):
     names = ('VanillaNet-5', 'ResNet-18', 'ConvNeXtV2-N')
-    monkeypatch.setattr(tool, 'TABLE3', {name: TABLE3[name] for name in names})
     monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)  # starts within no time
-    run(tool, monkeypatch, 'table3', '--repeat', 2, '--warmup', 0, '--out', tmp_path)
+    few = ['--only', *names, '--repeat', 2, '--warmup', 0]
+    run(tool, monkeypatch, 'table3', *few, '--out', tmp_path)
     assert 'Parameters and multiply-adds are those published' in capsys.readouterr().out
     rows = json.loads((tmp_path / 'table3.json').read_text())['rows']
     params = [row['counts']['params'] for row in rows]
@@ -49,6 +49,17 @@ def test_table3(tool, monkeypatch, tmp_path, capsys):
     text = (tmp_path / 'table3.md').read_text()
     assert all(f'| {name} |' in text for name in names)
     assert (tmp_path / 'table3.png').is_file()
+
+
+@pytest.mark.parametrize(
+    ('what', 'said'), [('table3', 'some of VanillaNet-5'), ('table1', 'for the tables of speed')]
+)
+def test_rows_that_there_are_not(what, said, tool, monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(tool, monkeypatch, what, '--only', 'ResNet-19', '--out', tmp_path)
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 def test_classifiers_have_the_published_size_in_both_forms(tool):
