@@ -209,13 +209,11 @@ def test_without_memory_for_graphs_the_results_are_the_same(error, monkeypatch):
     monkeypatch.setattr(GraphCache, '_capture', capture)
     cache = GraphCache(lambda x: (x * 2,))
     small, large = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 4, 4)
+    images = [small, small, large, large]
     cache(small)
     with pytest.warns(UserWarning, match=r'no memory for a CUDA graph of \(1, 1, 2, 2\)') as seen:
-        outputs = [cache(x)[0] for x in (small, small, large, large)]
-    assert all(
-        torch.equal(out, x * 2)
-        for out, x in zip(outputs, (small, small, large, large), strict=False)
-    )
+        outputs = [cache(x)[0] for x in images]
+    assert all(torch.equal(out, x * 2) for out, x in zip(outputs, images, strict=True))
     assert tried == [(1, 1, 2, 2)]  # it is not tried again
     (warning,) = seen
     assert 'More text' not in str(warning.message)
