@@ -154,8 +154,8 @@ def test_a_written_file_that_loses_boxes_is_not_kept(files, run_tool, monkeypatc
     """The opened file returns half of the boxes, as one that was written wrongly might."""
     write, opened = formats.FORMATS['.onnx']
 
-    def half(file):
-        run = opened(file)
+    def half(*file_and_precision):
+        run = opened(*file_and_precision)
         return lambda image: {n: v[: len(v) // 2] for n, v in run(image).items()}
 
     monkeypatch.setitem(formats.FORMATS, '.onnx', (write, half))
