@@ -62,6 +62,7 @@ def train(folder: Path) -> tuple[str, str]:
     """Train on the slices; return the paths of the config that this wrote, and of a checkpoint."""
     cfg = Config.fromfile(ROOT / 'tests/data/overfit_coco.py')
     cfg.work_dir, cfg.train_dataloader.batch_size = str(folder / 'work'), 2
+    cfg.model.rpn_head.anchor_generator.scales = [3]  # most objects are smaller than 20 pixels
     repeated = cfg.train_dataloader.dataset
     repeated.times = 20
     for dataset in (repeated.dataset, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
