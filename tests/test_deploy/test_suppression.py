@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures('exporting')
 WAYS = {
     'the first': (lambda keep: keep[:5], 5),
     'all': (lambda keep: keep + 0, None),
+    'all but the last': (lambda keep: keep[:-1], None),
     'not the first': (lambda keep: keep[1:5], None),
     'the first, and all': (lambda keep: torch.cat([keep[:5], keep]), None),
 }

@@ -56,7 +56,7 @@ def accelerate(
         cuda_graph: Replay the backbone from a CUDA graph for each of the last 8 shapes of input
             that come more than once. Replays leave out the hooks of stages, and calls must follow
             each other on one stream. Without memory for a graph a warning says so, and images of
-            that shape are computed without one.
+            that shape and of further ones are computed without.
         report: Print what each step changed in speed and error of the (first) net, at 800 x 1280.
 
     Returns:

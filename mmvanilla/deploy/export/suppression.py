@@ -11,7 +11,8 @@ def stop_early(graph: Any) -> None:
     """Give the suppressions of an ONNX graph the numbers of boxes that are taken of them, in place.
 
     Args:
-        graph: That of an ``onnx_ir.Model``. A suppression of which all is used stays as it is.
+        graph: That of an ``onnx_ir.Model``. A suppression of which others than the first boxes are
+            used stays as it is.
     """
     for node in graph:
         if node.op_type != 'NonMaxSuppression':
@@ -22,7 +23,7 @@ def stop_early(graph: Any) -> None:
             continue
         start, end, axes = (value and value.const_value for value in best.inputs[1:4])
         if all(v is not None and v.size == 1 for v in (start, end, axes)) and (
-            start.numpy() == axes.numpy() == 0
+            start.numpy() == axes.numpy() == 0 < end.numpy()
         ):
             node.replace_input_with(2, best.inputs[2])
 
