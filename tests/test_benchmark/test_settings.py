@@ -27,8 +27,7 @@ def test_refused(options, sentence):
 
 
 def test_fp16_where_the_processor_has_none(monkeypatch):
-    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_fp16_supported', lambda: False, raising=False)
-    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: True)
+    monkeypatch.setattr(module, 'has_instructions', lambda dtype: dtype == torch.bfloat16)
     with pytest.raises(UserError, match='fp16 needs a CPU with instructions .* use --dtype bf16'):
         Settings(dtype='fp16')
     assert Settings(dtype='bf16').torch_dtype == torch.bfloat16

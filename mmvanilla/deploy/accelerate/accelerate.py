@@ -1,7 +1,6 @@
 """One call that makes a trained model as fast as it gets, for inference on the device it is on."""
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from ...errors import UserError, require
 from ...installed import mmcv_is_compiled
 from ...models import VanillaNet, fuse
-from . import fast_layers
 from .cuda_graphs import GraphCache
 from .fast_layers import cpu_layer, cuda_layer
 from .low_precision import (
@@ -38,10 +36,11 @@ def accelerate(
     """Make a model with a VanillaNet fast, in place, for inference on the device it is on.
 
     Every VanillaNet, the batch norms of necks and heads included, is fused; its layers become
-    oneDNN's primitives with packed weights on the CPU, matrix products and the fused series
-    activation on CUDA, channels-last; in 16 bit, necks and heads compute in it too. Inputs, results
-    and the decoding of boxes stay in float32. On Linux the process keeps freed memory from then on,
-    see ``malloc.keep_freed_memory``. Images are normalised as before: batches are padded with
+    oneDNN's primitives in its own layout on the CPU, where hooks within the net see tensors that
+    ``to_dense()`` makes ordinary ones; on CUDA, channels-last, matrix products and the fused series
+    activation. In 16 bit necks and heads compute in it too. Inputs, results and the decoding of
+    boxes stay in float32. On Linux the process keeps freed memory from then on, see
+    ``malloc.keep_freed_memory``. Images are normalised as before: batches are padded with
     normalised zeros, so folding the normalisation into the stem would not be exact.
 
     The net has no parameters any more: load weights and average them before, and neither train nor
@@ -81,12 +80,6 @@ def accelerate(
     device = next(nets[0].parameters()).device
     dtype = choose_dtype(dtype, device)
     _check_device(device, compile is True, cuda_graph)
-    if device.type == 'cpu' and not fast_layers.PACKS:
-        warnings.warn(
-            f'convolutions stay those of torch {torch.__version__}, since it cannot keep their '
-            'weights packed; torch 2.6 can, which is faster',
-            stacklevel=2,
-        )
     fuse(model, neck_and_heads=True).eval()
     for net in nets:
         check_range(net, dtype)
@@ -155,7 +148,8 @@ class FastForward:
         self.net.check_input(x)
         with torch.no_grad(), torch.autocast(self.device, enabled=False), tf32_as_in_products():
             outs = self.run(x.detach().to(self.dtype))
-            return tuple(out.float() for out in outs)
+            exact = torch.float32
+            return tuple(out.to_dense(exact) if out.is_mkldnn else out.to(exact) for out in outs)
 
     def check_again(
         self, dtype: torch.dtype | str | None, compile: bool | str, cuda_graph: bool

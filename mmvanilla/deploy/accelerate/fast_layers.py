@@ -1,38 +1,23 @@
 """The layers of an accelerated VanillaNet: for inference, on one device, in one type.
 
-Between two layers of the deploy form stands pool(conv(x)), then the ReLU of the activation. A ReLU
-commutes with a max-pool, so on the CPU it goes into the convolution before the pool, one oneDNN
-primitive; on CUDA pool and ReLU go into the fused activation. Each fast layer is built from the
-layer whose weight, bias and geometry it takes, and from the type of its weight, input and output.
+Between two layers of the deploy form stands pool(conv(x)), then the ReLU of the activation. On the
+CPU tensors stay in oneDNN's own layout (``torch.Tensor.to_mkldnn``) from the image to the features;
+on CUDA pool and ReLU go into the fused activation. Each fast layer is built from the layer whose
+weight, bias and geometry it takes, and from the type of its weight, input and output.
 """
 
 import copy
+import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils import mkldnn
 
 from ...models import SeriesActivation
 from ...ops.series_activation import channels_innermost, series_activation
 
 FUSED_WINDOWS = (3, 5, 7, 9)  # sides of the windows that the fused operator knows
-SIZES = 256  # of inputs, for which a convolution remembers the layout of its weight
-# A depthwise convolution goes by groups where pixels have more bytes of channels than this and an
-# image at least so many pixels: elsewhere the copies cost more than they save.
-MAX_PIXEL_BYTES = 2048
-MIN_PIXELS = 800
-GROUP_BYTES = 512  # of a pixel's channels in a group; half and twice that measured about the same
-
-
-# What packs weights has no public name. Where torch has not all of it yet, weights stay unpacked.
-PACKS = all(
-    hasattr(namespace, name)
-    for namespace, name in [
-        (torch.ops.mkldnn, '_convolution_pointwise'),
-        (torch.ops.mkldnn, '_get_mkldnn_serialized_md'),
-        (torch.ops.aten, 'mkldnn_reorder_conv2d_weight'),
-    ]
-)
 
 
 class FastLayer(nn.Module):
@@ -45,85 +30,47 @@ class FastLayer(nn.Module):
 
 
 class OneDNNConv(nn.Module):
-    """A convolution and, if asked for, the ReLU after it: one oneDNN primitive on the CPU.
+    """A convolution between tensors in oneDNN's own layout, mostly blocks of 16 channels.
 
-    The weight is kept packed in the layout that the primitive wants: unpacked it would be packed in
-    every call, and in a wrong layout a call takes up to 60 times as long. Which one that is depends
-    on the size of the input; every layout met, of which oneDNN has a few, is kept once.
-    """
-
-    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> None:
-        super().__init__()
-        # No buffers: a cast of the model would take them out of the type that is packed.
-        self.weight = conv.weight.detach().to(dtype).contiguous()
-        self.bias = conv.bias.detach().to(dtype)
-        self.where: tuple = (
-            list(conv.padding),
-            list(conv.stride),
-            list(conv.dilation),
-            conv.groups,
-        )
-        self.attr = 'relu' if relu else 'none'
-        self.layouts: dict[torch.Size, bytes] = {}  # by shape of the input
-        self.packed: dict[bytes, Tensor] = {}  # by layout
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C_in, H, W) to (N, C_out, H', W'), in the layout of the input."""
-        if not PACKS:
-            padding, stride, dilation, groups = self.where
-            out = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
-            return out.relu_() if self.attr == 'relu' else out
-        layout = self.layouts.get(x.shape) or self._pack(x.shape)
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, self.packed[layout], self.bias, *self.where, self.attr, [], ''
-        )
-
-    def _pack(self, shape: torch.Size) -> bytes:
-        """Keep the weight in the layout for inputs (N, C_in, H, W), which is returned."""
-        reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
-        packed = reorder(self.weight.to_mkldnn(), *self.where, shape)
-        layout = bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).tolist())
-        self.packed.setdefault(layout, packed)
-        if len(self.layouts) >= SIZES:
-            self.layouts.clear()
-        self.layouts[shape] = layout
-        return layout
-
-    def __deepcopy__(self, memo: dict) -> 'OneDNNConv':
-        """Share the packed weights, which are never written and cannot be copied."""
-        copied = memo[id(self)] = self.__class__.__new__(self.__class__)
-        memo.update({id(packed): packed for packed in self.packed.values()})
-        copied.__dict__.update(copy.deepcopy(vars(self), memo))
-        return copied
-
-
-class ChannelGroups(nn.Module):
-    """A depthwise convolution by groups of neighbouring channels, which lie closely in memory.
-
-    In channels-last the pixels of one channel are ``C * itemsize`` bytes apart. Where that is a
-    large power of two, a window's pixels share a few places in the cache and evict each other;
-    copied out and back, a group of channels is convolved up to three times as fast. Images of less
-    than 800 pixels are convolved at once.
+    In it depthwise convolutions are two to three times as fast as in channels-last, where a
+    channel's pixels lie far apart. The weight is packed once, for the layout that torch guesses; if
+    oneDNN wants another one for an image, it brings the weight into it at every call, which counts
+    only on small single images.
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
-        self.size = size = GROUP_BYTES // dtype.itemsize
-        self.whole = OneDNNConv(conv, dtype)
-        self.convs = nn.ModuleList(
-            OneDNNConv(depthwise(weight, bias), dtype)
-            for weight, bias in zip(conv.weight.split(size), conv.bias.split(size), strict=True)
-        )
+        conv = copy.deepcopy(conv).float().requires_grad_(False)
+        with warnings.catch_warnings():  # torch itself packs by TorchScript, which is deprecated
+            warnings.simplefilter('ignore')
+            weight = mkldnn.to_mkldnn(conv, dtype).weight
+        # No buffers: a cast of the model would take them out of the type that is packed.
+        self.packed = (weight, conv.bias.to_mkldnn(dtype))
+        self.where: tuple = (conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C, H, W), channels-last."""
-        if x.shape[2] * x.shape[3] < MIN_PIXELS:
-            return self.whole(x)
-        out = torch.empty_like(x, memory_format=torch.channels_last)
-        groups = zip(self.convs, x.split(self.size, 1), out.split(self.size, 1), strict=True)
-        for conv, source, target in groups:
-            target.copy_(conv(source.contiguous(memory_format=torch.channels_last)))
-        return out
+        """Map (N, C_in, H, W), dense or in oneDNN's layout, to (N, C_out, H', W') in the latter."""
+        x = x if x.is_mkldnn else x.to_mkldnn()
+        return F.conv2d(x, *self.packed, *self.where)
+
+    def __deepcopy__(self, memo: dict) -> 'OneDNNConv':
+        """Share the packed tensors, which are never written and cannot be copied."""
+        copied = memo[id(self)] = self.__class__.__new__(self.__class__)
+        memo[id(self.packed)] = self.packed
+        copied.__dict__.update(copy.deepcopy(vars(self), memo))
+        return copied
+
+
+class DensePool(nn.Module):
+    """A pool that oneDNN does not have."""
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H', W'), both in oneDNN's layout."""
+        return self.pool(x.to_dense()).to_mkldnn()
 
 
 class PointwiseConv(FastLayer):
@@ -172,11 +119,10 @@ class FusedActivation(FastLayer):
 def cpu_layer(
     conv: nn.Conv2d, pool: nn.Module, act: SeriesActivation, dtype: torch.dtype
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Return a layer of oneDNN's primitives: convolution with ReLU, pool, depthwise convolution."""
-    window = depthwise(act.weight, act.bias)
-    wide = len(act.weight) * dtype.itemsize > MAX_PIXEL_BYTES
-    fast = ChannelGroups(window, dtype) if wide else OneDNNConv(window, dtype)
-    return OneDNNConv(conv, dtype, relu=True), pool, fast
+    """Return a layer of oneDNN's primitives: convolution, pool, ReLU and depthwise convolution."""
+    pool = pool if isinstance(pool, (nn.Identity, nn.MaxPool2d)) else DensePool(pool)
+    window = OneDNNConv(depthwise(act.weight, act.bias), dtype)
+    return OneDNNConv(conv, dtype), pool, nn.Sequential(nn.ReLU(), window)
 
 
 def cuda_layer(

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.utils import apply_to
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.nn import functional
 
 from ...errors import UserError, require
 from ...models import SeriesActivation
 
+CPUINFO = Path('/proc/cpuinfo')
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
 
@@ -34,21 +38,25 @@ def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch
     return chosen
 
 
+@lru_cache
 def has_instructions(dtype: torch.dtype) -> bool:
     """Tell whether oneDNN computes in a 16-bit type on this CPU, be it by emulation."""
-    asked = {torch.float16: 'fp16', torch.bfloat16: 'bf16'}[dtype]
-    return _ask(torch.ops.mkldnn, f'_is_mkldnn_{asked}_supported')
+    try:
+        one = torch.ones(1, 1, 1, 1).to_mkldnn(dtype)
+        functional.conv2d(one, one)
+    except RuntimeError:  # which is how torch tells that it does not
+        return False
+    return True
 
 
 def has_fast_bfloat16() -> bool:
     """Tell whether bfloat16 is faster than float32 on this CPU; support alone may be emulation."""
-    fast = _ask(torch.cpu, '_is_avx512_bf16_supported') or _ask(torch.cpu, '_is_amx_tile_supported')
-    return has_instructions(torch.bfloat16) and fast
-
-
-def _ask(module: Any, name: str) -> bool:
-    """Ask torch about the processor, for which it has no public functions, and old ones none."""
-    return bool(getattr(module, name, lambda: False)())
+    flags = set()
+    if hasattr(torch.cpu, 'get_capabilities'):
+        flags = {name for name, value in torch.cpu.get_capabilities().items() if value}
+    elif CPUINFO.is_file():  # for an older torch on Linux
+        flags = set(CPUINFO.read_text().split())
+    return bool(flags & {'avx512_bf16', 'amx_bf16'}) and has_instructions(torch.bfloat16)
 
 
 def check_range(net: nn.Module, dtype: torch.dtype) -> None:
@@ -103,13 +111,14 @@ class LowPrecision:
 
 def convert(values: Any, dtype: torch.dtype) -> Any:
     """Convert the floating-point tensors in tuples, lists and dicts."""
+    return apply_to(values, is_real, lambda tensor: tensor.to(dtype))
 
-    def each(value: object) -> object:
-        return value.to(dtype) if torch.is_tensor(value) and value.is_floating_point() else value
 
-    return tree_map(each, values)
+def is_real(value: object) -> bool:
+    """Tell whether this is a tensor of floating-point numbers."""
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def contiguous(module: nn.Module, args: tuple, outputs: Any) -> Any:
     """Return outputs as (N, C, H, W) in memory, as compiled operators of mmcv take them to be."""
-    return tree_map(lambda x: x.contiguous() if isinstance(x, Tensor) else x, outputs)
+    return apply_to(outputs, lambda value: isinstance(value, Tensor), Tensor.contiguous)
