@@ -17,7 +17,7 @@ DEMO := work_dirs/mask_rcnn_vanillanet13_shapes_finetune
 DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes_finetune.py
 SOURCES := $(shell find configs mmvanilla -name '*.py')
 
-.PHONY: help env demo docs lint test test-slow test-share stacks oldest bench soak clean
+.PHONY: help env demo docs lint test fast test-slow test-share stacks oldest bench soak clean
 
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
@@ -88,11 +88,15 @@ lint: env
 
 # A worker has one thread, since most nets here are too small for more; and there is one worker more
 # than cores, since tests wait for data loaders and for processes of their own.
-test test-slow test-share: export OMP_NUM_THREADS := 1
+fast test-slow test-share: export OMP_NUM_THREADS := 1
 PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := $(RUN) -m pytest -n $(PROCESSES) --maxprocesses 4 --dist worksteal
 
-test: lint
+# Side by side, since mypy takes one core for as long as twenty tests.
+test: env
+	@$(MAKE) --no-print-directory -j 2 lint fast
+
+fast: env
 	$(PYTEST) -m 'not slow'
 
 test-slow: env

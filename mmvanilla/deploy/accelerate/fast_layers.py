@@ -122,7 +122,7 @@ def cpu_layer(
     """Return a layer of oneDNN's primitives: convolution, pool, ReLU and depthwise convolution."""
     pool = pool if isinstance(pool, (nn.Identity, nn.MaxPool2d)) else DensePool(pool)
     window = OneDNNConv(depthwise(act.weight, act.bias), dtype)
-    return OneDNNConv(conv, dtype), pool, nn.Sequential(nn.ReLU(), window)
+    return OneDNNConv(conv, dtype), pool, nn.Sequential(nn.ReLU(inplace=True), window)
 
 
 def cuda_layer(
