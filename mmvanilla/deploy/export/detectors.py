@@ -4,8 +4,6 @@ What mmdet does with lists of results, which may be of any length, is done here 
 that it can be traced: where a list would be shorter, fillers stand in; the last step drops them.
 """
 
-from typing import Any
-
 import torch
 from mmcv.ops import RoIAlign
 from mmdet.models.dense_heads import RetinaHead, RPNHead
@@ -231,18 +229,20 @@ def without_small(boxes: Tensor, scores: Tensor, cfg: ConfigDict) -> Tensor:
 def pool(extractor: SingleRoIExtractor, features: tuple[Tensor, ...], boxes: Tensor) -> Tensor:
     """Pool the features (1, C, H, W) of every box (K, 4) from the level of its size.
 
-    At the other levels its box is empty and adds nothing: the shapes do not depend on the boxes.
+    Every level pools its own boxes behind a filler, so that there is always one.
     """
     levels = extractor.map_roi_levels(torch.cat([boxes[:, :1], boxes], 1), extractor.num_inputs)
-    pooled: Any = 0
+    here = levels[:, None] == torch.arange(extractor.num_inputs, device=boxes.device)
+    rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
+    pooled = []
     for level, (layer, feature) in enumerate(zip(extractor.roi_layers, features, strict=False)):
-        here = levels == level
-        rois = torch.where(here[:, None], boxes, 0.0)
-        rois = torch.cat([torch.zeros_like(rois[:, :1]), rois], 1)
+        own = torch.cat([rois.new_zeros(1, 5), rois[here[:, level].nonzero()[:, 0]]])
         size, scale, ratio = layer.output_size, layer.spatial_scale, layer.sampling_ratio
-        values = roi_align(feature, rois, size, scale, ratio, layer.aligned)
-        pooled = pooled + torch.where(here[:, None, None, None], values, 0.0)
-    return pooled
+        pooled.append(roi_align(feature, own, size, scale, ratio, layer.aligned))
+    # Where each box stands among the pooled ones: behind the levels before, and those before it.
+    counts = here.sum(0) + 1
+    places = counts.cumsum(0) - counts + here.cumsum(0)
+    return torch.cat(pooled)[torch.where(here, places, 0).sum(1)]
 
 
 def best_boxes(
