@@ -24,7 +24,9 @@ def peak_memory(model: nn.Module, call: Callable[[], object], device: torch.devi
         call: A call of it, run once.
         device: Where it computes.
     """
-    weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+    # Accelerated convolutions hold their weights packed, neither as parameters nor as buffers.
+    packed = [t for module in model.modules() for t in getattr(module, 'packed', ())]
+    weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers(), *packed])
     if device.type == 'cuda':
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmvanilla import VanillaNet, accelerate
 from mmvanilla.benchmark import peak_memory as memory
 
 
@@ -25,6 +26,17 @@ def test_peak():
     found = memory.peak_memory(model, lambda: model(x), torch.device('cpu'))
     assert found == pytest.approx(2**20 + 2 * x.nbytes, rel=0.01)
     assert other.sum() == 2**22
+
+
+def test_accelerated_weights_count():
+    net = VanillaNet(dict(dims=[256, 256], strides=[2]), (1,), deploy=True).eval()
+    weights = sum(parameter.nbytes for parameter in net.parameters())
+    accelerate(net, dtype='fp32')
+    x = torch.rand(1, 3, 32, 32)
+    found = memory.peak_memory(net, lambda: net(x), torch.device('cpu'))
+    assert found > weights
+    activations = 256 * 8 * 8 * 4
+    assert found == pytest.approx(weights, abs=8 * activations)
 
 
 @pytest.mark.alone
