@@ -58,7 +58,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--compare',
         metavar='OTHER',
-        help='test another checkpoint or exported file, too, and print both side by side',
+        help='test another checkpoint or exported file, too, image by image, and print both side '
+        'by side',
     )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument(
@@ -109,6 +110,9 @@ def test_config(args: argparse.Namespace, file: str) -> Config:
         show_results(cfg, args.show_dir)
     if args.tta:
         augment(cfg)
+    if args.compare:
+        # In a batch images are padded to the largest, which exported models never see.
+        cfg.test_dataloader.batch_size = 1
     return cfg
 
 

@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from itertools import islice
 from typing import Any
 
 import torch
@@ -34,6 +35,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the main metrics of a model on the validation data, or the test data where none are.
 
+    Images are tested one by one, as exported models take them: in a batch each is padded to the
+    largest, which changes what is found.
+
     Args:
         cfg: The config, with ``val_dataloader`` and ``val_evaluator``.
         model: The model, in eval mode.
@@ -53,21 +57,24 @@ def evaluate(
             'no val_dataloader with val_evaluator; add them, or give --no-check'
         )
     init_default_scope(scope(cfg))
-    loader = quietly(Runner.build_dataloader, copy.deepcopy(cfg[f'{part}_dataloader']))
-    dataset, seen = loader.dataset, 0
+    loader = copy.deepcopy(cfg[f'{part}_dataloader'])
+    loader.batch_size = 1
+    loader = quietly(Runner.build_dataloader, loader)
+    dataset = loader.dataset
     number = min(number or len(dataset), len(dataset))
     with restricted(cfg[f'{part}_evaluator'], dataset, number) as metrics:
         evaluator = quietly(Evaluator, metrics)
         evaluator.dataset_meta = dataset.metainfo
-        total = -(-number // loader.batch_size)
         for batch in track(
-            loader, 'validation', total, console=console, disable=not console, transient=True
+            islice(loader, number),
+            'validation',
+            number,
+            console=console,
+            disable=not console,
+            transient=True,
         ):
             evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
-            seen += len(batch['inputs'])
-            if seen >= number:
-                break
-        found = quietly(evaluator.evaluate, min(seen, number))
+        found = quietly(evaluator.evaluate, number)
     main = {
         name: float(value) / scale
         for name, value in found.items()

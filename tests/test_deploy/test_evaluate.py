@@ -74,6 +74,22 @@ def test_the_first_images_count_and_no_others(small_config, shapes, tmp_path):
     assert evaluate(cfg, oracle) == found
 
 
+def test_images_are_tested_one_by_one(small_config, shapes):
+    """In a batch images are padded to the largest, and exported models take single ones."""
+    cfg = config_of(small_config, 'retinanet', shapes / 'coco')
+    cfg.val_dataloader.batch_size = 2
+    dataset = Runner.build_dataloader(cfg.val_dataloader).dataset
+    seen = []
+
+    class Watched(Oracle):
+        def test_step(self, batch):
+            seen.append(len(batch['inputs']))
+            return super().test_step(batch)
+
+    evaluate(cfg, Watched([dataset.get_data_info(i) for i in range(IMAGES)]), NUMBER)
+    assert seen == [1] * NUMBER
+
+
 def test_metrics_are_those_of_a_runner(small_config, build, shapes, tmp_path):
     cfg = config_of(small_config, 'upernet', shapes / 'ADEChallengeData2016')
     model = build('upernet')

@@ -37,7 +37,7 @@ def test(run_tool, shapes, tmp_path):
         return run_tool(
             *('test.py', config, file, '--data-root', data, '--work-dir', tmp_path / 'work'),
             *(*arguments, '--cfg-options', 'test_dataloader.num_workers=0'),
-            'test_dataloader.persistent_workers=False',
+            *('test_dataloader.persistent_workers=False', 'test_dataloader.batch_size=2'),
         )
 
     return run
@@ -47,6 +47,7 @@ def test_an_exported_detector_has_the_metrics_of_its_checkpoint(detector, test, 
     config, checkpoint, file = detector
     code, out, error = test(config, file, '--compare', checkpoint)
     assert code == 0, error
+    assert out.count('Epoch(test) [2/2]') == 2  # two images, one by one, whatever the config says
     rows = [re.findall(r'[-+]?\d+\.\d+', line) for line in out.splitlines() if '│ coco/' in line]
     assert len(rows) == 6
     for first, second, difference in rows:
