@@ -46,7 +46,7 @@ UPCASTS = {('float32.py', 'at_least_float32'), ('nms.py', 'nms')}
 LEAVING = {
     ('accelerate.py', '<genexpr>'),
     ('cuda_graphs.py', '<genexpr>'),
-    ('low_precision.py', 'each'),
+    ('low_precision.py', 'cast'),
 }
 
 

@@ -111,7 +111,11 @@ class LowPrecision:
 
 def convert(values: Any, dtype: torch.dtype) -> Any:
     """Convert the floating-point tensors in tuples, lists and dicts."""
-    return apply_to(values, is_real, lambda tensor: tensor.to(dtype))
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype)
+
+    return apply_to(values, is_real, cast)
 
 
 def is_real(value: object) -> bool:
