@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from ..deploy.accelerate.fast_layers import OneDNNConv
 from .machine import read_field
 
 
@@ -25,7 +26,8 @@ def peak_memory(model: nn.Module, call: Callable[[], object], device: torch.devi
         device: Where it computes.
     """
     # Accelerated convolutions hold their weights packed, neither as parameters nor as buffers.
-    packed = [t for module in model.modules() for t in getattr(module, 'packed', ())]
+    convs = [module for module in model.modules() if isinstance(module, OneDNNConv)]
+    packed = [tensor for conv in convs for tensor in conv.packed]
     weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers(), *packed])
     if device.type == 'cuda':
         torch.cuda.synchronize()

@@ -30,7 +30,7 @@ class FastLayer(nn.Module):
 
 
 class OneDNNConv(nn.Module):
-    """A convolution between tensors in oneDNN's own layout, mostly blocks of 16 channels.
+    """A convolution between tensors in oneDNN's own layout, mostly blocks of channels.
 
     In it depthwise convolutions are two to three times as fast as in channels-last, where a
     channel's pixels lie far apart. The weight is packed once, for the layout that torch guesses; if
@@ -42,7 +42,7 @@ class OneDNNConv(nn.Module):
         super().__init__()
         conv = copy.deepcopy(conv).float().requires_grad_(False)
         with warnings.catch_warnings():  # torch itself packs by TorchScript, which is deprecated
-            warnings.simplefilter('ignore')
+            warnings.filterwarnings('ignore', r'.*torch\.jit')
             weight = mkldnn.to_mkldnn(conv, dtype).weight
         # No buffers: a cast of the model would take them out of the type that is packed.
         self.packed = (weight, conv.bias.to_mkldnn(dtype))

@@ -79,7 +79,7 @@ class Graph:
     def outside_the_net(self) -> set[str]:
         """Return the names of the nodes before the first layers with weights, and behind the last.
 
-        Pooling by boxes lies outside, too: of the levels that it adds up, all but one are zeros.
+        Pooling by boxes, and what puts the pooled boxes in order, lies outside, too.
         """
         nodes = self.graph.node
         results = [output.name for output in self.graph.output]
