@@ -15,7 +15,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmvanilla.deploy.predict import make_predictor
+from mmvanilla.deploy.load import build_model
+from mmvanilla.deploy.predict import ExportedModel, make_predictor
 
 ROOT = Path(__file__).parents[2]
 KINDS = ['detector', 'segmentor', 'classifier']
@@ -67,23 +68,29 @@ def fused(trained, tmp_path, monkeypatch):
     return trained._replace(config=str(tmp_path / 'fused.py'), checkpoint=str(out))
 
 
-def run_library(trained):
-    """Predict the first image with the inferencer of the config's library."""
+def run_library(trained, exported=None):
+    """Predict the first image with the inferencer of the config's library.
+
+    With an exported file in the place of the inferencer's model, if there is one.
+    """
     files, image = (trained.config, trained.checkpoint), trained.images[0]
     cfg = trained.config if isinstance(trained.config, Config) else Config.fromfile(files[0])
     init_default_scope(cfg.default_scope)  # mmpretrain does not
     if cfg.default_scope == 'mmdet':
-        from mmdet.apis import DetInferencer
+        from mmdet.apis import DetInferencer as Inferencer
+    elif cfg.default_scope == 'mmseg':
+        from mmseg.apis import MMSegInferencer as Inferencer
+    else:
+        from mmpretrain import ImageClassificationInferencer as Inferencer
 
-        inferencer = DetInferencer(*files, device='cpu', show_progress=False)
+    inferencer = Inferencer(*files, device='cpu')
+    if exported:
+        inferencer.model = ExportedModel(exported, cfg.model)
+    if cfg.default_scope == 'mmdet':
         return boxes(inferencer(image)['predictions'][0])
     if cfg.default_scope == 'mmseg':
-        from mmseg.apis import MMSegInferencer
-
-        return [MMSegInferencer(*files, device='cpu')(image)['predictions']]
-    from mmpretrain import ImageClassificationInferencer
-
-    return [ImageClassificationInferencer(*files, device='cpu')(image)[0]['pred_scores']]
+        return [inferencer(image)['predictions']]
+    return [inferencer(image)[0]['pred_scores']]
 
 
 def test_checkpoints_hold_nothing_but_tensors_numbers_and_texts(trained):
@@ -111,6 +118,26 @@ def test_fused_checkpoints_in_the_inferencers_of_the_libraries(trained, fused):
     assert_same(run_library(fused), values(ours(fused, trained.images[0])))
     if len(expected) == 1:  # of equal boxes the order may change
         assert_same(run_library(fused), expected, rtol=1e-4)
+
+
+@pytest.mark.usefixtures('exporting')
+@pytest.mark.parametrize(
+    'kind', [*(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[:2]), KINDS[2]]
+)
+def test_exported_files_in_the_inferencers_of_the_libraries(kind, request, tmp_path):
+    from mmvanilla.deploy.export import exportable, write_model
+
+    trained = request.getfixturevalue(kind)
+    model, _ = build_model(Config.fromfile(trained.config), trained.checkpoint)
+    file = str(tmp_path / 'model.xml')
+    write_model(exportable(model), torch.full((1, 3, 64, 64), 99.0), file)
+    found, expected = run_library(trained, file), values(ours(trained, trained.images[0]))
+    if len(expected) == 1:
+        return assert_same(found, expected, rtol=1e-4)
+    # Of equal boxes the order may change.
+    assert_same(found[1:2], expected[1:2], rtol=1e-4)
+    distances = np.abs(np.array(found[0])[:, None] - expected[0]).max(-1).min(1)
+    assert distances.max() < 1e-2
 
 
 def test_resuming_goes_on_with_what_was_logged(classifier, tmp_path):

@@ -12,7 +12,9 @@ import torch
 from mmengine.config import Config
 
 from mmvanilla import fuse
-from mmvanilla.deploy.predict import make_predictor
+from mmvanilla.deploy.export import exportable, write_model
+from mmvanilla.deploy.load import build_model
+from mmvanilla.deploy.predict import ExportedModel, make_predictor
 
 sahi = pytest.importorskip('sahi')
 
@@ -72,6 +74,23 @@ def test_slices(detector):
     distances = np.abs(table[:, None] - every).max(-1).min(1)
     assert distances.max() < 1e-4
     assert np.isclose(table[:, 4].max(), every[:, 4].max())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('exporting')
+def test_an_exported_file(detector, tmp_path):
+    cfg, image = Config.fromfile(detector.config), detector.images[0]
+    file = str(tmp_path / 'model.xml')
+    net, _ = build_model(cfg, detector.checkpoint)
+    write_model(exportable(net), torch.full((1, 3, 64, 64), 99.0), file)
+    model = open_model(*detector[:2])
+    expected = rows(get_prediction(image, model).object_prediction_list)
+    model.model.model = ExportedModel(file, cfg.model)
+    found = rows(get_prediction(image, model).object_prediction_list)
+    assert len(expected) > 10
+    np.testing.assert_allclose(found[:, 4], expected[:, 4], rtol=1e-4)
+    # Of equal boxes the order may change.
+    assert np.abs(found[:, None] - expected).max(-1).min(1).max() < 1e-2
 
 
 def test_image_size_of_sahi(detector):

@@ -48,7 +48,7 @@ class ExportedModel(BaseModel):
     ) -> None:
         super().__init__()
         opened = open_model(file, trust, precision) if isinstance(file, str) else file
-        self.opened, self.cfg = opened, ConfigDict(model)
+        self.opened, self.model_cfg = opened, ConfigDict(model)
         self.file = file if isinstance(file, str) else 'the exported model'
         check_classes(self.file, opened.details.get('classes'), classes)
 
@@ -77,7 +77,7 @@ class ExportedModel(BaseModel):
     def predict(self, outputs: dict[str, np.ndarray], sample: Any) -> BaseDataElement:
         """Add the outputs of an image to its sample, in the size of the original."""
         if 'boxes' in outputs:
-            rcnn = (self.cfg.get('test_cfg') or {}).get('rcnn') or {}
+            rcnn = (self.model_cfg.get('test_cfg') or {}).get('rcnn') or {}
             scale = np.tile(np.float32(sample.scale_factor), 2)
             outputs = dict(outputs, boxes=outputs['boxes'] / scale)
             outputs = pasted(outputs, sample.ori_shape, rcnn.get('mask_thr_binary', 0.5))
@@ -85,10 +85,10 @@ class ExportedModel(BaseModel):
             values = {name: torch.from_numpy(value) for name, value in outputs.items()}
             sample.pred_instances = InstanceData(**values)
         elif 'logits' in outputs and outputs['logits'].ndim == 2:
-            scores, labels = classified(outputs['logits'], self.cfg.get('head') or {})
+            scores, labels = classified(outputs['logits'], self.model_cfg.get('head') or {})
             sample.set_pred_score(scores).set_pred_label(labels)
         elif 'logits' in outputs or 'label_map' in outputs:
-            heads = self.cfg.get('decode_head') or {}  # of a cascade a list, whose last decides
+            heads = self.model_cfg.get('decode_head') or {}  # of a cascade a list, whose last decides
             head = heads[-1] if isinstance(heads, list | tuple) else heads
             labels = label_map(outputs, sample.ori_shape, head.get('align_corners', False))
             sample.pred_sem_seg = PixelData(data=labels)
