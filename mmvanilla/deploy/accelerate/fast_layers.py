@@ -33,9 +33,9 @@ class OneDNNConv(nn.Module):
     """A convolution between tensors in oneDNN's own layout, mostly blocks of channels.
 
     In it depthwise convolutions are two to three times as fast as in channels-last, where a
-    channel's pixels lie far apart. The weight is packed once, for the layout that torch guesses; if
-    oneDNN wants another one for an image, it brings the weight into it at every call, which counts
-    only on small single images.
+    channel's pixels lie far apart. The weight is packed once. Newer torch packs it for oneDNN's
+    primitive for inference and convolves with that for training, which brings the weight into
+    another layout at every call; that counts only on small single images.
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:

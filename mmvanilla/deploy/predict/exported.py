@@ -88,7 +88,7 @@ class ExportedModel(BaseModel):
             scores, labels = classified(outputs['logits'], self.model_cfg.get('head') or {})
             sample.set_pred_score(scores).set_pred_label(labels)
         elif 'logits' in outputs or 'label_map' in outputs:
-            heads = self.model_cfg.get('decode_head') or {}  # of a cascade a list, whose last decides
+            heads = self.model_cfg.get('decode_head') or {}  # a list in a cascade
             head = heads[-1] if isinstance(heads, list | tuple) else heads
             labels = label_map(outputs, sample.ori_shape, head.get('align_corners', False))
             sample.pred_sem_seg = PixelData(data=labels)
