@@ -14,6 +14,7 @@ level.
 """
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -108,22 +109,28 @@ def make_call(route: str, args: argparse.Namespace) -> Call:
         net.to(DTYPES[dtype], memory_format=layout)
         x = x.to(DTYPES[dtype], memory_format=layout)
         return lambda: layer_by_layer(net, x)
-    with tempfile.TemporaryDirectory() as folder:
-        file = export(net, x, folder, eight_bits=dtype == 'int8')
-        if route.startswith('OpenVINO'):
-            return openvino_call(file, x, 'f32' if dtype == 'fp32' else 'bf16', args.threads)
-        return onnxruntime_call(file, x, args.threads)
+    file = exported(net, x, Path(args.weights).parent, eight_bits=dtype == 'int8')
+    if route.startswith('OpenVINO'):
+        return openvino_call(file, x, 'f32' if dtype == 'fp32' else 'bf16', args.threads)
+    return onnxruntime_call(file, x, args.threads)
 
 
-def export(net: VanillaNet, x: Tensor, folder: str, eight_bits: bool) -> str:
-    """Write the net for images of one size, in 32 or, calibrated on noise, in 8 bits."""
-    file = str(Path(folder, 'net.onnx'))
-    options = dict(input_names=['image'], dynamo=True, verbose=False)
-    torch.onnx.export(make_exportable(net), (x,), file, **options)
+def exported(net: VanillaNet, x: Tensor, folder: Path, eight_bits: bool) -> str:
+    """Return the net's file for images of one size, in 32 or, calibrated on noise, in 8 bits.
+
+    The first route that needs a file writes it; routes begin one after the other.
+    """
+    file = folder / ('eight_bits.onnx' if eight_bits else 'net.onnx')
+    if file.exists():
+        return str(file)
     if eight_bits:
+        shutil.copy(exported(net, x, folder, eight_bits=False), file)
         generator = torch.Generator().manual_seed(1)
-        quantize(file, [torch.randn(x.shape, generator=generator).numpy() for _ in range(2)])
-    return file
+        quantize(str(file), [torch.randn(x.shape, generator=generator).numpy() for _ in range(2)])
+    else:
+        options = dict(input_names=['image'], dynamo=True, external_data=False, verbose=False)
+        torch.onnx.export(make_exportable(net), (x,), str(file), **options)
+    return str(file)
 
 
 def openvino_call(file: str, x: Tensor, precision: str, threads: int) -> Call:

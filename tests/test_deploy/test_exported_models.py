@@ -102,6 +102,7 @@ def suppressed(graph):
     return [values[node.input[2]].item() for node in nodes]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('exporting')
 def test_a_written_mask_rcnn_takes_any_size(build, tmp_path, monkeypatch):
     import onnx
@@ -148,6 +149,7 @@ def test_every_kind_in_every_runtime(kind, options, suffix, build, tmp_path):
         check(lambda image: written(image.numpy()), model, image_of(size), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('exporting')
 def test_a_written_ada_backbone_takes_any_size(build, tmp_path):
     model = build('upernet', ada_pool=True)

@@ -90,6 +90,7 @@ def test_layers_of_a_segmentor_are_in_8_bits(written):
     check_graph(onnx.load(file).graph, expected)
 
 
+@pytest.mark.slow
 def test_coordinates_are_not_and_what_boxes_change_is_not_compared(written, tmp_path):
     _, file = written('mask_rcnn')
     exact = shutil.copy(file, tmp_path / 'exact.onnx')

@@ -41,6 +41,7 @@ def exports(tmp_path_factory):
         if key not in files:
             files[key] = folder / f'{len(files)}.onnx'
             formats.write_onnx(function, example, str(files[key]), details)
+        write.latest = files[key]
         shutil.copy(files[key], file)
 
     return write
@@ -65,7 +66,7 @@ def deploy(files, run_tool, shapes, tmp_path):
     return run
 
 
-def test_both_formats_in_8_bits(deploy, run_tool, tmp_path):
+def test_both_formats_in_8_bits(deploy, exports, run_tool, tmp_path):
     names = [tmp_path / 'out/model.onnx', tmp_path / 'out/model.xml']
     code, out, error = deploy('--int8', '--onnx', names[0], '--openvino', names[1])
     assert code == 0, error
@@ -73,9 +74,7 @@ def test_both_formats_in_8_bits(deploy, run_tool, tmp_path):
     assert 'backbone.stages.3.act' in out
     kept = re.findall(r'mIoU (\S+) of (\S+)', out)
     assert len(kept) == 2
-    bits32 = tmp_path / 'out/exact.onnx'
-    assert deploy('--onnx', bits32)[0] == 0
-    assert names[0].stat().st_size < 0.6 * bits32.stat().st_size
+    assert names[0].stat().st_size < 0.6 * exports.latest.stat().st_size
     for file in names:
         details = open_model(str(file)).details
         assert details['classes'][0] == 'background'

@@ -106,6 +106,7 @@ def test_full_trainings_are_not_done_again(run_tool, tiny, monkeypatch, tmp_path
     assert '| VanillaNet-6 | 12.50 | 12.50 | 12.50 |' in (tmp_path / 'table2.md').read_text()
 
 
+@pytest.mark.slow
 def test_transfer(run_tool, tiny, tmp_path):
     code, out, error = run_tool('reproduce.py', 'transfer', '--seeds', 0, '--out', tmp_path)
     assert code == 0, error
