@@ -14,8 +14,10 @@ level.
 """
 
 import argparse
+import multiprocessing
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import side_by_side
@@ -123,14 +125,23 @@ def exported(net: VanillaNet, x: Tensor, folder: Path, eight_bits: bool) -> str:
     file = folder / ('eight_bits.onnx' if eight_bits else 'net.onnx')
     if file.exists():
         return str(file)
+    unfinished = str(folder / 'unfinished.onnx')
     if eight_bits:
-        shutil.copy(exported(net, x, folder, eight_bits=False), file)
+        shutil.copy(exported(net, x, folder, eight_bits=False), unfinished)
         generator = torch.Generator().manual_seed(1)
-        quantize(str(file), [torch.randn(x.shape, generator=generator).numpy() for _ in range(2)])
+        quantize(unfinished, [torch.randn(x.shape, generator=generator).numpy() for _ in range(2)])
     else:
         options = dict(input_names=['image'], dynamo=True, external_data=False, verbose=False)
-        torch.onnx.export(make_exportable(net), (x,), str(file), **options)
-    return str(file)
+        torch.onnx.export(make_exportable(net), (x,), unfinished, **options)
+    return shutil.move(unfinished, str(file))
+
+
+def quantize_first(args: argparse.Namespace) -> None:
+    """Quantize while no route holds memory: 800 x 1280 takes 8 GiB, which go with the process."""
+    task = (load_net(args), make_image(args), Path(args.weights).parent, True)
+    worker = multiprocessing.get_context('spawn').Process(target=exported, args=task)
+    worker.start()
+    worker.join()
 
 
 def openvino_call(file: str, x: Tensor, precision: str, threads: int) -> Call:
@@ -182,6 +193,8 @@ def main() -> None:
         args.weights = str(Path(folder, 'net.pth'))
         torch.save(net.state_dict(), args.weights)
         giga = multiply_adds(args) / 1e9
+        if find_spec('nncf') and 'int8' in {ROUTES[args.device][route] for route in routes}:
+            quantize_first(args)
         rows = side_by_side.measure(make, routes, args)
         del args.weights
         dtypes = {ROUTES[args.device][route] for route in rows}
