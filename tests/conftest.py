@@ -1,5 +1,6 @@
 """Importing the package first lets the tests import mmdet and mmseg in any order."""
 
+import functools
 import gc
 import inspect
 import io
@@ -10,20 +11,24 @@ import runpy
 import subprocess
 import sys
 import threading
+import weakref
 import zlib
 from collections import OrderedDict
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
+import mmengine.config.utils
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
 
 import mmvanilla
 
@@ -80,6 +85,53 @@ def frozen_imports():
     """Spare what is imported the garbage collections, of which every data set asks for one."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def metafiles_read_once():
+    """Every config on one of mmdet's makes mmengine read all of mmdet's metafiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        if read := getattr(mmengine.config.utils, '_get_cfg_metainfo', None):
+            patch.setattr('mmengine.config.utils._get_cfg_metainfo', functools.cache(read))
+        yield
+
+
+@pytest.fixture(scope='session')
+def loaders_at_work():
+    """Keep what iterates over data, to end its workers."""
+    started, begin = weakref.WeakSet(), DataLoader.__iter__
+
+    def iterate(self):
+        iterator = begin(self)
+        started.add(iterator)
+        return iterator
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DataLoader, '__iter__', iterate)
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def workers_that_end(loaders_at_work, monkeypatch):
+    """End the workers of a training with it, and all others with the test.
+
+    The garbage collection takes the queues away first, and then waits for each worker for 5 s.
+    """
+
+    def end_all():
+        for iterator in list(loaders_at_work):
+            getattr(iterator, '__del__', bool)()
+
+    def train(self):
+        try:
+            return begin(self)
+        finally:
+            end_all()
+
+    begin = Runner.train
+    monkeypatch.setattr(Runner, 'train', train)
+    yield
+    end_all()
 
 
 # As many levels, anchors and proposals as detectors of COCO have; the shapes need fewer.
