@@ -86,10 +86,9 @@ lint: env
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
 
-# A worker has one thread, since most nets here are too small for more; and there is one worker more
-# than cores, since tests wait for data loaders and for processes of their own.
+# A worker for each core, with one thread, since most nets here are too small for more.
 fast test-slow test-share: export OMP_NUM_THREADS := 1
-PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PROCESSES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := $(RUN) -m pytest -n $(PROCESSES) --maxprocesses 4 --dist worksteal
 
 # Side by side, since mypy takes one core for as long as twenty tests.
