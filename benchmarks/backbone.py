@@ -136,9 +136,12 @@ def exported(net: VanillaNet, x: Tensor, folder: Path, eight_bits: bool) -> str:
     return shutil.move(unfinished, str(file))
 
 
-def quantize_first(args: argparse.Namespace) -> None:
-    """Quantize while no route holds memory: 800 x 1280 takes 8 GiB, which go with the process."""
-    task = (load_net(args), make_image(args), Path(args.weights).parent, True)
+def quantize_first(net: VanillaNet, args: argparse.Namespace) -> None:
+    """Quantize while no route holds memory: 800 x 1280 takes 8 GiB, which go with the process.
+
+    If that fails, the first route in 8 bits fails for the same reason and tells it.
+    """
+    task = (net, make_image(args), Path(args.weights).parent, True)
     worker = multiprocessing.get_context('spawn').Process(target=exported, args=task)
     worker.start()
     worker.join()
@@ -194,7 +197,7 @@ def main() -> None:
         torch.save(net.state_dict(), args.weights)
         giga = multiply_adds(args) / 1e9
         if find_spec('nncf') and 'int8' in {ROUTES[args.device][route] for route in routes}:
-            quantize_first(args)
+            quantize_first(net, args)
         rows = side_by_side.measure(make, routes, args)
         del args.weights
         dtypes = {ROUTES[args.device][route] for route in rows}

@@ -97,41 +97,40 @@ def metafiles_read_once():
 
 
 @pytest.fixture(scope='session')
-def loaders_at_work():
-    """Keep what iterates over data, to end its workers."""
-    started, begin = weakref.WeakSet(), DataLoader.__iter__
+def end_workers():
+    """End the workers of data loaders, as every training does when it ends.
 
-    def iterate(self):
+    The garbage collection takes their queues away first, and then waits for each of them for 5 s.
+    """
+    started, begin, train = weakref.WeakSet(), DataLoader.__iter__, Runner.train
+
+    def noted(self):
         iterator = begin(self)
         started.add(iterator)
         return iterator
 
+    def end():
+        for iterator in list(started):
+            if hasattr(iterator, '__del__'):  # it has workers
+                iterator.__del__()
+
+    def train_and_end(self):
+        try:
+            return train(self)
+        finally:
+            end()
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DataLoader, '__iter__', iterate)
-        yield started
+        patch.setattr(DataLoader, '__iter__', noted)
+        patch.setattr(Runner, 'train', train_and_end)
+        yield end
 
 
 @pytest.fixture(autouse=True)
-def workers_that_end(loaders_at_work, monkeypatch):
-    """End the workers of a training with it, and all others with the test.
-
-    The garbage collection takes the queues away first, and then waits for each worker for 5 s.
-    """
-
-    def end_all():
-        for iterator in list(loaders_at_work):
-            getattr(iterator, '__del__', bool)()
-
-    def train(self):
-        try:
-            return begin(self)
-        finally:
-            end_all()
-
-    begin = Runner.train
-    monkeypatch.setattr(Runner, 'train', train)
+def workers_that_end(end_workers):
+    """End the workers of a test with it."""
     yield
-    end_all()
+    end_workers()
 
 
 # As many levels, anchors and proposals as detectors of COCO have; the shapes need fewer.

@@ -6,10 +6,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmvanilla import make_shapes
+from mmvanilla.deploy.export import exportable, write_model
+from mmvanilla.deploy.load import build_model
+from mmvanilla.deploy.predict import tested_classes
 
 
 class Trained(NamedTuple):
@@ -44,6 +48,23 @@ def train(tmp_path_factory):
         (config,) = work_dir.glob('*.py')
         checkpoint = (work_dir / 'last_checkpoint').read_text()
         return Trained(str(config), checkpoint, sorted(map(str, Path(root).glob(images))))
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def export(tmp_path_factory):
+    """Export what was trained to OpenVINO, once for all tests."""
+    folder, files = tmp_path_factory.mktemp('exports'), {}
+
+    def run(trained):
+        if trained.config not in files:
+            cfg = Config.fromfile(trained.config)
+            model, _ = build_model(cfg, trained.checkpoint)
+            files[trained.config] = file = str(folder / f'{len(files)}.xml')
+            example = torch.full((1, 3, 64, 64), 99.0)
+            write_model(exportable(model), example, file, classes=list(tested_classes(cfg)))
+        return files[trained.config]
 
     return run
 

@@ -15,8 +15,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmvanilla.deploy.load import build_model
+from mmvanilla import UserError
 from mmvanilla.deploy.predict import ExportedModel, make_predictor
+from mmvanilla.deploy.predict import tested_classes as classes_of  # else it is taken for a test
 
 ROOT = Path(__file__).parents[2]
 KINDS = ['detector', 'segmentor', 'classifier']
@@ -85,12 +86,11 @@ def run_library(trained, exported=None):
 
     inferencer = Inferencer(*files, device='cpu')
     if exported:
-        inferencer.model = ExportedModel(exported, cfg.model)
+        inferencer.model = ExportedModel(exported, cfg.model, classes_of(cfg))
+    found = inferencer(image)
     if cfg.default_scope == 'mmdet':
-        return boxes(inferencer(image)['predictions'][0])
-    if cfg.default_scope == 'mmseg':
-        return [inferencer(image)['predictions']]
-    return [inferencer(image)[0]['pred_scores']]
+        return boxes(found['predictions'][0])
+    return [found['predictions'] if cfg.default_scope == 'mmseg' else found[0]['pred_scores']]
 
 
 def test_checkpoints_hold_nothing_but_tensors_numbers_and_texts(trained):
@@ -124,20 +124,26 @@ def test_fused_checkpoints_in_the_inferencers_of_the_libraries(trained, fused):
 @pytest.mark.parametrize(
     'kind', [*(pytest.param(k, marks=pytest.mark.slow) for k in KINDS[:2]), KINDS[2]]
 )
-def test_exported_files_in_the_inferencers_of_the_libraries(kind, request, tmp_path):
-    from mmvanilla.deploy.export import exportable, write_model
-
+def test_exported_files_in_the_inferencers_of_the_libraries(kind, request, export):
     trained = request.getfixturevalue(kind)
-    model, _ = build_model(Config.fromfile(trained.config), trained.checkpoint)
-    file = str(tmp_path / 'model.xml')
-    write_model(exportable(model), torch.full((1, 3, 64, 64), 99.0), file)
-    found, expected = run_library(trained, file), values(ours(trained, trained.images[0]))
+    found, expected = (
+        run_library(trained, export(trained)),
+        values(ours(trained, trained.images[0])),
+    )
     if len(expected) == 1:
-        return assert_same(found, expected, rtol=1e-4)
+        assert_same(found, expected, rtol=1e-4)
+        return
     # Of equal boxes the order may change.
     assert_same(found[1:2], expected[1:2], rtol=1e-4)
     distances = np.abs(np.array(found[0])[:, None] - expected[0]).max(-1).min(1)
     assert distances.max() < 1e-2
+
+
+@pytest.mark.usefixtures('exporting')
+def test_an_exported_file_of_other_classes_is_refused(classifier, export):
+    cfg = Config.fromfile(classifier.config)
+    with pytest.raises(UserError, match="number 1 is 'plain', not 'stripes'"):
+        ExportedModel(export(classifier), cfg.model, ['noise', 'stripes', 'plain'])
 
 
 def test_resuming_goes_on_with_what_was_logged(classifier, tmp_path):

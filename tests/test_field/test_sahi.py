@@ -12,9 +12,8 @@ import torch
 from mmengine.config import Config
 
 from mmvanilla import fuse
-from mmvanilla.deploy.export import exportable, write_model
-from mmvanilla.deploy.load import build_model
 from mmvanilla.deploy.predict import ExportedModel, make_predictor
+from mmvanilla.deploy.predict import tested_classes as classes_of  # else it is taken for a test
 
 sahi = pytest.importorskip('sahi')
 
@@ -78,14 +77,11 @@ def test_slices(detector):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('exporting')
-def test_an_exported_file(detector, tmp_path):
+def test_an_exported_file(detector, export):
     cfg, image = Config.fromfile(detector.config), detector.images[0]
-    file = str(tmp_path / 'model.xml')
-    net, _ = build_model(cfg, detector.checkpoint)
-    write_model(exportable(net), torch.full((1, 3, 64, 64), 99.0), file)
     model = open_model(*detector[:2])
     expected = rows(get_prediction(image, model).object_prediction_list)
-    model.model.model = ExportedModel(file, cfg.model)
+    model.model.model = ExportedModel(export(detector), cfg.model, classes_of(cfg))
     found = rows(get_prediction(image, model).object_prediction_list)
     assert len(expected) > 10
     np.testing.assert_allclose(found[:, 4], expected[:, 4], rtol=1e-4)
