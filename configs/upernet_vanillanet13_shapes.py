@@ -17,7 +17,7 @@ model = dict(
     auxiliary_head=dict(in_channels=256, channels=64, num_classes=7),
 )
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=760, val_interval=380)
+train_cfg = dict(type='ResumableIterLoop', max_iters=760, val_interval=380)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -4,8 +4,6 @@ import argparse
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 import mmvanilla
 from mmvanilla import UserError
@@ -54,7 +52,6 @@ def train_config(args: argparse.Namespace) -> Config:
     cfg = load_config(args)
     if args.tensorboard:
         log_to_tensorboard(cfg)
-    mmvanilla.preflight(cfg)
     if args.amp:
         use_mixed_precision(cfg)
     if args.auto_scale_lr:
@@ -116,17 +113,8 @@ def main() -> None:
     mmvanilla.safe_loading()
     with one_sentence_errors(args.debug, Exception):
         cfg = train_config(args)
-        added = mmvanilla.engine.add_hooks(cfg)
-        mmvanilla.engine.init_processes(cfg)
         with mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, OSError):
-            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-            runner.register_hook(dict(type='PreflightHook', config=False))
-            if added:
-                runner.logger.info(f'As in the recipes of mmvanilla there is {", ".join(added)}')
-            mmvanilla.engine.check_loading(runner)
-            # Build now what training would build, so that a mistake in the config shows here.
-            runner.train_loop, runner.val_loop  # noqa: B018
-            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+            runner = mmvanilla.engine.build_runner(cfg, 'train', args.warn_only)
     kinds = UserError, OSError
     with (
         one_sentence_errors(args.debug, UserError),

@@ -4,6 +4,4 @@ _base_ = 'mmseg::_base_/datasets/ade20k.py'
 
 train_dataloader = dict(
     batch_size=2,
-    # Workers draw augmentations that a resumed run repeats.
-    worker_init_fn=dict(type='seed_worker'),
 )

@@ -27,9 +27,6 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=4,
     num_workers=2,
-    # Workers start anew with every epoch, so that a resumed run draws the same augmentations.
-    persistent_workers=False,
-    worker_init_fn=dict(type='seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(

@@ -28,9 +28,6 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=128,
     num_workers=8,
-    # Workers start anew with every epoch, so that a resumed run draws the same augmentations.
-    persistent_workers=False,
-    worker_init_fn=dict(type='seed_worker'),
     # The head's batch norm cannot train on a last batch of one image.
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

@@ -4,6 +4,7 @@ custom_imports = dict(imports='mmvanilla')
 
 default_hooks = dict(
     preflight=dict(type='PreflightHook'),
+    resume=dict(type='ResumeHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
@@ -14,7 +15,7 @@ default_hooks = dict(
     signals=dict(type='StopOnSignalHook'),
     buffers=dict(type='BroadcastBuffersHook'),
 )
-# Together with `worker_init_fn` of the data loader: a resumed run repeats the losses exactly.
+# ReseedHook: a resumed run repeats the losses exactly.
 custom_hooks = [dict(type='ReseedHook'), dict(type='CheckWeightsHook')]
 randomness = dict(seed=0)
 sync_bn = 'torch'  # synchronise batch norms where training is distributed over GPUs

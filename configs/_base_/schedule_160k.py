@@ -1,6 +1,6 @@
 """160,000 iterations of AdamW with layer-wise decay, warm-up, then linearly to 0."""
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
+train_cfg = dict(type='ResumableIterLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -5,21 +5,22 @@ from .hooks.atomic_checkpoint import AtomicCheckpointHook
 from .hooks.broadcast_buffers import BroadcastBuffersHook
 from .hooks.check_labels import CheckLabelsHook
 from .hooks.check_loss import CheckLossHook
-from .hooks.check_resume import CheckResumeHook
 from .hooks.check_weights import CheckWeightsHook
 from .hooks.deep_training import DeepTrainingHook
 from .hooks.log_pictures import LogPicturesHook
 from .hooks.progress import progress_bar
-from .hooks.reseed import ReseedHook, seed_worker
+from .hooks.reseed import ReseedHook
+from .hooks.resume import ResumeHook
 from .hooks.stop_on_signal import StopOnSignalHook
 from .hooks.switch_to_deploy import SwitchToDeployHook
 from .latest import latest_checkpoint, naming_last_checkpoint
-from .loops import ResumableEpochLoop
-from .model_checks import check_classes, check_model
+from .loaders import seed_worker
+from .loops import ResumableEpochLoop, ResumableIterLoop
 from .optim.bfloat16 import BFloat16OptimWrapper
 from .optim.layer_decay import VanillaNetLayerDecayConstructor
-from .preflight import PreflightHook, check_loading, preflight
+from .preflight import PreflightHook, preflight
 from .recipe_hooks import add_hooks
+from .run import build_runner
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -27,20 +28,19 @@ __all__ = [
     'BroadcastBuffersHook',
     'CheckLabelsHook',
     'CheckLossHook',
-    'CheckResumeHook',
     'CheckWeightsHook',
     'DeepTrainingHook',
     'LogPicturesHook',
     'PreflightHook',
     'ReseedHook',
     'ResumableEpochLoop',
+    'ResumableIterLoop',
+    'ResumeHook',
     'StopOnSignalHook',
     'SwitchToDeployHook',
     'VanillaNetLayerDecayConstructor',
     'add_hooks',
-    'check_classes',
-    'check_loading',
-    'check_model',
+    'build_runner',
     'init_processes',
     'latest_checkpoint',
     'naming_last_checkpoint',

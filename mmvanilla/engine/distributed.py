@@ -1,15 +1,14 @@
-"""Training and testing in many processes, on GPUs as mmengine does it, on CPUs as it does not."""
+"""Training and testing in many processes: by mmengine on GPUs, with gloo on CPUs."""
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import init_dist, is_distributed
 
 from ..errors import UserError
 
 
 def init_processes(cfg: Config) -> None:
-    """Let the processes of a distributed run on CPUs meet, and fit the config to it.
-
-    mmengine would ask for a GPU. On GPUs it does everything itself.
+    """Connect the processes of a distributed run, and fit the config to CPUs where these compute.
 
     Args:
         cfg: The config, changed in place.
@@ -17,14 +16,19 @@ def init_processes(cfg: Config) -> None:
     Raises:
         UserError: If the launcher cannot start processes on CPUs.
     """
-    if cfg.launcher == 'none' or torch.cuda.is_available():
+    if cfg.get('launcher', 'none') == 'none':
+        return
+    if torch.cuda.is_available():
+        if not is_distributed():
+            init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
         return
     if cfg.launcher != 'pytorch':
         raise UserError(
             f'--launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh or '
             'tools/dist_test.sh'
         )
-    torch.distributed.init_process_group('gloo')
+    if not is_distributed():
+        torch.distributed.init_process_group('gloo')
     # The statistics of the first process, which it saves, are everyone's, also after a resume.
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',

@@ -1,75 +1,90 @@
-"""A training loop that goes on in the midst of an epoch."""
+"""Training loops that stop cleanly at a signal and go on in the midst of an epoch."""
 
-import itertools
+from contextlib import nullcontext
+from typing import Any
 
 import torch
-from mmengine.dataset import InfiniteSampler
 from mmengine.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from ..errors import UserError
+from .loaders import pass_over, start
+from .look import watched
+from .signals import noted_signals
 
 BATCHES_DONE = 'batches_done'
 BATCHES = 'batches_an_epoch'
-END = object()
+
+
+class _Stoppable:
+    """What both loops add to mmengine's."""
+
+    _looked = False
+
+    def run(self) -> torch.nn.Module:
+        """Train; signals are noted meanwhile."""
+        with noted_signals():
+            return super().run()  # type: ignore[misc]
+
+    def run_iter(self, *batch: Any) -> None:
+        """Train on a batch; the first one shows whether the parts of the model fit."""
+        with nullcontext() if self._looked else watched(self.runner.model):  # type: ignore
+            super().run_iter(*batch)  # type: ignore[misc]
+        self._looked = True
 
 
 @LOOPS.register_module()
-class ResumableEpochLoop(EpochBasedTrainLoop):
-    """Count epochs, and resume a checkpoint that was saved within one behind its last batch.
+class ResumableIterLoop(_Stoppable, IterBasedTrainLoop):
+    """Count iterations; ``StopOnSignalHook`` saves and stops at SIGTERM and SIGINT.
 
-    mmengine's loop begins that epoch anew. The batches that were trained on are loaded, so that
-    the augmentations of the others draw what they would have drawn, and passed over.
+    A resumed run first loads the batches that were trained on, as mmengine does.
+    """
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(_Stoppable, EpochBasedTrainLoop):
+    """Count epochs, and go on after the last batch of a checkpoint saved within an epoch.
+
+    mmengine's loop starts such an epoch again. ``StopOnSignalHook`` saves and stops at SIGTERM and
+    SIGINT.
     """
 
     def run(self) -> torch.nn.Module:
-        """Train.
-
-        Raises:
-            UserError: If the data loader's sampler never ends, so that no epoch would.
-        """
-        for sampler in (self.dataloader.sampler, self.dataloader.batch_sampler):
-            sampler = getattr(sampler, 'sampler', sampler)
-            # mmdet's MultiSourceSampler, by its name: a classifier comes without mmdet.
-            endless = isinstance(sampler, InfiniteSampler) or any(
-                kind.__name__ == 'MultiSourceSampler' for kind in type(sampler).__mro__
-            )
-            if endless:
-                raise UserError(
-                    f'train_dataloader.sampler is a {type(sampler).__name__}, which never ends, '
-                    'but ResumableEpochLoop counts epochs; use a DefaultSampler, or an '
-                    'IterBasedTrainLoop with max_iters'
-                )
+        """Train."""
         self._count_batches()
         return super().run()
 
     def _count_batches(self) -> None:
-        """Begin a resumed epoch anew if its batches are no longer those that were counted."""
+        """Start a resumed epoch again if the number of its batches has changed."""
         hub, number = self.runner.message_hub, len(self.dataloader)
         before, done = hub.get_info(BATCHES, number), hub.get_info(BATCHES_DONE, 0)
         if done and before != number:
             self.runner.logger.warning(
                 f'An epoch has {number} batches now and had {before} when the checkpoint was '
-                f'saved after {done} of them; epoch {self._epoch + 1} begins anew'
+                f'saved after {done} of them; epoch {self._epoch + 1} starts again'
             )
             hub.update_info(BATCHES_DONE, 0)
         hub.update_info(BATCHES, number)
 
     def run_epoch(self) -> None:
-        """Train on what is left of an epoch."""
-        runner = self.runner
+        """Train on the rest of an epoch.
+
+        Raises:
+            UserError: If the sampler gives more batches than its length, as an endless one does.
+        """
+        runner, number = self.runner, len(self.dataloader)
         done = runner.message_hub.get_info(BATCHES_DONE, 0)
-        first = self._iter - done
         runner.call_hook('before_train_epoch')
         runner.model.train()
-        batches = iter(self.dataloader)
-        # To the end, whatever len() says: a sampler may give less, and clears up behind its last
-        # batch, as mmdet's AspectRatioBatchSampler does.
-        for index in itertools.count():
-            runner.call_hook('before_batch', iteration=first + index)
-            data = next(batches, END)
-            if data is END:
-                break
+        loaded = pass_over(self.dataloader, done)
+        # To the end: a sampler may give less than its length, and clears up after its last batch.
+        for index, data in enumerate(start(self.dataloader), done - loaded):
+            if index >= number:
+                sampler = type(self.dataloader.sampler).__name__
+                raise UserError(
+                    f'an epoch has {number} batches, and {sampler} gives more; use a '
+                    'DefaultSampler, or a loop that counts iterations (ResumableIterLoop)'
+                )
             if index >= done:
                 runner.message_hub.update_info(BATCHES_DONE, index + 1)
                 self.run_iter(index, data)

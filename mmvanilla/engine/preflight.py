@@ -1,104 +1,79 @@
-"""Checks of a training before anything runs."""
+"""Looking at a run that another program starts."""
 
 from collections.abc import Iterable
 
-import torch
 from mmengine.config import Config
-from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, init_default_scope
+from mmengine.runner import Runner
 
-from ..data_checks import check_annotations, check_paths, use_checked_loading
-from ..errors import UserError
-from ..type_name import type_name
-from .hooks.check_resume import CheckResumeHook
-from .model_checks import check_classes, check_model, check_norms
+from ..checks import report
+from ..errors import UserError, sentence
+from ..type_name import scope, type_name
+from .loaders import prepare_loader
+from .run import library_dataset, look_at_data, prepare, try_items
 
 
-def preflight(cfg: Config, parts: Iterable[str] = ('train', 'val')) -> None:
-    """Check what a config tells of a training, before anything is built.
+def preflight(
+    cfg: Config, parts: Iterable[str] = ('train', 'val'), warn_only: bool = False
+) -> None:
+    """Look at the data of a config before a runner is built.
 
-    That is: files and folders that are missing, annotations at which training would stop or from
-    which it would learn something wrong, and models that are sharded.
+    The library builds each data set; what it has loaded is compared with the files, and a few
+    samples go through the pipeline. ``tools/train.py`` does this, and more, with the data sets
+    that it trains on.
 
     Args:
         cfg: The config of mmdet, mmseg or mmpretrain.
-        parts: The data loaders to look at, of ``'train'``, ``'val'`` and ``'test'``.
+        parts: The data sets to look at, of ``'train'``, ``'val'`` and ``'test'``.
+        warn_only: Log what would be refused as a judgement as a warning.
 
     Raises:
-        UserError: At the first mistake.
+        UserError: If a data set cannot be built, most of it is left out, or a sample fails.
     """
-    parts = tuple(parts)
-    check_paths(cfg, parts)
-    check_annotations(cfg, parts)
     check_strategy(cfg)
+    init_default_scope(scope(cfg))
+    for part in parts:
+        loader = cfg.get(f'{part}_dataloader')
+        if loader is None:
+            continue
+        try:
+            built = prepare_loader(Runner.build_dataloader(loader), None)
+        except UserError:
+            raise
+        except Exception as error:  # of data sets, which may raise anything
+            raise UserError(
+                f'{part}_dataloader cannot be built ({type(error).__name__}: {sentence(error)}); '
+                'put the data there, set data_root, or correct the config'
+            ) from error
+        report(look_at_data(library_dataset(built), part), warn_only)
+        try_items(built)
 
 
 @HOOKS.register_module()
-class PreflightHook(CheckResumeHook):
-    """Check a run when it is built, before it loads a checkpoint and makes its first step.
+class PreflightHook(Hook):
+    """Look at a run once it is built, before it loads a checkpoint and makes its first step.
 
-    The model's parts must fit together and have the classes of the data, and synchronised batch
-    norms need a GPU. Images and label
-    maps are checked as they are loaded. A training must also pass ``preflight``, and trusts
-    what it resumes no further than ``CheckResumeHook`` does.
-
-    mmengine builds the model, the data sets of training and validation and the optimizer before it
-    calls a hook for the first time. A mistake that keeps these from being built, such as a missing
-    annotation file, a file that is no JSON or a misspelt type, is therefore told in mmengine's
-    words. ``mmvanilla.preflight(cfg)`` before the runner is made, as in tools/train.py, is in time.
+    Data sets are compared with their files, a few samples go through the pipeline, heads must have
+    the classes of the data. Files that fail later are named. In a runner of ``tools/train.py`` all
+    this is done already.
 
     Args:
-        config: Whether to make the checks of ``preflight``; False where it was called.
+        warn_only: Log what would be refused as a judgement as a warning.
 
     Raises:
         UserError: Before the run, at the first mistake.
     """
 
-    def __init__(self, config: bool = True) -> None:
-        self.config = config
+    priority = 'VERY_HIGH'
+
+    def __init__(self, warn_only: bool = False) -> None:
+        self.warn_only = warn_only
 
     def before_run(self, runner: Runner) -> None:
-        """Check."""
-        if self is not [hook for hook in runner.hooks if isinstance(hook, PreflightHook)][-1]:
-            return  # one that knows whether preflight was called was added to that of the config
-        check_model(runner)
-        # The public properties would build the loops that this run does without.
-        loops = runner._train_loop, runner._val_loop, runner._test_loop
-        if isinstance(loops[0], BaseLoop):
-            check_norms(runner)
-            super().before_run(runner)
-            if self.config:
-                preflight(runner.cfg)
-        for part, loop in zip(('train', 'val', 'test'), loops, strict=True):
-            if not isinstance(loop, BaseLoop):
-                continue
-            check_classes(runner.model, loop.dataloader.dataset, part)
-            if use_checked_loading(loop.dataloader):
-                _restart_workers(runner, loop)
-
-
-def _restart_workers(runner: Runner, loop: BaseLoop) -> None:
-    """Start the workers of an iteration-based training anew, with the data set as it is now."""
-    batches, cfg = getattr(loop, 'dataloader_iterator', None), runner.cfg.get('train_dataloader')
-    if batches is None or not loop.dataloader.num_workers or not isinstance(cfg, dict):
-        return
-    cfg = dict(cfg, dataset=loop.dataloader.dataset)  # with a sampler that begins anew
-    differ = runner.cfg.get('randomness', {}).get('diff_rank_seed', False)
-    with torch.random.fork_rng(devices=[]):  # the model draws what it would have drawn
-        loop.dataloader = runner.build_dataloader(cfg, runner.seed, differ)
-        loop.dataloader_iterator = type(batches)(loop.dataloader)
-
-
-def check_loading(runner: Runner) -> None:
-    """Let the data loaders that a runner builds from now on name the files they stumble over."""
-    build = runner.build_dataloader
-
-    def build_checked(*args: object, **kwargs: object) -> object:
-        loader = build(*args, **kwargs)
-        use_checked_loading(loader)
-        return loader
-
-    runner.build_dataloader = build_checked
+        """Look."""
+        check_strategy(runner.cfg)
+        prepare(runner, self.warn_only)
 
 
 def check_strategy(cfg: Config) -> None:

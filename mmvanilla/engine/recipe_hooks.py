@@ -1,4 +1,4 @@
-"""The hooks of this package's recipes, for configs that are built on others."""
+"""The hooks and loops of this package's recipes, for configs that are built on others."""
 
 from mmengine.config import Config
 from mmengine.registry import HOOKS
@@ -7,14 +7,15 @@ from ..package_configs import MIM
 from ..type_name import type_name
 
 CHECKPOINT = 'AtomicCheckpointHook'
+LOOPS = dict(EpochBasedTrainLoop='ResumableEpochLoop', IterBasedTrainLoop='ResumableIterLoop')
 
 
 def add_hooks(cfg: Config) -> list[str]:
     """Give a config the hooks of ``configs/_base_/runtime.py`` that it lacks, in place.
 
     So a config on mmdet's own base saves at signals, resumes with the same losses and writes
-    checkpoints that load without running code. mmengine's CheckpointHook becomes the one that does,
-    with the same arguments. A hook whose name the config sets to None stays off.
+    checkpoints that load without running code. mmengine's CheckpointHook and loops become those
+    that do, with the same arguments. A hook whose name the config sets to None stays off.
 
     Args:
         cfg: The config of a training.
@@ -40,6 +41,19 @@ def add_hooks(cfg: Config) -> list[str]:
             hooks[name] = hook
         added.append(hook['type'])
     cfg.default_hooks, cfg.custom_hooks = hooks, custom
-    if 'ReseedHook' in added and cfg.get('train_dataloader'):
-        cfg.train_dataloader.setdefault('worker_init_fn', dict(type='seed_worker'))
+    loop = cfg.get('train_cfg')
+    if loop:
+        by_epoch = loop.pop('by_epoch', True) if 'type' not in loop else None
+        kind = {True: 'EpochBasedTrainLoop', False: 'IterBasedTrainLoop'}.get(by_epoch)
+        kind = kind or type_name(loop)
+        if kind in LOOPS:
+            loop['type'] = LOOPS[kind]
+            added.append(loop['type'])
     return added
+
+
+def drop_hooks_set_to_none(cfg: Config) -> None:
+    """Drop the hooks that a config sets to None, in place; mmengine takes None for its own only."""
+    own = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
+    hooks = cfg.get('default_hooks') or {}
+    cfg.default_hooks = {n: hook for n, hook in hooks.items() if hook is not None or n in own}

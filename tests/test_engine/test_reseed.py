@@ -1,5 +1,6 @@
 """A resumed run draws the random numbers of an uninterrupted one."""
 
+import itertools
 import os
 import random
 import signal
@@ -14,7 +15,11 @@ from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from mmvanilla.engine import build_runner
 from mmvanilla.engine.latest import latest_checkpoint
+
+
+RUNS = itertools.count()
 
 
 @DATASETS.register_module()
@@ -27,6 +32,17 @@ class Noise(Dataset):
     def __getitem__(self, index):
         draws = [random.random(), np.random.rand(), torch.rand(()).item()]
         return torch.tensor([index, *draws])
+
+
+@DATASETS.register_module()
+class CountedNoise(Noise):
+    """Notes in this process which items were loaded."""
+
+    loaded = []
+
+    def __getitem__(self, index):
+        self.loaded.append(index)
+        return super().__getitem__(index)
 
 
 @MODELS.register_module()
@@ -55,11 +71,23 @@ class Signal(Hook):
             os.kill(os.getpid(), self.number)
 
 
-def train(work_dir, max_epochs, num_workers, resume=False, by_epoch=True, hooks=()):
+def train(
+    work_dir,
+    max_epochs,
+    num_workers,
+    resume=False,
+    by_epoch=True,
+    hooks=(),
+    seed=7,
+    build=Runner.from_cfg,
+    persistent_workers=False,
+    dataset='Noise',
+):
+    """Train, and return what the model saw and drew in each iteration."""
     loop = dict(type='ResumableEpochLoop', max_epochs=max_epochs)
     if not by_epoch:
-        loop = dict(by_epoch=False, max_iters=3 * max_epochs)
-    runner = Runner.from_cfg(
+        loop = dict(type='ResumableIterLoop', max_iters=3 * max_epochs)
+    runner = build(
         Config(
             dict(
                 model=dict(type='Recorder'),
@@ -67,11 +95,12 @@ def train(work_dir, max_epochs, num_workers, resume=False, by_epoch=True, hooks=
                 train_dataloader=dict(
                     batch_size=2,
                     num_workers=num_workers,
+                    persistent_workers=persistent_workers,
                     worker_init_fn=dict(type='seed_worker'),
                     sampler=dict(
                         type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True
                     ),
-                    dataset=dict(type='Noise'),
+                    dataset=dict(type=dataset),
                     collate_fn=dict(type='default_collate'),
                 ),
                 train_cfg=loop,
@@ -84,12 +113,10 @@ def train(work_dir, max_epochs, num_workers, resume=False, by_epoch=True, hooks=
                         by_epoch=by_epoch,
                     )
                 ),
-                randomness=dict(seed=7),
+                randomness=dict(seed=seed),
                 load_from=latest_checkpoint(str(work_dir)) if resume else None,
                 resume=resume,
-                experiment_name=f'{work_dir}{max_epochs}{resume}{num_workers}{by_epoch}'.replace(
-                    '/', '_'
-                ),
+                experiment_name=f'{work_dir}{max_epochs}{resume}{next(RUNS)}'.replace('/', '_'),
                 default_scope='mmengine',
                 log_level='ERROR',
             )
@@ -154,3 +181,57 @@ def test_epochs_differ(tmp_path):
     seen = train(tmp_path / 'whole', 3, num_workers=1)
     draws = {value for row in seen for value in row if value % 1}
     assert len(draws) == 9 * (2 * 3 + 1)  # nothing is drawn twice
+
+
+def draws_of(seen):
+    return {value for row in seen for value in row if value % 1}
+
+
+def test_runs_with_neighbouring_seeds_share_no_draw(tmp_path):
+    first, second = (
+        draws_of(train(tmp_path / str(seed), 3, num_workers=0, seed=seed)) for seed in (0, 1)
+    )
+    assert len(first) == len(second) == 9 * 7
+    assert not first & second
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_draws_do_not_depend_on_the_workers(tmp_path, by_epoch):
+    options = dict(by_epoch=by_epoch)
+    plain = train(tmp_path / 'a', 3, 0, **options)
+    assert train(tmp_path / 'b', 3, 2, **options) == plain
+    assert train(tmp_path / 'c', 3, 2, persistent_workers=True, **options) == plain
+
+
+@pytest.mark.parametrize('build', [Runner.from_cfg, build_runner])
+def test_resuming_with_persistent_workers_repeats_every_draw(tmp_path, build):
+    options = dict(persistent_workers=True, build=build)
+    whole = train(tmp_path / 'whole', 3, 2, **options)
+    first = train(tmp_path / 'parts', 1, 2, **options)
+    rest = train(tmp_path / 'parts', 3, 1, resume=True, **options)
+    assert first + rest == whole
+    assert len(draws_of(whole)) == 9 * 7
+
+
+def test_a_run_without_a_seed_resumes_with_the_seed_that_it_drew(tmp_path):
+    stop = [
+        dict(type='StopOnSignalHook'),
+        dict(type='Signal', number=int(signal.SIGTERM), iteration=3),
+    ]
+    options = dict(seed=None, build=build_runner)
+    first, _ = train(tmp_path, 3, 0, hooks=stop, **options)
+    rest = train(tmp_path, 3, 0, resume=True, **options)
+    file = latest_checkpoint(str(tmp_path))
+    seed = torch.load(file, weights_only=True)['meta']['seed']
+    assert first + rest == train(tmp_path / 'whole', 3, 0, seed=seed, build=build_runner)
+
+
+def test_resuming_within_an_epoch_loads_no_batch_again(tmp_path):
+    stop = [
+        dict(type='StopOnSignalHook'),
+        dict(type='Signal', number=int(signal.SIGTERM), iteration=4),
+    ]
+    train(tmp_path, 2, 0, hooks=stop)
+    CountedNoise.loaded.clear()
+    train(tmp_path, 2, 0, resume=True, dataset='CountedNoise')
+    assert len(CountedNoise.loaded) == 2  # the last batch of the last epoch

@@ -1,0 +1,158 @@
+"""Resuming: what a checkpoint may decide, and what the config does."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import CheckpointLoader, Runner
+
+from ...checks import report
+from ...checks.record import Record, compare, record_of_checkpoint, record_of_config
+from ...errors import CheckpointError
+from ...models import safe_loading
+
+META: dict[str, type] = dict(epoch=int, iter=int)
+HUB: dict[str, type] = dict(log_scalars=dict, runtime_info=dict, resumed_keys=dict)
+
+
+@HOOKS.register_module(name='CheckResumeHook')
+@HOOKS.register_module()
+class ResumeHook(Hook):
+    """Compare a checkpoint with the run that loads it; keep a record of the config in new ones.
+
+    A resumed run has the state of the checkpoint and the settings of its config: a schedule or an
+    optimizer's settings that have changed hold from the resumed iteration on. Classes or an
+    optimizer that have changed are refused. A path in the checkpoint is taken over only if it lies
+    in the run's own folders, since mmengine deletes the best checkpoint that it names.
+
+    Args:
+        warn_only: Warn where a judgement would refuse.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, warn_only: bool = False) -> None:
+        self.warn_only = warn_only
+        self._settings: list[dict] | None = None  # of the optimizer, if they have changed
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the record of the config."""
+        checkpoint['meta']['record'] = record_of_config(runner.cfg).to_dict()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the checkpoint with the config, and take paths elsewhere out of it.
+
+        Raises:
+            CheckpointError: If it is not what a training saves.
+            UserError: If this run cannot go on from it.
+        """
+        ours = record_of_config(runner.cfg)
+        resumes = runner._resume  # no public name; the config lacks it in a Runner(...)
+        if resumes:
+            check_state(checkpoint)
+        theirs = record_of_checkpoint(checkpoint)
+        report(compare(theirs, ours, 'resume' if resumes else 'load_from'), self.warn_only)
+        if not resumes:
+            return
+        info = checkpoint['message_hub']['runtime_info']
+        for name in [n for n in info if not _harmless(n, info[n], folders(runner))]:
+            runner.logger.warning(f'{name} of the checkpoint is not taken over: {info[name]!r}')
+            del info[name]
+        if _differs(theirs, ours):
+            self._settings = [
+                {name: value for name, value in group.items() if name != 'params'}
+                for group in _groups(runner)
+            ]
+            checkpoint.pop('param_schedulers', None)
+
+    def before_train(self, runner: Runner) -> None:
+        """Follow the config's schedule to the iteration that the training goes on from."""
+        if self._settings is None:
+            return
+        for group, settings in zip(_groups(runner), self._settings, strict=True):
+            group.update(settings)
+        schedulers = runner.param_schedulers or []
+        lists = list(schedulers.values()) if isinstance(schedulers, dict) else [schedulers]
+        steps = [s for each in lists for s in each if not hasattr(s, 'monitor')]  # of no metric
+        epochs, batches = runner.epoch, len(runner.train_dataloader)
+        for done in range(1, runner.iter + 1):
+            for scheduler in steps:
+                if not scheduler.by_epoch or (done % batches == 0 and done // batches <= epochs):
+                    scheduler.step()
+        self._settings = None
+
+
+def resumed_seed(cfg: Config) -> int | None:
+    """Return the seed of the checkpoint that a config resumes, None if it resumes none.
+
+    Data loaders are built, with the seed, before mmengine reads the checkpoint.
+    """
+    if not (cfg.get('resume') and cfg.get('load_from')):
+        return None
+    with safe_loading():
+        checkpoint = CheckpointLoader.load_checkpoint(cfg.load_from, 'meta', 'silent')
+    check_state(checkpoint)
+    return checkpoint['meta'].get('seed')
+
+
+def check_state(checkpoint: dict) -> None:
+    """Check that a checkpoint holds what mmengine resumes from.
+
+    Raises:
+        CheckpointError: If it does not.
+    """
+    _expect(checkpoint, {'meta': dict, 'message_hub': dict})
+    meta = checkpoint['meta']
+    _expect(meta, META if meta.get('seed') is None else dict(META, seed=int))
+    for name in META:
+        if meta[name] < 0:
+            raise CheckpointError(f'the checkpoint says {name} {meta[name]}, expected 0 or more')
+    _expect(checkpoint['message_hub'], HUB)
+
+
+def _expect(values: dict, kinds: dict[str, type]) -> None:
+    for name, kind in kinds.items():
+        value = values.get(name)
+        if type(value) is not kind and not (kind is dict and isinstance(value, dict)):
+            found = 'missing' if value is None else f'a {type(value).__name__}'
+            raise CheckpointError(
+                f'the checkpoint cannot be resumed from: its {name} is {found}, expected '
+                f'{kind.__name__}; use one that a training saved'
+            )
+
+
+def folders(runner: Runner) -> list[str]:
+    """Return the folders in which a run writes checkpoints."""
+    savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    return [runner.work_dir, *(hook.out_dir for hook in savers if hook.out_dir)]
+
+
+def _harmless(name: object, value: object, own: list[str]) -> bool:
+    """Tell whether an entry of the message hub names no files but the run's own."""
+    if name == 'keep_ckpt_ids':
+        return isinstance(value, list) and all(type(number) is int for number in value)
+    if not str(name).startswith(('best_ckpt', 'last_ckpt')) or value is None:
+        return True
+    if not isinstance(value, str) or os.path.isdir(value):
+        return False
+    path = os.path.realpath(value)
+    return any(path.startswith(os.path.join(os.path.realpath(root), '')) for root in own)
+
+
+def _groups(runner: Runner) -> Iterator[dict]:
+    wrapper: Any = runner.optim_wrapper
+    for each in [wrapper] if isinstance(wrapper, OptimWrapper) else wrapper.values():
+        yield from each.optimizer.param_groups
+
+
+def _differs(theirs: Record, ours: Record) -> bool:
+    """Tell whether the optimizer's settings or the schedule have changed, as far as is known."""
+    before, now = (
+        {k: v for k, v in (r.settings or {}).items() if k.startswith(('optimizer', 'schedule'))}
+        for r in (theirs, ours)
+    )
+    return bool(before) and before != now

@@ -1,0 +1,129 @@
+"""Data loaders whose samples draw the same random numbers wherever a run was resumed."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from mmengine.dist import get_rank
+from mmengine.logging import MessageHub
+from mmengine.registry import FUNCTIONS
+from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..checks.items import Items
+from .signals import StartWorker, held_signals
+
+# What a loader hands on to the one in its place; some are missing in old versions of torch.
+OPTIONS = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context')
+OPTIONS += ('generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'in_order')
+
+
+class Draw(int):
+    """The index of a sample, with the words that seed it beside the run's seed.
+
+    The words are the epoch, the rank, the index, and how often the index came before in the epoch.
+    """
+
+    draw: tuple[int, ...]
+
+    def __new__(cls, index: int, draw: tuple[int, ...]) -> 'Draw':
+        """Make an index."""
+        made = super().__new__(cls, index)
+        made.draw = draw
+        return made
+
+    def __reduce__(self) -> tuple:
+        """Keep the words on the way to a worker."""
+        return Draw, (int(self), self.draw)
+
+
+class Draws:
+    """A sampler, or batch sampler, whose indices are ``Draw``; other attributes are its own.
+
+    Attributes:
+        skip: How many elements to leave out when it is iterated next.
+    """
+
+    def __init__(self, sampler: Iterable) -> None:
+        self.sampler, self.skip = sampler, 0
+        self._epoch, self._drawn = -1, Counter[int]()
+
+    def __iter__(self) -> Iterator:
+        skip, self.skip = self.skip, 0
+        epoch = MessageHub.get_current_instance().get_info('epoch', 0)
+        if epoch != self._epoch:  # counted in iterations there is one, with many passes
+            self._epoch, self._drawn = epoch, Counter()
+        for i, element in enumerate(self.sampler):
+            drawn = self._number(element)
+            if i >= skip:
+                yield drawn
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'sampler':  # while it is unpickled
+            raise AttributeError(name)
+        return getattr(self.sampler, name)
+
+    def _number(self, element: Any) -> Any:
+        if isinstance(element, list | tuple):
+            return [self._number(index) for index in element]
+        draw = Draw(element, (self._epoch, get_rank(), int(element), self._drawn[element]))
+        self._drawn[element] += 1
+        return draw
+
+
+def prepare_loader(loader: DataLoader, seed: int | None) -> DataLoader:
+    """Return a loader that names files that fail and seeds every sample.
+
+    Args:
+        loader: The loader that the library built.
+        seed: The run's seed.
+    """
+    dataset = loader.dataset
+    if isinstance(dataset, IterableDataset | Items) or loader.batch_sampler is None:
+        return loader
+    options: dict[str, Any] = {o: getattr(loader, o) for o in OPTIONS if hasattr(loader, o)}
+    if loader.batch_size is None:
+        options['batch_sampler'] = Draws(loader.batch_sampler)
+    else:
+        options |= dict(batch_size=loader.batch_size, drop_last=loader.drop_last)
+        options['sampler'] = Draws(loader.sampler)
+    start = StartWorker(loader.worker_init_fn)
+    return DataLoader(Items(dataset, seed), worker_init_fn=start, **options)
+
+
+def prepare_loop(runner: Runner, loop: BaseLoop) -> None:
+    """Prepare the loader of a loop that another program built."""
+    loader, seed = loop.dataloader, runner.seed
+    batches, cfg = getattr(loop, 'dataloader_iterator', None), runner.cfg.get('train_dataloader')
+    if isinstance(loader.dataset, Items):
+        return
+    if batches is not None and isinstance(cfg, dict):
+        # Its workers run already, and an endless sampler gives each index once.
+        differ = runner.cfg.get('randomness', {}).get('diff_rank_seed', False)
+        loader = runner.build_dataloader(dict(cfg, dataset=loader.dataset), seed, differ)
+    loop.dataloader = prepare_loader(loader, seed)
+    if batches is not None:
+        loop.dataloader_iterator = type(batches)(loop.dataloader)
+
+
+def pass_over(loader: DataLoader, batches: int) -> int:
+    """Let a loader leave out its first batches; return how many of them it still gives."""
+    for sampler, size in ((loader.sampler, loader.batch_size), (loader.batch_sampler, 1)):
+        if isinstance(sampler, Draws):
+            sampler.skip = batches * (size or 1)
+            return 0
+    return batches
+
+
+def start(loader: DataLoader) -> Iterator:
+    """Iterate a loader, of which no worker misses a signal while it starts."""
+    with held_signals():
+        return iter(loader)
+
+
+@FUNCTIONS.register_module()
+def seed_worker(worker_id: int) -> None:
+    """Do nothing; configs of version 0.1 name it as ``worker_init_fn``."""

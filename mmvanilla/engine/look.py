@@ -1,0 +1,161 @@
+"""Look at a model while it runs: what fails, and what its heads get."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from ..checks import Finding, report
+from ..errors import UserError, sentence
+
+FAR = 1.5  # a stride that is wrong is wrong by a factor of 2; odd sizes round to less
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[None]:
+    """Watch the first step of a model in training.
+
+    A head whose anchors have other strides than the features it gets is warned of.
+
+    Args:
+        model: The model, in a wrapper or not.
+
+    Raises:
+        UserError: If a module fails; the message names it.
+    """
+    model = unwrap(model)
+    seen: dict[str, Finding] = {}
+
+    def look(name: str, strides: list[float], module: nn.Module, inputs: tuple) -> None:
+        levels = inputs[0] if inputs and isinstance(inputs[0], list | tuple) else inputs[:1]
+        sides = [level.shape[-1] for level in levels if isinstance(level, Tensor)]
+        if images and len(sides) == len(strides) and not _fit(sides, strides, images[-1]):
+            found = [round(images[-1] / side, 1) for side in sides]
+            seen[name] = Finding(
+                f'model.{name} has strides {strides}, but its features have strides {found}; its '
+                'boxes are misplaced unless it expects that: compare the strides of its anchors or '
+                "RoI extractor with the backbone's out_indices"
+            )
+
+    images: list[int] = []
+    handles = []
+    for name, module in model.named_modules():
+        if strides := _strides(module):
+            hook = _bind(look, name, strides)
+            handles.append(module.register_forward_pre_hook(hook))
+    if backbone := getattr(model, 'backbone', None):
+        handles.append(
+            backbone.register_forward_pre_hook(lambda _, inputs: images.append(_width(inputs)))
+        )
+    try:
+        yield
+    except (UserError, torch.cuda.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        name = failing_module(model, error)
+        if name is None:
+            raise
+        raise UserError(
+            f'{name} fails in the first step ({type(error).__name__}: {sentence(error)}); compare '
+            "its settings with the channels and levels that the parts before it give, the backbone's"
+            f' are {_given(model)}'
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    report(seen.values())
+
+
+def _bind(look: Any, name: str, strides: list[float]) -> Any:
+    return lambda module, inputs: look(name, strides, module, inputs)
+
+
+def _strides(module: nn.Module) -> list[float]:
+    """Return the strides that a head or an RoI extractor expects, [] if it names none."""
+    strides = getattr(getattr(module, 'prior_generator', None), 'strides', None)
+    strides = strides or getattr(module, 'featmap_strides', None)
+    with suppress(TypeError, ValueError, IndexError):
+        return [float(s[0] if isinstance(s, list | tuple) else s) for s in strides or []]
+    return []
+
+
+def _fit(sides: list[int], strides: list[float], image: int) -> bool:
+    """Tell whether the sides of features belong to these strides."""
+    pairs = zip(sides, strides, strict=True)
+    return all(abs(math.log(side * stride / image)) < math.log(FAR) for side, stride in pairs
+               if min(side, image / stride) >= 4)
+
+
+def _width(inputs: Any) -> int:
+    image = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+    return image.shape[-1] if isinstance(image, Tensor) else 0
+
+
+def _given(model: nn.Module) -> str:
+    backbone = getattr(model, 'backbone', None)
+    channels, strides = (getattr(backbone, n, None) for n in ('out_channels', 'out_strides'))
+    return f'channels {channels}, strides {strides}' if channels else 'in its config'
+
+
+def failing_module(model: nn.Module, error: BaseException) -> str | None:
+    """Return the name of the innermost part of a model in which an error was raised."""
+    names = {id(module): f'model.{name}' for name, module in model.named_modules() if name}
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        found = names.get(id(trace.tb_frame.f_locals.get('self')), found)
+        trace = trace.tb_next
+    return found
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside DDP and the like."""
+    while is_model_wrapper(model):
+        model = model.module
+    return model
+
+
+def check_head_classes(model: nn.Module, labels: int, classes: int) -> Iterator[Finding]:
+    """Compare the classes of heads with the labels of the data.
+
+    Args:
+        model: The model.
+        labels: How many labels the data use: the highest one plus 1; 0 if unknown.
+        classes: How many classes the data set names.
+
+    Yields:
+        A refusal for a head with fewer classes than labels: the label that is left over would be
+        the background, or out of range. A warning for one with more than the classes.
+    """
+    heads = {
+        name.removeprefix('module.'): number
+        for name, module in model.named_modules()
+        if isinstance(number := getattr(module, 'num_classes', None), int)
+        and number > 0
+        and _sees_classes(name, module)
+    }
+    for name, number in heads.items():
+        if number < labels:
+            yield Finding(
+                f'model.{name}.num_classes is {number}, but the data have labels of {labels} '
+                f'classes; set num_classes to {max(labels, classes)}, or correct metainfo.classes',
+                refuse=True,
+            )
+    more = {name: number for name, number in heads.items() if classes and number > classes}
+    if more:
+        listed = ', '.join(f'model.{name} {number}' for name, number in more.items())
+        yield Finding(
+            f'num_classes is more than the {classes} classes of the data ({listed}); set it to '
+            f'{classes} unless the model needs more'
+        )
+
+
+def _sees_classes(name: str, module: nn.Module) -> bool:
+    """Tell whether a module tells classes apart; an RPN tells objects from background only."""
+    path = f'{name}.{type(module).__name__}'.lower()
+    outside = 'rpn' in path or 'backbone' in path or 'data_preprocessor' in path
+    return not outside and not getattr(module, 'class_agnostic', False)
+

@@ -1,0 +1,229 @@
+"""The way from a config to a runner that is ready: built, looked at, compared."""
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_gather_object, get_rank, is_main_process
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import DataLoader
+
+from ..checks import Finding, report
+from ..checks.account import account
+from ..checks.items import Items
+from ..checks.record import compare, compare_evaluator, record_of_dataset
+from ..errors import CheckpointError, UserError, sentence
+from .distributed import init_processes
+from .hooks.resume import resumed_seed
+from .loaders import prepare_loader, prepare_loop
+from .look import check_head_classes, unwrap
+from .recipe_hooks import add_hooks, drop_hooks_set_to_none
+
+ITEMS = 4  # of each data set, that go through its whole pipeline
+Result = TypeVar('Result')
+
+
+class PreparedRunner:
+    """What ``build_runner`` adds to a runner's class."""
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a loader that names files that fail and seeds every sample."""
+        return prepare_loader(Runner.build_dataloader(dataloader, seed, diff_rank_seed), seed)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
+        """Wrap the model; norms synchronise on GPUs only."""
+        if not torch.cuda.is_available():
+            model = revert_sync_batchnorm(model)
+        return super().wrap_model(model_wrapper_cfg, model)  # type: ignore[misc]
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume; what mmengine or torch cannot take from the file is one sentence."""
+        try:
+            super().resume(filename, *args, **kwargs)  # type: ignore[misc]
+        except (UserError, FileNotFoundError):
+            raise
+        except Exception as error:  # they index and call what they find
+            raise CheckpointError(
+                f'checkpoint {filename!r} does not fit this training ({type(error).__name__}: '
+                f'{sentence(error)}); resume one of this config, or begin with its weights by '
+                'load_from'
+            ) from error
+
+
+def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> Runner:
+    """Build a runner that is ready to train or test.
+
+    Every process builds its data sets once. The first one looks at them, and all wait for its
+    verdict.
+
+    Args:
+        cfg: The config; it is not changed.
+        task: ``'train'`` or ``'test'``.
+        warn_only: Log what would be refused as a judgement as a warning.
+
+    Raises:
+        UserError: If the run would fail or compute something wrong.
+        SystemExit: In a process that has no fault itself, if another one has.
+    """
+    cfg = copy.deepcopy(cfg)
+    drop_hooks_set_to_none(cfg)
+    added = add_hooks(cfg) if task == 'train' else []
+    if task == 'train':
+        scale_base_batch_size(cfg)
+        if (seed := resumed_seed(cfg)) is not None:
+            cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
+    init_processes(cfg)
+    kind = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
+    kind = type(kind.__name__, (PreparedRunner, kind), {})
+
+    def build() -> Runner:
+        runner = kind.from_cfg(cfg)
+        for split in ('train', 'val') if task == 'train' else ('test',):
+            build_loop(runner, split)
+        if task == 'train':
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        for hook in runner.hooks:
+            if warn_only and hasattr(hook, 'warn_only'):
+                hook.warn_only = True
+        look(runner, warn_only)
+        return runner
+
+    runner = together(build)
+    if added:
+        runner.logger.info(f'As in the recipes of mmvanilla there is {", ".join(added)}')
+    return runner
+
+
+def together(step: Callable[[], Result]) -> Result:
+    """Take a step in every process; where one fails, all end, and one says why.
+
+    Raises:
+        Exception: That of the step, in the first process that failed.
+        SystemExit: In all others.
+    """
+    fault: Exception | None = None
+    try:
+        result = step()
+    except Exception as error:  # raised below, as it is
+        fault = error
+    failed = all_gather_object(fault is not None)
+    if not any(failed):
+        return result
+    if fault is not None and failed.index(True) == get_rank():
+        raise fault
+    raise SystemExit(2)
+
+
+def build_loop(runner: Runner, split: str) -> None:
+    """Build a loop of a runner, and with it the data set, and say which one cannot be built.
+
+    Raises:
+        UserError: If the library cannot build it from the config.
+    """
+    try:
+        getattr(runner, f'{split}_loop')
+    except UserError:
+        raise
+    except Exception as error:  # of data sets, which may raise anything
+        raise UserError(
+            f'{split}_dataloader, {split}_cfg or {split}_evaluator cannot be built '
+            f'({type(error).__name__}: {sentence(error)}); put the data there, set data_root '
+            '(--data-root of the tools), or correct the config'
+        ) from error
+
+
+def look(runner: Runner, warn_only: bool = False) -> None:
+    """Look at the data sets that a runner has built, on the first process.
+
+    Args:
+        runner: The runner, with the loops that it needs.
+        warn_only: Warn where a judgement would refuse.
+
+    Raises:
+        InputError: If a sample fails in its pipeline, when collated or preprocessed.
+        UserError: If a finding is refused.
+    """
+    if is_main_process():
+        findings: list[Finding] = []
+        datasets = {}
+        for split, loop in built_loops(runner).items():
+            datasets[split] = dataset = library_dataset(loop.dataloader)
+            findings += look_at_data(dataset, split, unwrap(runner.model))
+            try_items(loop.dataloader, unwrap(runner.model))
+            evaluator = runner.cfg.get(f'{split}_evaluator')
+            if evaluator:
+                findings += compare_evaluator(dataset, evaluator)
+        if 'train' in datasets and 'val' in datasets:
+            records = [record_of_dataset(datasets[split]) for split in ('train', 'val')]
+            findings += compare(*records, 'data')
+        report(findings, warn_only)
+
+
+def look_at_data(dataset: Any, split: str, model: torch.nn.Module | None = None) -> list[Finding]:
+    """Count what a data set has loaded, log it, and compare it with the heads of a model."""
+    counted = account(dataset, split)
+    print_log(counted.line(), logger='current')
+    findings = counted.findings()
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+    if model is not None:
+        findings += check_head_classes(model, counted.labels, len(classes))
+    return findings
+
+
+def try_items(loader: DataLoader, model: torch.nn.Module | None = None) -> None:
+    """Send a few random samples through the pipeline, the collate function and the preprocessor.
+
+    Raises:
+        InputError: If one fails; the message names the file and the step.
+    """
+    dataset, states = loader.dataset, (random.getstate(), np.random.get_state())
+    if not hasattr(dataset, '__getitem__') or not len(dataset):
+        return
+    with torch.random.fork_rng(devices=[]):
+        items = Items(library_dataset(loader))
+        indices = np.random.default_rng(0).permutation(len(items))[:ITEMS]
+        for index in indices.tolist():
+            batch = loader.collate_fn([items[index]])
+            preprocess = getattr(model, 'data_preprocessor', None)
+            if preprocess is not None:
+                items.name_failure(index, lambda batch=batch: preprocess(batch, False))
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+
+
+def built_loops(runner: Runner) -> dict[str, BaseLoop]:
+    """Return the loops that a runner has built so far, by split."""
+    # The public properties would build the loops that this run does without.
+    loops = dict(train=runner._train_loop, val=runner._val_loop, test=runner._test_loop)
+    return {split: loop for split, loop in loops.items() if isinstance(loop, BaseLoop)}
+
+
+def library_dataset(loader: DataLoader) -> Any:
+    """Return the data set of a loader as the library built it."""
+    return loader.dataset.dataset if isinstance(loader.dataset, Items) else loader.dataset
+
+
+def prepare(runner: Runner, warn_only: bool = False) -> None:
+    """Make a runner that another program built ready, once it has its loops."""
+    if isinstance(runner, PreparedRunner):
+        return
+    for loop in built_loops(runner).values():
+        prepare_loop(runner, loop)
+    together(lambda: look(runner, warn_only))
+
+
+def scale_base_batch_size(cfg: Config) -> None:
+    """Let mmengine scale the learning rate by the images of an optimizer step, in place."""
+    count = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    if cfg.get('auto_scale_lr', {}).get('enable') and count > 1:
+        cfg.auto_scale_lr.base_batch_size /= count

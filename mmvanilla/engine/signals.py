@@ -1,0 +1,84 @@
+"""SIGTERM and SIGINT in a training: pre-emption by Slurm, Ctrl-C."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class noted_signals:
+    """Note SIGTERM and SIGINT within a block, instead of ending at once.
+
+    Python allows this in the main thread only. The handlers from before return at the end of the
+    block, however it ends, and in every process that is forked within it.
+    """
+
+    active: 'noted_signals | None' = None
+
+    def __enter__(self) -> 'noted_signals':
+        """Take over the signals."""
+        self.received = 0
+        self._previous: dict = {}
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        noted_signals.active = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the signals back."""
+        noted_signals.active = None
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.received = number
+
+
+def _restore_in_child() -> None:
+    if noted_signals.active:
+        noted_signals.active.__exit__()
+
+
+# A pool of a metric ends its processes by SIGTERM, which they must not just note.
+os.register_at_fork(after_in_child=_restore_in_child)
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Hold SIGTERM and SIGINT back while processes start, which inherit this."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class StartWorker:
+    """Start a data-loading worker that ends when its parent says so.
+
+    Slurm signals every process of a job, and a terminal its whole group. Training needs its
+    workers until it has saved.
+
+    Args:
+        then: The ``worker_init_fn`` of the loader, called after that.
+    """
+
+    def __init__(self, then: Callable[[int], None] | None = None) -> None:
+        self.then = then
+
+    def __call__(self, worker_id: int) -> None:
+        """Ignore SIGINT, and SIGTERM unless the parent sends it."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        if self.then:
+            self.then(worker_id)
+
+
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -1,0 +1,78 @@
+"""What SIGTERM and SIGINT do while a training runs, and after it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from mmvanilla.engine.signals import StartWorker, noted_signals
+
+HANDLERS = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+
+def handlers():
+    return signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+
+def test_ctrl_c_works_again_after_a_training_that_ended_by_an_exception():
+    with pytest.raises(FloatingPointError), noted_signals() as active:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert active.received == signal.SIGINT
+        raise FloatingPointError('the loss is not finite')
+    assert handlers() == HANDLERS
+    assert noted_signals.active is None
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+
+def square(number):
+    return number**2
+
+
+def test_a_metric_that_evaluates_in_a_pool_ends_within_a_training():
+    """As VOCMetric, and CocoMetric with use_mp_eval, do in every validation."""
+    with noted_signals():
+        pool = multiprocessing.get_context('fork').Pool(2)
+        assert pool.map(square, [2, 3]) == [4, 9]
+        begin = threading.Timer(20, os._exit, [1])  # a pool that hangs would hang the test, too
+        begin.start()
+        pool.terminate()
+        pool.join()
+        begin.cancel()
+        assert noted_signals.active is not None
+
+
+def test_a_child_forked_in_a_training_ends_by_sigterm():
+    with noted_signals():
+        child = multiprocessing.get_context('fork').Process(target=time.sleep, args=[60])
+        child.start()
+        time.sleep(0.2)
+        child.terminate()
+        child.join(10)
+    assert child.exitcode == -signal.SIGTERM
+
+
+def wait(connection):
+    StartWorker()(0)
+    connection.send('ready')
+    time.sleep(60)
+
+
+def test_a_loading_worker_ends_by_its_parent_only():
+    context = multiprocessing.get_context('fork')
+    ours, theirs = context.Pipe()
+    with noted_signals():
+        child = context.Process(target=wait, args=[theirs])
+        child.start()
+        assert ours.recv() == 'ready'
+        for number in (signal.SIGINT, signal.SIGTERM):  # from elsewhere, as Slurm's to a job
+            os.system(f'kill -{int(number)} {child.pid}')
+        time.sleep(0.3)
+        assert child.is_alive()
+        child.terminate()
+        child.join(10)
+    assert child.exitcode == 0
