@@ -1,5 +1,26 @@
 """Look at what a library made of a config, and compare what meets: data, models and files."""
 
 from .findings import Finding, report
+from .record import (
+    Record,
+    compare,
+    compare_evaluator,
+    record_of_checkpoint,
+    record_of_config,
+    record_of_dataset,
+    record_of_evaluator,
+    record_of_exported,
+)
 
-__all__ = ['Finding', 'report']
+__all__ = [
+    'Finding',
+    'Record',
+    'compare',
+    'compare_evaluator',
+    'record_of_checkpoint',
+    'record_of_config',
+    'record_of_dataset',
+    'record_of_evaluator',
+    'record_of_exported',
+    'report',
+]
