@@ -3,5 +3,30 @@
 from .account import Account, account
 from .findings import Finding, report
 from .items import Items, seed_all
+from .record import (
+    Record,
+    compare,
+    compare_evaluator,
+    record_of_checkpoint,
+    record_of_config,
+    record_of_dataset,
+    record_of_evaluator,
+    record_of_exported,
+)
 
-__all__ = ['Account', 'Finding', 'Items', 'account', 'report', 'seed_all']
+__all__ = [
+    'Account',
+    'Finding',
+    'Items',
+    'Record',
+    'account',
+    'compare',
+    'compare_evaluator',
+    'record_of_checkpoint',
+    'record_of_config',
+    'record_of_dataset',
+    'record_of_evaluator',
+    'record_of_exported',
+    'report',
+    'seed_all',
+]

@@ -1,0 +1,372 @@
+"""What a config, checkpoint, data set, evaluator or exported file says, and what differs."""
+
+import ast
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from mmengine.registry import DATASETS, init_default_scope
+from torchvision.datasets.folder import find_classes
+
+from ..type_name import scope, type_name
+from .findings import Finding
+
+SIZES = ('Resize', 'Crop', 'Pad')  # in the names of steps that decide the size of an image
+CHANNELS = ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')  # arguments that swap the channels
+
+
+@dataclass(frozen=True)
+class Record:
+    """Plain facts about a model or its data; None and a missing setting are unknown.
+
+    Attributes:
+        name: What sentences call the source.
+        classes: The class names in the order of the labels.
+        settings: Numbers and texts by names with dots: ``preprocessing`` (of the channels),
+            ``sizes`` (of tested images), ``test_cfg``, ``optimizer`` and ``schedule``.
+        categories: Category names by id, in the order of the labels.
+        images: File name without suffix, height and width of each image, by id.
+        objects: The number of objects of each image that has any, by id.
+    """
+
+    name: str = ''
+    classes: list | None = None
+    settings: Mapping | None = None
+    categories: dict | None = None
+    images: dict | None = None
+    objects: dict | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known of a model, for JSON and checkpoints."""
+        return dict(classes=self.classes, settings=dict(self.settings or {}))
+
+    @classmethod
+    def from_dict(cls, values: Mapping, name: str = '') -> 'Record':
+        """Return the record that ``to_dict`` wrote, or that a stranger did."""
+        settings = dict(_flat(_dict(values.get('settings'))))
+        return cls(name, _texts(values.get('classes')), settings)
+
+
+def record_of_config(cfg: Any, split: str = 'train', name: str = 'the config') -> Record:
+    """Return the record of a config; its classes are those of a split, or of the next it has."""
+    classes, dataset = None, _datasets(cfg, split)[-1]
+    with suppress(Exception):  # the run itself will say what is wrong with a data set
+        init_default_scope(scope(cfg))
+        kind = dataset['type']
+        if isinstance(kind, str):
+            with DATASETS.switch_scope_and_registry(None) as registry:
+                kind = registry.get(kind)
+        classes = _texts(_named(dataset) or getattr(kind, 'METAINFO', {}).get('classes'))
+        if not classes:  # a file or folders have them
+            built = DATASETS.build(dict(dataset, lazy_init=True))
+            classes = _texts(built.metainfo.get('classes')) or find_classes(built.img_prefix)[0]
+    return Record(name, None if dataset.get('return_classes') else classes, _settings(cfg))
+
+
+def record_of_checkpoint(checkpoint: Mapping, name: str = 'the checkpoint') -> Record:
+    """Return the record in a checkpoint, or what an older one says; no text in it is run."""
+    meta = _dict(checkpoint.get('meta'))
+    if isinstance(meta.get('record'), Mapping):
+        return Record.from_dict(meta['record'], name)
+    data = {**meta, **_dict(meta.get('dataset_meta'))}
+    texts = [
+        meta[key] for key in ('config_text', 'cfg', 'config') if isinstance(meta.get(key), str)
+    ]
+    cfg = read_literals(texts[0]) if texts else {}
+    classes = data.get('classes', data.get('CLASSES')) or _named(_datasets(cfg, 'train')[-1])
+    return Record(name, _texts(classes), _settings(cfg))
+
+
+def record_of_exported(metadata: Mapping, name: str = 'the exported file') -> Record:
+    """Return the record in an exported file; an older one has the classes only."""
+    return Record.from_dict(_dict(metadata.get('record')) or metadata, name)
+
+
+def record_of_dataset(dataset: Any, images: bool = True, name: str = 'the data set') -> Record:
+    """Return the record of a built data set, with its images and objects if asked for."""
+    classes = _texts(_dict(getattr(dataset, 'metainfo', None)).get('classes'))
+    ids = getattr(dataset, 'cat_ids', None) or ()
+    categories = dict(zip(ids, classes, strict=True)) if len(ids) == len(classes or ()) else None
+    if getattr(dataset, 'return_classes', False):  # the model gets their names
+        classes = None
+    found = (_images(dataset), _objects(dataset)) if images else (None, None)
+    return Record(name, classes, {}, categories, *found)
+
+
+def record_of_evaluator(metric: Any, dataset: Any = None) -> Record:
+    """Return the record of the file in COCO's format that a metric's config names, if it does.
+
+    Args:
+        metric: The config.
+        dataset: The data set. Only objects of its classes count, and a file that it has loaded is
+            not read again.
+    """
+    name, file = "the evaluator's annotation file", _dict(metric).get('ann_file')
+    if not isinstance(file, str) or not file.endswith('.json') or not os.path.isfile(file):
+        return Record(name)
+    own = getattr(dataset, 'ann_file', None)
+    if isinstance(own, str) and os.path.realpath(own) == os.path.realpath(file):
+        return Record(name, objects=_objects(dataset))
+    with suppress(ValueError, KeyError, TypeError, AttributeError):  # the library will say why
+        with open(file) as stream:
+            content = json.load(stream)
+        categories = {each['id']: each['name'] for each in content['categories']}
+        classes = getattr(dataset, 'metainfo', {}).get('classes', categories.values())
+        objects: Counter = Counter()
+        for each in content['annotations']:  # a panoptic one has several objects
+            for part in each.get('segments_info', [each]):
+                objects[each['image_id']] += categories.get(part['category_id']) in classes
+        images = {image['id']: _image(image) for image in content['images']}
+        return Record(name, None, {}, categories, images, dict(+objects))
+    return Record(name)
+
+
+def compare(first: Record, second: Record, door: str) -> list[Finding]:
+    """Compare two records where they meet.
+
+    Args:
+        first: What comes: a checkpoint, an exported file, a data set, the training data.
+        second: What it meets: a config, an evaluator, the validation data.
+        door: A key of ``DOORS``.
+
+    Returns:
+        A sentence for each rule of the door that finds a difference, with the first one.
+    """
+    findings = []
+    for rule, refuse, advice in DOORS[door]:
+        if isinstance(rule, str):
+            text = _differing_setting(first, second, *rule.split())
+        else:
+            text = rule(first, second)
+        findings += [Finding(f'{text}; {advice}', refuse)] if text else []
+    return findings
+
+
+def compare_evaluator(dataset: Any, evaluator: Any) -> list[Finding]:
+    """Compare a built data set with the annotation files of an evaluator's config."""
+    if type_name(evaluator) == 'MultiDatasetsEvaluator':
+        pairs = zip(dataset.datasets, evaluator['metrics'], strict=False)
+        return [finding for pair in pairs for finding in compare_evaluator(*pair)]
+    metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
+    records = [record_of_evaluator(metric, dataset) for metric in metrics]
+    records = [record for record in records if record.images or record.objects]
+    own = record_of_dataset(dataset, images=bool(records))
+    return [finding for record in records for finding in compare(own, record, 'evaluator')]
+
+
+def _other_classes(first: Record, second: Record) -> str:
+    ours, others = first.classes, second.classes
+    if ours and others and len(ours) != len(others):
+        return f'{first.name} has {len(ours)} classes and {second.name} {len(others)}'
+    return _renamed_classes(first, second)
+
+
+def _renamed_classes(first: Record, second: Record) -> str:
+    ours, others = first.classes, second.classes
+    if not ours or not others or len(ours) != len(others) or ours == others:
+        return ''
+    i = next(i for i, own in enumerate(ours) if own != others[i])
+    return f'class {i} is {ours[i]!r} in {first.name} and {others[i]!r} in {second.name}'
+
+
+def _differing_setting(first: Record, second: Record, group: str, skipped: str = '') -> str:
+    ours, others = (
+        {key: value for key, value in (record.settings or {}).items() if key.startswith(group)}
+        for record in (first, second)
+    )
+    for key in dict.fromkeys([*ours, *others]) if ours and others else ():
+        if ours.get(key) != others.get(key) and key != skipped:
+            own, other = (repr(v[key]) if key in v else 'not set' for v in (ours, others))
+            return f'{key} is {own} in {first.name} and {other} in {second.name}'
+    return ''
+
+
+def _other_categories(first: Record, second: Record) -> str:
+    if not first.categories or not second.categories:
+        return ''
+    known = set(first.categories.values())
+    others = [each for each in second.categories.items() if each[1] in known]
+    for i, (own, other) in enumerate(zip_longest(first.categories.items(), others)):
+        if own != other:
+            return f'label {i} is category {own} in {first.name} and {other} in {second.name}'
+    return ''
+
+
+def _other_images(first: Record, second: Record) -> str:
+    if not first.images or not second.images:
+        return ''
+    if missing := [i for i in first.images if i not in second.images]:
+        numbers = f'{len(missing)} of {len(first.images)}'
+        return f'{numbers} images of {first.name} (id {missing[0]!r}) are not in {second.name}'
+    for i, own in first.images.items():
+        other = second.images[i]
+        if any(None not in pair and pair[0] != pair[1] for pair in zip(own, other, strict=True)):
+            return f'image {i!r} is {own} in {first.name} and {other} in {second.name}'
+    return ''
+
+
+def _other_objects(first: Record, second: Record) -> str:
+    if not first.images or second.objects is None:
+        return ''
+    if extra := second.objects.keys() - first.images.keys():
+        return f'{second.name} has {len(extra)} images with objects that {first.name} does not have'
+    ours, others = (sum((record.objects or {}).values()) for record in (first, second))
+    if first.objects is None or ours == others:
+        return ''
+    return f'{first.name} has {ours} objects and {second.name} {others}'
+
+
+_INTENDED = 'make them equal unless this is intended'
+_TRAINED = 'use the config that it was trained with'
+_EXPORTED = 'use the config that it was exported with, or export it again'
+_RESUMED = "the config's settings hold from the resumed iteration on"
+_START = 'start from its weights with load_from instead of resuming'
+_FILE = 'give the evaluator the annotation file of the data set'
+# What is compared (a group of settings, perhaps less one), whether a difference is refused, advice.
+DOORS: dict[str, list[tuple]] = dict(
+    load_from=[(_renamed_classes, False, _INTENDED), ('preprocessing', False, _INTENDED)],
+    resume=[
+        (_other_classes, True, _START),
+        ('optimizer.type', True, _START),
+        ('preprocessing', False, _RESUMED),
+        ('optimizer optimizer.type', False, _RESUMED),
+        ('schedule', False, _RESUMED),
+    ],
+    test=[
+        (_other_classes, True, _TRAINED),
+        ('preprocessing', True, _TRAINED),
+        ('sizes', False, _INTENDED),
+        ('test_cfg', False, _INTENDED),
+    ],
+    exported=[
+        (_other_classes, True, _EXPORTED),
+        ('preprocessing', True, _EXPORTED),
+        ('sizes', False, _INTENDED),
+        ('test_cfg', True, _EXPORTED),
+    ],
+    evaluator=[
+        (_other_images, True, _FILE),
+        (_other_categories, True, _FILE),
+        (_other_objects, False, _FILE),
+    ],
+    data=[(_other_classes, True, 'give both data sets the same classes in the same order')],
+)
+
+
+def read_literals(text: str) -> dict[str, Any]:
+    """Read the settings of a config's text without running it; None is what is no literal."""
+
+    def value(node: ast.AST | None) -> Any:
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
+            return {word.arg: value(word.value) for word in node.keywords}
+        if isinstance(node, ast.Dict):
+            return {value(k): value(v) for k, v in zip(node.keys, node.values, strict=True)}
+        if isinstance(node, ast.List | ast.Tuple):
+            return [value(child) for child in node.elts]
+        try:
+            return ast.literal_eval(node)  # type: ignore[arg-type]
+        except ValueError:
+            return None
+
+    with suppress(SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        lines = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+        return {getattr(line.targets[0], 'id', ''): value(line.value) for line in lines}
+    return {}
+
+
+def _settings(cfg: Any) -> dict[str, Any]:
+    """Return the settings of a config, or of what could be read of its text."""
+    model, wrapper, train = (_dict(cfg.get(k)) for k in ('model', 'optim_wrapper', 'train_cfg'))
+    prepare = _dict(model.get('data_preprocessor') or cfg.get('data_preprocessor'))
+    prepare = _dict(prepare.get('data_preprocessor')) or prepare  # of several branches
+    swapped = any(prepare.get(name) for name in CHANNELS)
+    steps = [s for node in reversed(_datasets(cfg, 'test')) for s in node.get('pipeline') or []]
+    steps = [step for step in steps if any(word in type_name(step) for word in SIZES)]
+    optimizer = {name: wrapper.get(name) for name in ('accumulative_counts', 'paramwise_cfg')}
+    schedule = {key: value for key, value in train.items() if str(key).startswith('max_')}
+    groups = dict(
+        preprocessing=prepare
+        and dict(
+            mean=prepare.get('mean') or 'none',
+            std=prepare.get('std') or 'none',
+            channels='swapped' if swapped else 'as loaded',
+        ),
+        sizes=dict(enumerate(steps), pad_size_divisor=prepare.get('pad_size_divisor')),
+        test_cfg=model.get('test_cfg'),
+        optimizer=dict(_dict(wrapper.get('optimizer')), **optimizer),
+        schedule=dict(schedule, scheduler=cfg.get('param_scheduler')),
+    )
+    return dict(_flat(groups))
+
+
+def _flat(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield the numbers and texts in nested settings, under names with dots."""
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            child = type_name(value) if key == 'type' else child
+            yield from _flat(child, f'{name}.{key}' if name else str(key))
+    elif isinstance(value, bool | int | float | str):
+        yield name, value
+
+
+def _datasets(cfg: Any, split: str) -> list[Mapping]:
+    """Return the config of a split's first data set, after the wrappers around it."""
+    loaders = (cfg.get(f'{each}_dataloader') for each in (split, 'test', 'val', 'train'))
+    node: Any = _dict(_first(next(filter(None, loaders), None))).get('dataset')
+    path = []
+    while isinstance(node := _first(node), Mapping):
+        path.append(node)
+        node = node.get('dataset') or node.get('datasets')
+    return path or [{}]
+
+
+def _named(dataset: Mapping) -> Any:
+    """Return the classes that the config of a data set names, perhaps by a file."""
+    return _dict(dataset.get('metainfo')).get('classes') or dataset.get('classes')
+
+
+def _image(info: Mapping) -> list:
+    """Return the name without folder and suffix, height and width of an image, None if unknown."""
+    names = (info.get(key) for key in ('img_path', 'file_name', 'coco_url'))
+    path = next((name for name in names if isinstance(name, str)), None)
+    stem = path and os.path.splitext(os.path.basename(path))[0]
+    return [stem, info.get('height') or None, info.get('width') or None]
+
+
+def _images(dataset: Any) -> dict | None:
+    """Return the images of a built data set; None if its items have no ids of their own."""
+    images: dict = {}
+    for i in range(len(dataset)) if hasattr(dataset, 'get_data_info') else ():
+        info = dataset.get_data_info(i)
+        image = _image(info)
+        if info.get('img_id') is None or images.setdefault(info['img_id'], image) != image:
+            return None
+    return images or None
+
+
+def _objects(dataset: Any) -> dict | None:
+    """Return the number of objects on each image of the file that a data set has loaded."""
+    images, ids = (getattr(dataset, name, None) for name in ('cat_img_map', 'cat_ids'))
+    if not isinstance(images, Mapping) or not isinstance(ids, list):
+        return None
+    return dict(Counter(image for category in ids for image in images.get(category, ())))
+
+
+def _dict(value: Any) -> Mapping:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _texts(value: Any) -> list[str] | None:
+    known = isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    return list(value) or None if known else None
+
+
+def _first(value: Any) -> Any:
+    return (value[0] if value else None) if isinstance(value, list | tuple) else value
