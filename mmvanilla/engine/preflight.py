@@ -47,7 +47,7 @@ def preflight(
                 'put the data there, set data_root, or correct the config'
             ) from error
         report(look_at_data(library_dataset(built), part), warn_only)
-        try_items(built)
+        try_items(built, part)
 
 
 @HOOKS.register_module()

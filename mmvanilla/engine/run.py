@@ -15,12 +15,18 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
-from ..checks import Finding, report
-from ..checks.account import account
-from ..checks.items import Items
-from ..checks.record import compare, compare_evaluator, record_of_dataset
-from ..errors import CheckpointError, UserError, sentence
+from ..checks import (
+    Finding,
+    Items,
+    account,
+    compare,
+    compare_evaluator,
+    record_of_dataset,
+    report,
+)
+from ..errors import CheckpointError, InputError, UserError, sentence
 from .distributed import init_processes
+from .hooks.check_loss import image_names
 from .hooks.resume import resumed_seed
 from .loaders import prepare_loader, prepare_loop
 from .look import check_head_classes, unwrap
@@ -159,7 +165,7 @@ def look(runner: Runner, warn_only: bool = False) -> None:
         for split, loop in built_loops(runner).items():
             datasets[split] = dataset = library_dataset(loop.dataloader)
             findings += look_at_data(dataset, split, unwrap(runner.model))
-            try_items(loop.dataloader, unwrap(runner.model))
+            try_items(loop.dataloader, split, unwrap(runner.model))
             evaluator = runner.cfg.get(f'{split}_evaluator')
             if evaluator:
                 findings += compare_evaluator(dataset, evaluator)
@@ -180,23 +186,32 @@ def look_at_data(dataset: Any, split: str, model: torch.nn.Module | None = None)
     return findings
 
 
-def try_items(loader: DataLoader, model: torch.nn.Module | None = None) -> None:
+def try_items(loader: DataLoader, split: str, model: torch.nn.Module | None = None) -> None:
     """Send a few random samples through the pipeline, the collate function and the preprocessor.
 
     Raises:
         InputError: If one fails; the message names the file and the step.
     """
-    dataset, states = loader.dataset, (random.getstate(), np.random.get_state())
+    dataset = library_dataset(loader)
     if not hasattr(dataset, '__getitem__') or not len(dataset):
         return
+    items, states = Items(dataset), (random.getstate(), np.random.get_state())
+    indices = np.random.default_rng(0).permutation(len(items))[:ITEMS]
+    step = ''
     with torch.random.fork_rng(devices=[]):
-        items = Items(library_dataset(loader))
-        indices = np.random.default_rng(0).permutation(len(items))[:ITEMS]
-        for index in indices.tolist():
-            batch = loader.collate_fn([items[index]])
-            preprocess = getattr(model, 'data_preprocessor', None)
-            if preprocess is not None:
-                items.name_failure(index, lambda batch=batch: preprocess(batch, False))
+        for item in map(items.__getitem__, indices.tolist()):
+            try:
+                step = 'collate function'
+                batch = loader.collate_fn([item])
+                step = 'data preprocessor'
+                if hasattr(model, 'data_preprocessor'):
+                    model.data_preprocessor(batch, False)
+            except Exception as error:  # of whatever the config names
+                raise InputError(
+                    f'a sample of {split} fails in the {step} ({type(error).__name__}: '
+                    f'{sentence(error)}), on {image_names(batch)}; compare {split}_dataloader, its '
+                    'pipeline and model.data_preprocessor'
+                ) from error
     random.setstate(states[0])
     np.random.set_state(states[1])
 
@@ -210,7 +225,7 @@ def built_loops(runner: Runner) -> dict[str, BaseLoop]:
 
 def library_dataset(loader: DataLoader) -> Any:
     """Return the data set of a loader as the library built it."""
-    return loader.dataset.dataset if isinstance(loader.dataset, Items) else loader.dataset
+    return loader.dataset.source if isinstance(loader.dataset, Items) else loader.dataset
 
 
 def prepare(runner: Runner, warn_only: bool = False) -> None:
