@@ -8,10 +8,10 @@ from mmengine.registry import HOOKS, init_default_scope
 from mmengine.runner import Runner
 
 from ..checks import report
-from ..errors import UserError, sentence
+from ..errors import UserError
 from ..type_name import scope, type_name
 from .loaders import prepare_loader
-from .run import library_dataset, look_at_data, prepare, try_items
+from .run import build_error, library_dataset, look_at_data, prepare, try_items
 
 
 def preflight(
@@ -42,10 +42,7 @@ def preflight(
         except UserError:
             raise
         except Exception as error:  # of data sets, which may raise anything
-            raise UserError(
-                f'{part}_dataloader cannot be built ({type(error).__name__}: {sentence(error)}); '
-                'put the data there, set data_root, or correct the config'
-            ) from error
+            raise build_error(cfg, part, error) from error
         report(look_at_data(library_dataset(built), part), warn_only)
         try_items(built, part)
 

@@ -3,6 +3,7 @@
 import copy
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import RUNNERS
+from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
@@ -82,8 +83,8 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
         SystemExit: In a process that has no fault itself, if another one has.
     """
     cfg = copy.deepcopy(cfg)
-    drop_hooks_set_to_none(cfg)
     added = add_hooks(cfg) if task == 'train' else []
+    drop_hooks_set_to_none(cfg)
     if task == 'train':
         scale_base_batch_size(cfg)
         if (seed := resumed_seed(cfg)) is not None:
@@ -141,11 +142,29 @@ def build_loop(runner: Runner, split: str) -> None:
     except UserError:
         raise
     except Exception as error:  # of data sets, which may raise anything
-        raise UserError(
-            f'{split}_dataloader, {split}_cfg or {split}_evaluator cannot be built '
-            f'({type(error).__name__}: {sentence(error)}); put the data there, set data_root '
-            '(--data-root of the tools), or correct the config'
-        ) from error
+        raise build_error(runner.cfg, split, error) from error
+
+
+def build_error(cfg: Config, split: str, error: Exception) -> UserError:
+    """Return what to say where the library cannot build a split from a config."""
+    text = (
+        f'{split}_dataloader, {split}_cfg or {split}_evaluator cannot be built '
+        f'({type(error).__name__}: {sentence(error)}); put the data there, set data_root '
+        '(--data-root of the tools), or correct the config'
+    )
+    with suppress(Exception):  # that of above is told
+        dataset = DATASETS.build(unserialized(cfg[f'{split}_dataloader'].dataset))
+        refused = [finding.text for finding in account(dataset, split).findings() if finding.refuse]
+        text = next(iter(refused), text)
+    return UserError(text)
+
+
+def unserialized(dataset: dict) -> dict:
+    """Return the config of a data set that may be empty; mmengine cannot store an empty one."""
+    inner = dataset.get('dataset')
+    if isinstance(inner, dict):
+        return dict(dataset, dataset=unserialized(inner))
+    return dict(dataset, serialize_data=False)
 
 
 def look(runner: Runner, warn_only: bool = False) -> None:
