@@ -51,6 +51,7 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder of logs and checkpoints')
     add_data_root(parser)
     add_cfg_options(parser)
+    add_warn_only(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -62,6 +63,15 @@ def add_config_arguments(parser: ArgumentParser) -> None:
         choices=['auto', 'rich', 'plain'],
         default='auto',
         help='show a bar, or lines only (default: a bar if stdout is a terminal)',
+    )
+
+
+def add_warn_only(parser: ArgumentParser) -> None:
+    """Add the argument that turns refusals into warnings."""
+    parser.add_argument(
+        '--warn-only',
+        action='store_true',
+        help='warn where the run would be refused, since it would probably compute something wrong',
     )
 
 

@@ -24,7 +24,8 @@ def init_processes(cfg: Config) -> None:
             f'--launcher {cfg.launcher} needs GPUs; on CPUs use tools/dist_train.sh or '
             'tools/dist_test.sh'
         )
-    torch.distributed.init_process_group('gloo')
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
     # The statistics of the first process, which it saves, are everyone's, also after a resume.
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
