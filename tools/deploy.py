@@ -11,6 +11,7 @@ import copy
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,13 @@ import mmvanilla
 from mmvanilla import UserError
 from mmvanilla.benchmark import in_turn
 from mmvanilla.benchmark.subject import build
+from mmvanilla.checks import record_of_checkpoint, record_of_config
 from mmvanilla.cli import (
     add_cfg_options,
     add_config,
     add_data_root,
     add_debug,
+    add_warn_only,
     load_config,
     one_sentence_errors,
 )
@@ -48,7 +51,7 @@ from mmvanilla.deploy.export.pixels import ImageFunction
 from mmvanilla.deploy.files import writing
 from mmvanilla.deploy.int8 import Accuracy, export_int8
 from mmvanilla.deploy.load import build_model, set_form
-from mmvanilla.deploy.predict import steps_of, tested_classes, tested_datasets
+from mmvanilla.deploy.predict import steps_of, tested_datasets
 from mmvanilla.type_name import type_name
 
 NUM_IMAGES = 3
@@ -116,6 +119,7 @@ def parse_args() -> argparse.Namespace:
         default=1e-4,
         help='largest relative difference of features by fusion (default: %(default)s)',
     )
+    add_warn_only(parser)
     add_debug(parser)
     args = parser.parse_args()
     targets = {name: getattr(args, name) for name in SUFFIXES if getattr(args, name)}
@@ -301,7 +305,7 @@ def main() -> None:
     with one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError):
         cfg = load_config(args)
         if args.checkpoint:
-            model, meta = build_model(cfg, args.checkpoint)
+            model, meta = build_model(cfg, args.checkpoint, args.warn_only)
         else:
             init_default_scope(cfg.default_scope)
             model, meta = build(cfg, 'fused'), {}
@@ -313,11 +317,14 @@ def main() -> None:
         images, source = sample_images(cfg, in_channels(model))
         if args.check and not args.int8:
             console.print(f'compared on {len(images)} {source}')
-        classes = (meta.get('dataset_meta') or {}).get('classes') or tested_classes(cfg)
+        record = record_of_config(cfg, 'test')
+        if classes := record_of_checkpoint(dict(meta=meta)).classes:
+            record = replace(record, classes=classes)
         checked = args.check and not (args.int8 and args.features)  # features have no metrics
-        details = dict(classes=classes and list(classes), checked=checked)
+        details = dict(record=record.to_dict(), checked=checked)
         if args.out:
             with console.status(f'writing {args.out}'):
+                meta.setdefault('record', record.to_dict())
                 text = write_checkpoint(cfg, model, meta, images, args)
             console.print(f'{args.out} ({size(args.out)}): {text}')
         if args.int8:

@@ -34,6 +34,7 @@ from mmvanilla.cli import (
     add_cfg_options,
     add_debug,
     add_exported,
+    add_warn_only,
     load_config,
     one_sentence_errors,
 )
@@ -82,6 +83,7 @@ def parse_args() -> argparse.Namespace:
     add_arguments(parser)
     add_cfg_options(parser)
     add_exported(parser)
+    add_warn_only(parser)
     parser.add_argument('--json', metavar='FILE', help='write all figures to FILE')
     parser.add_argument('--plot', metavar='FILE.png', help='draw the speeds')
     add_debug(parser)
@@ -107,7 +109,9 @@ def read_candidates(args: argparse.Namespace) -> list[Candidate | Row]:
             if cfg is None:
                 raise UserError(f'{file!r} is exported; name the config that it is of before it')
             name, precision = os.path.basename(file), behind or args.precision
-            options = dict(file=file, precision=precision, trust=args.trust)
+            options = dict(
+                file=file, precision=precision, trust=args.trust, warn_only=args.warn_only
+            )
             candidates.append(Candidate(name, cfg, 'exported', **options))
             continue
         cfg, name = None, os.path.splitext(os.path.basename(file))[0]
@@ -123,7 +127,8 @@ def read_candidates(args: argparse.Namespace) -> list[Candidate | Row]:
             continue
         check_backbone(cfg, file)
         torch.backends.cudnn.benchmark = cfg.get('env_cfg', {}).get('cudnn_benchmark', False)
-        candidates += [Candidate(name, cfg, form, behind or None) for form in dict.fromkeys(forms)]
+        weights = dict(file=behind or None, warn_only=args.warn_only)
+        candidates += [Candidate(name, cfg, form, **weights) for form in dict.fromkeys(forms)]
     return candidates
 
 

@@ -23,6 +23,7 @@ from mmvanilla.cli import (
     add_config,
     add_debug,
     add_exported,
+    add_warn_only,
     load_config,
     one_sentence_errors,
 )
@@ -83,6 +84,7 @@ def parse_args() -> argparse.Namespace:
         '--show', action='store_true', help='open the picture, or the contact sheet of several'
     )
     add_cfg_options(parser)
+    add_warn_only(parser)
     add_debug(parser)
     args = parser.parse_args()
     if args.accelerate and not args.fuse:
@@ -164,6 +166,7 @@ def main() -> None:
             args.trust,
             args.accelerate,
             args.precision,
+            args.warn_only,
         )
         with Progress(
             *columns,

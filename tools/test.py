@@ -5,10 +5,10 @@ What is tested is a checkpoint or an exported file, by the config's own metrics.
 
 import argparse
 import copy
-import os
 from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -34,12 +34,10 @@ from mmvanilla.deploy.predict import (
     tested_classes,
     tested_datasets,
 )
+from mmvanilla.deploy.show import visualizer_config
 from mmvanilla.type_name import library, type_name
 
 TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')  # what mmengine wants of a test
-SEGMENTOR_PICTURES = dict(
-    type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
-)
 DETECTOR_TTA = dict(
     type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 )
@@ -103,9 +101,8 @@ def test_config(args: argparse.Namespace, file: str) -> Config:
     if exported:
         use_exported(cfg, file, args)
     else:
-        check_precision(file, args.precision)
         cfg.load_from = file
-        match_form(cfg, file)
+        match_form(cfg, file, args.warn_only)
     if args.show_dir:
         show_results(cfg, args.show_dir)
     if args.tta:
@@ -134,6 +131,7 @@ def use_exported(cfg: Config, file: str, args: argparse.Namespace) -> None:
         classes=classes,
         trust=args.trust,
         precision=args.precision,
+        warn_only=args.warn_only,
     )
 
 
@@ -161,19 +159,10 @@ def choose_form(cfg: Config, fuse: bool) -> None:
 
 
 def show_results(cfg: Config, folder: str) -> None:
-    """Turn on the visualisation hook of mmdet, mmseg or mmpretrain."""
-    hook = cfg.default_hooks.get('visualization')
-    if hook is None:
-        raise UserError('--show-dir needs default_hooks.visualization in the config')
-    if library(cfg) == 'mmpretrain':
-        hook.update(enable=True, interval=1, out_dir=os.path.abspath(folder))
-        return
-    hook.draw = True
-    if library(cfg) == 'mmseg':
-        cfg.visualizer = dict(cfg.get('visualizer') or SEGMENTOR_PICTURES, save_dir=folder)
-        hook.interval = 1  # mmseg would draw every fiftieth image of a test too
-    else:
-        hook.test_out_dir = os.path.abspath(folder)  # else it is taken below the work dir
+    """Let the test draw every image."""
+    threshold = (cfg.default_hooks.get('visualization') or {}).get('score_thr', 0.3)
+    cfg.visualizer = visualizer_config(cfg)
+    cfg.custom_hooks.append(dict(type='ShowHook', folder=folder, score_thr=threshold))
 
 
 def augment(cfg: Config) -> None:
@@ -264,9 +253,12 @@ def main() -> None:
     """Test."""
     args = parse_args()
     mmvanilla.safe_loading()
-    files = dict.fromkeys([args.checkpoint, *([args.compare] if args.compare else [])])
+    files = dict.fromkeys(filter(None, [args.checkpoint, args.compare]))
+    with one_sentence_errors(args.debug, UserError):
+        if not any(map(is_exported, files)):
+            check_precision(args.checkpoint, args.precision)
     results = {file: run_test(args, file) for file in files}
-    if len(results) == 2:
+    if len(results) == 2 and is_main_process():
         print_metrics(results)
 
 

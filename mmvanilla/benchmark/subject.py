@@ -52,6 +52,7 @@ class Candidate:
         file: A checkpoint to load, or the exported file; None takes random weights.
         precision: Of an exported file, see ``open_model``.
         trust: Of an exported file, see ``open_model``.
+        warn_only: Warn if the file is of another config than this, instead of refusing it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Candidate:
     file: str | None = None
     precision: str = 'fp32'
     trust: bool = False
+    warn_only: bool = False
 
 
 class Subject:
@@ -160,10 +162,12 @@ class Subject:
 
     def _build(self, candidate: Candidate) -> nn.Module:
         if candidate.form != 'exported':
-            return build(candidate.cfg, candidate.form, candidate.file)
-        classes = tested_classes(candidate.cfg)
-        options = (candidate.trust, candidate.precision)
-        return ExportedModel(str(candidate.file), candidate.cfg.model, classes, *options)
+            return build(candidate.cfg, candidate.form, candidate.file, candidate.warn_only)
+        cfg, classes = candidate.cfg, tested_classes(candidate.cfg)
+        options = (cfg.get('data_preprocessor'), candidate.warn_only)
+        return ExportedModel(
+            str(candidate.file), cfg.model, classes, candidate.trust, candidate.precision, *options
+        )
 
     def _check_part(self, name: str) -> None:
         part = self.settings.part
@@ -204,13 +208,14 @@ class Subject:
         return dict(inputs=image, data_samples=self.sample_type(metainfo=meta))
 
 
-def build(cfg: Config, form: str, file: str | None = None) -> nn.Module:
+def build(cfg: Config, form: str, file: str | None = None, warn_only: bool = False) -> nn.Module:
     """Build a config's model in eval mode.
 
     Args:
         cfg: The config.
         form: A key of ``FORMS``, but for ``exported``.
         file: A checkpoint; None takes random weights and natural batch norms.
+        warn_only: Warn if the checkpoint is of another config than this, instead of refusing it.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -235,8 +240,9 @@ def build(cfg: Config, form: str, file: str | None = None) -> nn.Module:
         set_form(model_cfg, deploy=False)
     torch.manual_seed(0)
     if file:
-        read = Config(dict(model=model_cfg, default_scope=cfg.get('default_scope')))
-        model = build_model(read, file)[0].requires_grad_(False)
+        read = copy.copy(cfg)
+        read.model = model_cfg
+        model = build_model(read, file, warn_only)[0].requires_grad_(False)
         deployed = model_cfg.backbone.get('deploy', False)  # now in the form of the checkpoint
         if form == 'train' and deployed:
             raise UserError(f'{file!r} is fused and has no training form; measure it --fuse')

@@ -56,8 +56,8 @@ def record_of_config(cfg: Any, split: str = 'train', name: str = 'the config') -
     """Return the record of a config; its classes are those of a split, or of the next it has."""
     classes, dataset = None, _datasets(cfg, split)[-1]
     with suppress(Exception):  # the run itself will say what is wrong with a data set
-        init_default_scope(scope(cfg))
         kind = dataset['type']
+        init_default_scope(scope(cfg))
         if isinstance(kind, str):
             with DATASETS.switch_scope_and_registry(None) as registry:
                 kind = registry.get(kind)
@@ -246,7 +246,6 @@ DOORS: dict[str, list[tuple]] = dict(
     exported=[
         (_other_classes, True, _EXPORTED),
         ('preprocessing', True, _EXPORTED),
-        ('sizes', False, _INTENDED),
         ('test_cfg', True, _EXPORTED),
     ],
     evaluator=[

@@ -7,6 +7,7 @@ from .config import (
     add_config_arguments,
     add_data_root,
     add_exported,
+    add_warn_only,
     load_config,
     set_data_root,
 )
@@ -20,6 +21,7 @@ __all__ = [
     'add_data_root',
     'add_debug',
     'add_exported',
+    'add_warn_only',
     'load_config',
     'one_sentence_errors',
     'set_data_root',

@@ -51,36 +51,32 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder of logs and checkpoints')
     add_data_root(parser)
     add_cfg_options(parser)
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='how the processes of a distributed run are started',
-    )
-    parser.add_argument(
-        '--progress',
-        choices=['auto', 'rich', 'plain'],
-        default='auto',
-        help='show a bar, or lines only (default: a bar if stdout is a terminal)',
-    )
+    add_warn_only(parser)
+    launchers = ['none', 'pytorch', 'slurm', 'mpi']
+    text = 'how the processes of a distributed run are started'
+    parser.add_argument('--launcher', choices=launchers, default='none', help=text)
+    text = 'show a bar, or lines only (default: a bar if stdout is a terminal)'
+    parser.add_argument('--progress', choices=['auto', 'rich', 'plain'], default='auto', help=text)
 
 
 def add_data_root(parser: ArgumentParser) -> None:
     """Add the argument that moves the data."""
-    parser.add_argument(
-        '--data-root', metavar='DIR', help='read every data set and evaluation file from DIR'
-    )
+    text = 'read every data set and evaluation file from DIR'
+    parser.add_argument('--data-root', metavar='DIR', help=text)
 
 
 def add_cfg_options(parser: ArgumentParser) -> None:
     """Add the argument that replaces settings."""
+    text = 'settings of the config to replace, e.g. model.backbone.arch=9'
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValueAction,
-        metavar='KEY=VALUE',
-        help='settings of the config to replace, e.g. model.backbone.arch=9',
+        '--cfg-options', nargs='+', action=KeyValueAction, metavar='KEY=VALUE', help=text
     )
+
+
+def add_warn_only(parser: ArgumentParser) -> None:
+    """Add the argument that turns refusals into warnings."""
+    text = 'warn where the run would be refused, since it would probably compute something wrong'
+    parser.add_argument('--warn-only', action='store_true', help=text)
 
 
 def add_exported(parser: ArgumentParser) -> None:
@@ -92,11 +88,8 @@ def add_exported(parser: ArgumentParser) -> None:
         help='in what OpenVINO computes an .xml file, but for what is in 8 bits; auto is what is '
         'fastest on this processor (default: %(default)s)',
     )
-    parser.add_argument(
-        '--trust',
-        action='store_true',
-        help='open a .pt2 file, a program that is run: your own, or of somebody you trust',
-    )
+    text = 'open a .pt2 file, a program that is run: your own, or of somebody you trust'
+    parser.add_argument('--trust', action='store_true', help=text)
 
 
 def load_config(args: Namespace) -> Config:
@@ -118,13 +111,20 @@ def load_config(args: Namespace) -> Config:
     except Exception as error:  # it is a program, which may raise anything
         if isinstance(error, ImportError):
             error = root_import_error(error)
-        kind = type(error).__name__
         raise UserError(
-            f'{args.config!r} cannot be read as a config file ({kind}: {sentence(error)}); '
-            'correct it, or the packages that it imports'
+            f'{args.config!r} cannot be read as a config file ({type(error).__name__}: '
+            f'{sentence(error)}); correct it, or the packages that it imports'
         ) from error
-    if args.cfg_options:
-        replace_settings(cfg, args.cfg_options)
+    try:
+        cfg.merge_from_dict(args.cfg_options or {})
+    # What mmengine raises where a key leads into a number, beyond a list or past its end.
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        text = sentence(error)
+        text = text if len(text) <= MAX_REASON else f'{text[:MAX_REASON]}...'
+        keys = ', '.join(args.cfg_options)
+        raise UserError(
+            f'--cfg-options {keys} does not fit the config ({text}); check the keys'
+        ) from error
     cfg.launcher = launcher
     cfg.default_scope = scope(cfg)  # one in pure Python has none, but its metrics may name others
     check_library(cfg.default_scope)
@@ -138,48 +138,45 @@ def load_config(args: Namespace) -> Config:
     return cfg
 
 
-def replace_settings(cfg: Config, options: dict) -> None:
-    """Replace settings of a config, in place.
-
-    Raises:
-        UserError: If it has no place for one of them.
-    """
-    try:
-        cfg.merge_from_dict(options)
-    # What mmengine raises where a key leads into a number, beyond a list or past its end.
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        text = sentence(error)
-        reason = text if len(text) <= MAX_REASON else f'{text[:MAX_REASON]}...'
-        raise UserError(
-            f'--cfg-options {", ".join(options)} does not fit the config ({reason}); check the keys'
-        ) from error
-
-
 def set_data_root(cfg: Config, root: str) -> None:
     """Move every data set and evaluator of a config to another folder, in place.
 
     Args:
         cfg: The config; a data set is what has a ``data_root``.
-        root: The folder that takes the place of each ``data_root``; evaluators' paths below an old
-            one are moved along.
+        root: The folder that takes the place of each ``data_root``. Evaluators' paths below an old
+            one, and absolute paths of data sets below it, are moved along, however they are spelt.
 
     Raises:
         UserError: If the config has no data set to move.
     """
-    root = os.path.join(root, '')
-    datasets = [d for d in _walk([cfg.get(name) for name in DATALOADERS]) if 'data_root' in d]
+    loaders, root = [cfg.get(name) for name in DATALOADERS], os.path.join(root, '')
+    datasets = [node for node in _walk(loaders) if 'data_root' in node]
     if not datasets:
         raise UserError('--data-root moves nothing: no data set of the config has a data_root')
-    roots = {os.path.join(dataset['data_root'] or '', '') for dataset in datasets} - {''}
-    old_roots = sorted(roots, key=len, reverse=True)
-    for dataset in datasets:
-        dataset['data_root'] = root
-    for evaluator in _walk([cfg.get(name) for name in EVALUATORS]):
-        for key, value in evaluator.items():
-            for old in old_roots:
-                if isinstance(value, str) and value.startswith(old):
-                    evaluator[key] = root + value.removeprefix(old)
-                    break
+    old_roots = sorted({node['data_root'] for node in datasets} - {'', None}, key=len, reverse=True)
+    evaluators = [cfg.get(name) for name in EVALUATORS]
+    for nodes, new in ((loaders, os.path.abspath(root)), (evaluators, root)):
+        for node in {id(node): node for node in _walk(nodes)}.values():
+            for key, value in node.items():
+                # A relative path of a data set is below its data_root.
+                if isinstance(value, str) and (nodes is evaluators or os.path.isabs(value)):
+                    below = next(filter(None, (_below(value, old) for old in old_roots)), None)
+                    node[key] = os.path.join(new, below) if below else value
+    for node in datasets:
+        node['data_root'] = root
+
+
+def _below(path: str, folder: str) -> str | None:
+    """Return the path of a file below a folder, None where it is elsewhere or no path."""
+    if path.startswith(os.path.join(folder, '')):
+        return path.removeprefix(os.path.join(folder, ''))
+    for spell in (os.path.abspath, os.path.realpath):
+        below = os.path.relpath(spell(path), spell(folder))
+        # Any text, such as the name of a metric, would be a path below the working directory.
+        texts = not os.path.relpath(os.getcwd(), spell(folder)).startswith(os.pardir)
+        if not below.startswith(os.pardir) and (os.path.isfile(path) or not texts):
+            return below
+    return None
 
 
 def _walk(node: object) -> Iterator[ConfigDict]:

@@ -2,5 +2,6 @@
 
 from .accelerate.accelerate import accelerate
 from .accelerate.hook import AccelerateHook
+from .show import ShowHook
 
-__all__ = ['AccelerateHook', 'accelerate']
+__all__ = ['AccelerateHook', 'ShowHook', 'accelerate']

@@ -23,10 +23,14 @@ from rich.console import Console
 from rich.progress import track
 
 from ..errors import UserError
-from ..type_name import scope
+from ..type_name import library, scope
 
-# The metric of a task that is told first, and what it is when all is right.
-MAIN = {r'(bbox|segm)_mAP$': 1, r'(^|/)mAP$': 1, r'(^|/)mIoU$': 100, r'(^|/)top1$': 100}
+MAIN = r'(bbox|segm)_m?AP$|(^|/)(mAP|mIoU|top1)$'  # the metrics that judge a model
+PERCENT = dict(mmdet=r'(^|/)(mIoU|top1)$', mmseg=MAIN, mmpretrain=MAIN)  # by library
+
+
+class NothingMeasured(UserError):
+    """An evaluator that gives none of the metrics that judge a model."""
 
 
 @torch.no_grad()
@@ -75,14 +79,11 @@ def evaluate(
         ):
             evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
         found = quietly(evaluator.evaluate, number)
-    main = {
-        name: float(value) / scale
-        for name, value in found.items()
-        for pattern, scale in MAIN.items()
-        if re.search(pattern, name)
-    }
+    main = {name: float(value) for name, value in found.items() if re.search(MAIN, name)}
+    percent = PERCENT[library(cfg)]
+    main = {name: value / (100 if re.search(percent, name) else 1) for name, value in main.items()}
     if not main:
-        raise UserError(
+        raise NothingMeasured(
             f'{part}_evaluator gives {", ".join(found) or "nothing"}, expected box or mask AP, '
             'mIoU or top-1, by which an 8-bit model is judged'
         )

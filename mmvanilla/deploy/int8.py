@@ -20,7 +20,7 @@ from rich.table import Column, Table
 
 from ..errors import UserError
 from ..type_name import scope
-from .evaluate import evaluate
+from .evaluate import NothingMeasured, evaluate
 from .export import OpenedModel, write_model
 from .export.formats import need, write_onnx
 from .export.layers import Layer, compare_layers
@@ -95,6 +95,7 @@ def export_int8(
         expected = {}
         if accuracy:
             expected = evaluate(accuracy.cfg, accuracy.model, accuracy.images, console)
+            check_measured(expected)
         layers: list[Layer] = []
         for number in KEPT:
             worst = sorted(layers, key=lambda layer: -np.nan_to_num(layer.added))[:number]
@@ -117,6 +118,21 @@ def export_int8(
                 console.print(str(drop))
 
 
+def check_measured(expected: dict[str, float]) -> None:
+    """Check that there is an accuracy to lose.
+
+    Raises:
+        UserError: If a metric is negative or NaN, as without objects, or all are 0.
+    """
+    if all(value >= 0 for value in expected.values()) and any(expected.values()):
+        return
+    figures = ', '.join(f'{name} is {value:g}' for name, value in expected.items())
+    raise UserError(
+        f'in floating point {figures}, so that no loss by 8 bits could be seen; take validation '
+        'images with objects and a trained model, or give --no-check'
+    )
+
+
 def judge(
     accuracy: Accuracy | None, expected: dict[str, float], file: str, console: Console
 ) -> Callable[[OpenedModel], None]:
@@ -126,7 +142,9 @@ def judge(
         if accuracy is None:
             return
         exported = ExportedModel(written, accuracy.cfg.model)
-        found = evaluate(accuracy.cfg, exported, accuracy.images, console)
+        found = dict.fromkeys(expected, 0.0)
+        with suppress(NothingMeasured):  # what finds no object has no AP
+            found |= evaluate(accuracy.cfg, exported, accuracy.images, console)
         figures = ', '.join(f'{n} {found[n]:.4f} of {expected[n]:.4f}' for n in expected)
         # Metrics have a few decimals, which a difference of floats blurs: 0.336 - 0.326 > 0.01.
         drop = round(max(expected[name] - found[name] for name in expected), 6)

@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader, load_state_dict
 
+from ..checks import compare, record_of_checkpoint, record_of_config, report
 from ..models.weights import check_weights, safe_loading
 from ..safe_load import hand_over
 from ..type_name import scope, type_name
@@ -25,7 +26,7 @@ def set_form(model: ConfigDict, deploy: bool) -> None:
         model.head.deploy = deploy
 
 
-def match_form(cfg: Config, file: str) -> None:
+def match_form(cfg: Config, file: str, warn_only: bool = False) -> None:
     """Set the form of a config's model to that in which a checkpoint is, for a runner to load it.
 
     What was read is handed over to the runner, which does not read the file again.
@@ -33,23 +34,28 @@ def match_form(cfg: Config, file: str) -> None:
     Args:
         cfg: The config, changed in place.
         file: The checkpoint, as the runner's ``load_from`` names it.
+        warn_only: Warn if the checkpoint is of another config than this, instead of refusing it.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read.
         FileNotFoundError: If there is no such file.
+        UserError: If its classes or preprocessing are not those of the config.
     """
-    hand_over(file, _read(cfg, file))
+    hand_over(file, _read(cfg, file, warn_only))
 
 
-def _read(cfg: Config, file: str) -> dict:
-    """Read a checkpoint, set the form of a config's model to its form, and say so.
+def _read(cfg: Config, file: str, warn_only: bool) -> dict:
+    """Read a checkpoint, compare it with a config, and set the form of the config's model to its.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read.
         FileNotFoundError: If there is no such file.
+        UserError: If its classes or preprocessing are not those of the config.
     """
     with safe_loading():
         checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
+    record = record_of_checkpoint(checkpoint, f'checkpoint {file!r}')
+    report(compare(record, record_of_config(cfg, 'test'), 'test'), warn_only)
     names = checkpoint.get('state_dict', checkpoint)
     # The stem's names would tell it as well, but other nets have a stem of that name.
     forms = [re.search(r'(^|\.)backbone\.stages\.0\.(conv1?)\.', str(name)) for name in names]
@@ -65,12 +71,13 @@ def _read(cfg: Config, file: str) -> dict:
     return checkpoint
 
 
-def build_model(cfg: Config, file: str) -> tuple[BaseModel, dict]:
+def build_model(cfg: Config, file: str, warn_only: bool = False) -> tuple[BaseModel, dict]:
     """Build the model of a config in the form of a checkpoint, and load that, all of it.
 
     Args:
         cfg: The config; its scope becomes the default one.
         file: The checkpoint.
+        warn_only: Warn if the checkpoint is of another config than this, instead of refusing it.
 
     Returns:
         The model in eval mode on the CPU, and the checkpoint's ``meta``.
@@ -78,8 +85,9 @@ def build_model(cfg: Config, file: str) -> tuple[BaseModel, dict]:
     Raises:
         CheckpointError: If the checkpoint cannot be read or is not one of this config.
         FileNotFoundError: If there is no such file.
+        UserError: If its classes or preprocessing are not those of the config.
     """
-    checkpoint = _read(cfg, file)
+    checkpoint = _read(cfg, file, warn_only)
     init_default_scope(scope(cfg))
     cfg.model.backbone.init_cfg = None  # the checkpoint has all
     with safe_loading():  # a model may load others, such as a teacher, while it is built

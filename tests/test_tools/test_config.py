@@ -65,6 +65,49 @@ def test_data_root_of_nested_data_sets():
     assert cfg.val_evaluator == [dict(ann_file='b/x.json'), dict(outfile_prefix='work/a')]
 
 
+@pytest.mark.parametrize('spelling', ['./', 'up', 'absolute', 'link', 'as it is'])
+def test_data_root_moves_the_evaluation_file_however_it_is_spelt(spelling, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'data/coco/annotations').mkdir(parents=True)
+    (tmp_path / 'data/coco/annotations/val.json').touch()
+    (tmp_path / 'link').symlink_to('data')
+    prefix = {
+        './': './data/coco',
+        'up': 'data/../data/coco',
+        'absolute': str(tmp_path / 'data/coco'),
+        'link': 'link/coco',
+        'as it is': 'data/coco',
+    }[spelling]
+    dataset = dict(type='CocoDataset', data_root='data/coco/', ann_file='annotations/val.json')
+    metric = dict(type='CocoMetric', ann_file=f'{prefix}/annotations/val.json', metric='bbox')
+    cfg = Config(dict(val_dataloader=dict(dataset=dataset), val_evaluator=metric))
+    set_data_root(cfg, 'other')
+    assert cfg.val_evaluator.ann_file == 'other/annotations/val.json'
+    assert cfg.val_evaluator.metric == 'bbox'
+
+
+@pytest.mark.parametrize('old', ['.', './', 'data/coco', '..'])
+def test_data_root_moves_paths_only(old, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = dict(type='CocoDataset', data_root=old, ann_file='val.json')
+    metric = dict(type='CocoMetric', metric='bbox', outfile_prefix='work_dirs/results')
+    cfg = Config(dict(val_dataloader=dict(dataset=dataset), val_evaluator=metric))
+    set_data_root(cfg, 'other')
+    assert cfg.val_evaluator == metric
+    assert cfg.val_dataloader.dataset.data_root == 'other/'
+
+
+def test_data_root_moves_absolute_paths_of_data_sets(tmp_path):
+    """They are joined with no data_root, so they would stay where they were."""
+    ann_file = str(tmp_path / 'old/annotations/val.json')
+    prefix = dict(img=str(tmp_path / 'old/images'))
+    dataset = dict(data_root=str(tmp_path / 'old'), ann_file=ann_file, data_prefix=prefix)
+    cfg = Config(dict(val_dataloader=dict(dataset=dataset)))
+    set_data_root(cfg, str(tmp_path / 'new'))
+    assert cfg.val_dataloader.dataset.ann_file == str(tmp_path / 'new/annotations/val.json')
+    assert cfg.val_dataloader.dataset.data_prefix.img == str(tmp_path / 'new/images')
+
+
 def test_work_dir():
     config = ROOT / 'configs/mask_rcnn_vanillanet13.py'
     assert load(config).work_dir == 'work_dirs/mask_rcnn_vanillanet13'

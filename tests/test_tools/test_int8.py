@@ -77,7 +77,7 @@ def test_both_formats_in_8_bits(deploy, exports, run_tool, tmp_path):
     assert names[0].stat().st_size < 0.6 * exports.latest.stat().st_size
     for file in names:
         details = open_model(str(file)).details
-        assert details['classes'][0] == 'background'
+        assert details['record']['classes'][0] == 'background'
         assert details['checked'] is True
     # What tools/test.py finds is what was printed.
     work = tmp_path / 'work'

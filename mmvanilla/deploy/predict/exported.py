@@ -1,6 +1,7 @@
 """An exported file as a model of OpenMMLab, for runners and for single images."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...checks import compare, record_of_config, record_of_exported, report
 from ...errors import CheckpointError, UserError
 from ...safe_load.digest import split_digest
 from ..export import FORMATS, OpenedModel, classified, open_model, pasted
@@ -30,11 +32,13 @@ class ExportedModel(BaseModel):
         classes: The classes of the data; None checks nothing.
         trust: Open a .pt2 file, too, see ``open_model``.
         precision: ``fp32``, ``bf16`` or ``auto``, see ``open_model``.
-        data_preprocessor: Ignored, for the file has it; runners add that of a config.
+        data_preprocessor: That of the config, if its model has none; compared only.
+        warn_only: Warn if the file was exported with another config, instead of refusing it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UserError: If it cannot be opened, or was exported for other classes.
+        UserError: If it cannot be opened, or was exported for other classes, preprocessing or
+            thresholds.
     """
 
     def __init__(
@@ -45,12 +49,17 @@ class ExportedModel(BaseModel):
         trust: bool = False,
         precision: str = 'fp32',
         data_preprocessor: dict | None = None,
+        warn_only: bool = False,
     ) -> None:
         super().__init__()
+        self.none = nn.Parameter(torch.zeros(0))  # without any parameter DDP refuses the model
         opened = open_model(file, trust, precision) if isinstance(file, str) else file
         self.opened, self.model_cfg = opened, ConfigDict(model)
         self.file = file if isinstance(file, str) else 'the exported model'
-        check_classes(self.file, opened.details.get('classes'), classes)
+        cfg = dict(model=self.model_cfg, data_preprocessor=data_preprocessor)
+        expected = replace(record_of_config(cfg), classes=classes and list(classes))
+        written = record_of_exported(opened.details, f'exported file {self.file!r}')
+        report(compare(written, expected, 'exported'), warn_only)
 
     def forward(
         self, inputs: Tensor | list[Tensor], data_samples: list, mode: str = 'predict'
@@ -122,23 +131,6 @@ def check_precision(file: str, precision: str) -> None:
             f'--precision is {precision}, which is for exported files, and {file!r} is none; '
             '--accelerate computes in 16 bit where that is faster'
         )
-
-
-def check_classes(file: str, exported: list | None, expected: list | None) -> None:
-    """Check that a file was exported for the classes of the data, as far as both are known.
-
-    Raises:
-        UserError: If it was not.
-    """
-    if not exported or not expected or exported == list(expected):
-        return
-    pairs = zip(exported, expected, strict=False)
-    i = next((i for i, pair in enumerate(pairs) if pair[0] != pair[1]), None)
-    reason = '' if i is None else f', of which number {i} is {exported[i]!r}, not {expected[i]!r}'
-    raise UserError(
-        f'{file!r} was exported for {len(exported)} classes{reason}, and the config has '
-        f'{len(expected)}; name the config that it was exported with'
-    )
 
 
 def label_map(outputs: dict, shape: tuple[int, int], align_corners: bool) -> Tensor:

@@ -4,7 +4,6 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +12,11 @@ import numpy as np
 from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
-from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from mmengine.registry import TRANSFORMS
 
+from ...checks import record_of_config
 from ...errors import UserError
-from ...type_name import scope, type_name
+from ...type_name import type_name
 from .inputs import read_image, reading
 
 LOADERS = ('test_dataloader', 'val_dataloader')
@@ -69,21 +69,11 @@ def tested_dataset(cfg: Config) -> ConfigDict:
 
 
 def tested_classes(cfg: Config) -> list[str] | None:
-    """Return the classes of the data that a config tests on, without them being there.
+    """Return the classes of the data that a config tests on; None if nothing says them.
 
-    They are the config's or its data set's own; None where neither tells, as where folders do.
+    The annotations need not be there.
     """
-    init_default_scope(scope(cfg))
-    with suppress(UserError):  # of a config without data
-        dataset = tested_dataset(cfg)
-        kind = dataset['type']
-        if isinstance(kind, str):
-            with DATASETS.switch_scope_and_registry(None) as registry:
-                kind = registry.get(kind)
-        meta = dict(getattr(kind, 'METAINFO', {}), **dataset.get('metainfo') or {})
-        classes = meta.get('classes')
-        return list(classes) if isinstance(classes, list | tuple) else None
-    return None
+    return record_of_config(cfg, 'test').classes
 
 
 def steps_of(path: list[ConfigDict]) -> list:

@@ -56,6 +56,7 @@ def make_predictor(
     trust: bool = False,
     fast: bool = False,
     precision: str = 'fp32',
+    warn_only: bool = False,
 ) -> Predictor:
     """Open a model for single images.
 
@@ -68,22 +69,25 @@ def make_predictor(
         trust: Open a .pt2 file, which runs what is in it.
         fast: Accelerate the model of a checkpoint, see ``mmvanilla.accelerate``.
         precision: Of an exported file, see ``open_model``.
+        warn_only: Warn if the file is of another config than this, instead of refusing it.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or is not one of this config.
         FileNotFoundError: If there is no such file.
         UserError: If the exported file cannot be opened, the model not be accelerated, or the
-            config has no test pipeline.
+            config has no test pipeline, or other classes or preprocessing than the file.
     """
     init_default_scope(scope(cfg))
     pipeline = TestPipeline(cfg)
     if not is_exported(file):
         check_precision(file, precision)
-        model = trained(cfg, file, device, fuse_model, fast)
+        model = trained(cfg, file, device, fuse_model, fast, warn_only)
     elif fast:
         raise UserError(f'{file!r} is exported and as fast as its runtime; accelerate a checkpoint')
     else:
-        model = ExportedModel(file, cfg.model, tested_classes(cfg), trust, precision)
+        preprocessor = cfg.get('data_preprocessor')
+        options = (trust, precision, preprocessor, warn_only)
+        model = ExportedModel(file, cfg.model, tested_classes(cfg), *options)
 
     @torch.no_grad()
     def run(packed: dict) -> BaseDataElement:
@@ -92,9 +96,11 @@ def make_predictor(
     return Predictor(pipeline, run)
 
 
-def trained(cfg: Config, file: str, device: str, fuse_model: bool, fast: bool) -> BaseModel:
+def trained(
+    cfg: Config, file: str, device: str, fuse_model: bool, fast: bool, warn_only: bool = False
+) -> BaseModel:
     """Return the model of a checkpoint."""
-    model, _ = build_model(cfg, file)
+    model, _ = build_model(cfg, file, warn_only)
     if fuse_model and not fast:
         try:
             model = fuse(model, neck_and_heads=True)

@@ -19,17 +19,13 @@ from torchvision.datasets.folder import find_classes
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from ...errors import UserError
-from ...type_name import library, scope, type_name
+from ...type_name import scope
 from ..files import writing
+from ..show import visualizer_config
 from .pipeline import tested_dataset
 
 TOP = 5  # classes of an image that are told
 SHEET, CELL = 36, 320  # pictures on a contact sheet, and the longest side of one in pixels
-VISUALIZER_TYPES = dict(
-    mmdet='mmdet.DetLocalVisualizer',
-    mmseg='mmseg.SegLocalVisualizer',
-    mmpretrain='mmpretrain.UniversalVisualizer',
-)
 
 
 class Results:
@@ -61,10 +57,7 @@ class Results:
         self.classes = dataset.metainfo.get('classes') or folder_classes(dataset)
         meta = dict(dataset.metainfo, classes=self.classes)
         self.categories = category_ids(self.classes)
-        visualizer = cfg.get('visualizer')
-        if type_name(visualizer) in ('', 'Visualizer'):  # mmengine's own draws no predictions
-            visualizer = dict(type=VISUALIZER_TYPES[library(cfg)])
-        visualizer = {'name': 'predictions', **visualizer, 'vis_backends': None, 'save_dir': None}
+        visualizer = {**visualizer_config(cfg), 'vis_backends': None, 'save_dir': None}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # it has no backend, since pictures are written here
             self.visualizer = VISUALIZERS.build(visualizer)
