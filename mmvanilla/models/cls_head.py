@@ -14,7 +14,7 @@ from ..errors import UserError, require
 from .archs import MAX_SIZE, is_cfg, is_int
 from .conv_norm import build_norm, initialize
 from .deep_training import DeepTraining, anneal
-from .reparam import fold, merge, plain_conv
+from .reparam import fold, merge, plain_conv, uses_twin
 from .weights import fit_head, safe_loading
 
 
@@ -79,6 +79,8 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Return the logits (N, num_classes) of features whose last level must be (N, C, H, W)."""
+        if uses_twin(self):
+            return self.twin(feats)
         x = self.pre_logits(feats)
         unfit = not isinstance(x, fx.Proxy) and (x.ndim != 4 or x.shape[1] != self.in_channels)
         if unfit:  # of a proxy nothing is known

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from ..backports import MaybeTensor, is_compiling
 from ..errors import UserError, require
 from .conv_norm import build_norm
-from .reparam import Reparameterizable, carry_over, conv_like, fold, fuse, merge, plain_conv
+from .reparam import (
+    Reparameterizable,
+    carry_over,
+    conv_like,
+    fold,
+    fuse,
+    merge,
+    plain_conv,
+    uses_twin,
+)
 
 # The bytes of 1 in each type.
 ONES = {
@@ -181,6 +190,8 @@ class DeepConv(DeepTraining):
         """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         if self.deploy:
             return self.conv(x)
+        if uses_twin(self):
+            return self.twin(x)
         return self.conv2(anneal(self.norm(self.conv1(x)), self.slope))
 
     def __prepare_scriptable__(self) -> DeepTraining:

@@ -16,14 +16,38 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from ..backports import is_compiling
 from ..errors import UserError
 
 
 class Reparameterizable(nn.Module):
-    """What has a training form and, with ``deploy`` set, a deploy form; ``fuse`` finds it."""
+    """Base class of modules that can be fused.
+
+    With ``deploy`` set a module is in deploy form. In training form it may have a fused ``twin``,
+    which computes for it in eval mode, see ``twins.add_twins``.
+    """
 
     deploy: bool = False
+    twin = None  # never a submodule; without annotation, which torch.jit.script would read
     __constants__ = ('deploy',)  # so that torch.jit.script compiles the form there is
+
+    def train(self, mode: bool = True) -> 'Reparameterizable':
+        """Switch the mode; training drops the twin."""
+        if mode:
+            self.drop_twin()
+        return super().train(mode)
+
+    def drop_twin(self) -> None:
+        """Compute with the module's own weights again."""
+        vars(self).pop('twin', None)
+
+    def __getstate__(self) -> dict:
+        """Leave the twin out of copies and pickles."""
+        return {name: v for name, v in super().__getstate__().items() if name != 'twin'}
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self.drop_twin()
+        super()._load_from_state_dict(*args)
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
         """Check and compute the deploy form; return what then takes it on, and cannot fail.
@@ -56,19 +80,32 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
         UserError: If a net is half trained, a batch norm cannot be folded or weights are meta or
             fake tensors; nothing has changed.
     """
-    for module in model.modules():
-        for hook in _weight_hooks(module).values():
-            hook(module, ())  # else the weight would be that of the last forward pass
-    switches = [
-        _with_values(module, name).reparameterize(name)
-        for name, module in model.named_modules()
-        if isinstance(module, Reparameterizable) and not module.deploy
-    ]
+    switches = deploy_switches(model)
     if neck_and_heads:
         switches += [fold_module(module, name) for name, module in foldable_modules(model).items()]
     for switch in switches:
         switch()
     return model
+
+
+def deploy_switches(model: nn.Module, prefix: str = '') -> list[Callable[[], None]]:
+    """Compute the deploy form of every module in training form; return what puts it in place.
+
+    ``prefix`` is the model's name, for messages. Errors are those of ``fuse``.
+    """
+    for module in model.modules():
+        for hook in _weight_hooks(module).values():
+            hook(module, ())  # else the weight would be that of the last forward pass
+    return [
+        _with_values(module, name).reparameterize(name)
+        for name, module in model.named_modules(prefix=prefix)
+        if isinstance(module, Reparameterizable) and not module.deploy
+    ]
+
+
+def uses_twin(module: Reparameterizable) -> bool:
+    """Return whether a module's twin computes for it; compiled code outlives twins."""
+    return not is_compiling() and not module.training and module.twin is not None
 
 
 def _with_values(module: Reparameterizable, name: str) -> Reparameterizable:

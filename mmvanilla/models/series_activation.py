@@ -11,7 +11,7 @@ from ..errors import require
 from ..ops.depthwise_conv import depthwise_conv2d
 from .archs import MAX_SIZE, is_int
 from .conv_norm import build_norm
-from .reparam import Reparameterizable, fold_bn, free_weight, parameters_like
+from .reparam import Reparameterizable, fold_bn, free_weight, parameters_like, uses_twin
 
 fx.wrap('depthwise_conv2d')  # symbolic tracing has no device to ask, and keeps the call
 
@@ -60,6 +60,9 @@ class SeriesActivation(Reparameterizable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W)."""
+        if not torch.jit.is_scripting():  # noqa: SIM102 - the compiler skips only such a block
+            if uses_twin(self):
+                return self.twin(x)
         return self.bn(depthwise_conv2d(F.relu(x), self.weight, self.bias))
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:

@@ -25,7 +25,7 @@ from ..ops.traced import is_traced
 from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
 from .conv_norm import build_conv, conv_norm, initialize
 from .deep_training import DeepTraining, anneal
-from .reparam import Reparameterizable, fold, merge, plain_conv
+from .reparam import Reparameterizable, fold, merge, plain_conv, uses_twin
 from .series_activation import SeriesActivation
 from .weights import fit, safe_loading, unwrapped_prefix
 
@@ -243,6 +243,8 @@ class VanillaNet(DeepTraining, BaseModule):
         """
         if not isinstance(x, fx.Proxy):  # of which nothing is known
             self.check_input(x)
+        if uses_twin(self):
+            return self.twin(x)
         x = fast_layout(x)
         run = recompute if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
         slope = self.slope

@@ -24,7 +24,7 @@ class ReportRankHook(Hook):
 
     def before_val_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
         """Note the form that is validated."""
-        self.seen['validated_deploy'].append(unwrap(runner.model).backbone.deploy)
+        self.seen['validated_deploy'].append(unwrap(runner.model).backbone.twin is not None)
 
     def after_train(self, runner: Runner) -> None:
         """Write."""

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
 
 from mmvanilla import VanillaNet
+from mmvanilla.engine import SwitchToDeployHook
 
 ARCH = dict(dims=[4, 6, 8], strides=[2, 1])
 
@@ -32,7 +33,8 @@ class FusableModel(BaseModel):
         if mode == 'loss':
             # Random numbers as from dropout: validation must not take any out of turn.
             return dict(loss=(features + torch.rand(features.shape)).square().mean())
-        self.forms.append('deploy' if self.backbone.deploy else 'training')
+        fused = self.backbone.deploy or self.backbone.twin is not None
+        self.forms.append('deploy' if fused else 'training')
         return [features.mean()]
 
 
@@ -41,11 +43,11 @@ class MeanFeature(BaseMetric):
     """The mean of what the model predicts; fails at a chosen epoch."""
 
     default_prefix = 'mean'
-    fail = False
+    fail = None
 
     def process(self, data_batch, data_samples):
         if MeanFeature.fail:
-            raise RuntimeError('validation fails')
+            raise MeanFeature.fail
         self.results.extend(sample.item() for sample in data_samples)
 
     def compute_metrics(self, results):
@@ -71,9 +73,9 @@ class Losses(Hook):
 @pytest.fixture(autouse=True)
 def fresh_records():
     FusableModel.forms = []
-    MeanFeature.fail = False
+    MeanFeature.fail = None
     yield
-    MeanFeature.fail = False
+    MeanFeature.fail = None
 
 
 def build(work_dir, hooks, ema=False, **settings):
@@ -154,12 +156,13 @@ def test_a_second_model_form_is_validated_during_deep_training(tmp_path):
     assert log.read_text().count('The training form is used: act_learn of backbone is') == 2
 
 
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize('ema', [False, True])
-def test_a_validation_that_fails_leaves_the_training_as_it_was(ema, tmp_path):
+def test_a_validation_that_fails_leaves_the_training_as_it_was(ema, error, tmp_path):
     class FailInSecondEpoch(Hook):
         def before_val_iter(self, runner, batch_idx, data_batch=None):
             if runner.epoch == 2 and batch_idx == 1:
-                MeanFeature.fail = True
+                MeanFeature.fail = error('validation fails')
 
     class Keep(Hook):
         priority = 'VERY_HIGH'
@@ -172,10 +175,15 @@ def test_a_validation_that_fails_leaves_the_training_as_it_was(ema, tmp_path):
     keep = Keep()
     runner.register_hook(FailInSecondEpoch())
     runner.register_hook(keep)
-    with pytest.raises(RuntimeError, match='validation fails'):
+    with pytest.raises(error, match='validation fails'):
         runner.train()
     assert FusableModel.forms[-1] == 'deploy'
+    for hook in runner.hooks:
+        if isinstance(hook, SwitchToDeployHook):
+            hook.abandon(runner)  # as whoever runs the training does
+            hook.abandon(runner)
     assert runner.model is keep.model
+    assert runner.model.backbone.twin is None
     assert list(runner.model.state_dict()) == list(keep.weights)
     for name, value in runner.model.state_dict().items():
         assert torch.equal(value, keep.weights[name])
@@ -238,3 +246,51 @@ def test_a_distributed_model_is_validated_fused(tmp_path):
     FusableModel.forms = []
     expected, _ = train(tmp_path / 'single', [])
     assert losses.values == expected
+
+
+@MODELS.register_module()
+class RememberingModel(FusableModel):
+    """Keeps what it computed, as CondInst, YOLACT and feature recorders do."""
+
+    def forward(self, inputs, mode):
+        self.kept = self.backbone(inputs)
+        self.backbone.kept = self.kept
+        return super().forward(inputs, mode)
+
+
+@pytest.mark.parametrize('save', [False, True])
+def test_a_model_that_keeps_activations_is_validated_and_saved_fused(save, tmp_path):
+    runner = build(tmp_path, [dict(DEPLOY, save=save)], model=dict(type='RememberingModel'))
+    runner.train()
+    assert FusableModel.forms == ['deploy'] * 9
+    assert runner.model.kept[0].grad_fn is None  # from the validation
+    assert len(list(tmp_path.glob('*_deploy.pth'))) == save
+
+
+def test_a_compiled_training_is_validated_fused(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        torch, 'compile', lambda step, **_: lambda *args, **kwargs: step(*args, **kwargs)
+    )
+    train(tmp_path, [DEPLOY], compile=True)
+    assert FusableModel.forms == ['deploy'] * 9
+
+
+def test_other_hooks_see_the_model_in_training_during_a_validation(tmp_path):
+    """Nothing takes its place, so that weights are counted, compared and saved as ever."""
+
+    class Watch(Hook):
+        priority = 'LOWEST'
+        names = []
+
+        def before_val_epoch(self, runner):
+            self.names.append(list(runner.model.state_dict()))
+
+        def after_train_epoch(self, runner):
+            self.names.append(list(runner.model.state_dict()))
+
+    runner = build(tmp_path, [DEPLOY])
+    runner.register_hook(Watch())
+    before, model = list(runner.model.state_dict()), runner.model
+    runner.train()
+    assert Watch.names == [before] * 6
+    assert runner.model is model

@@ -1,0 +1,100 @@
+"""Fused twins: a model in training that computes, in eval mode, with its deploy form.
+
+A twin shares no tensor with the module that has it, is no submodule of it and is in no copy, so
+weights, optimizers, averages and checkpoints are as without it.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .reparam import Reparameterizable, deploy_switches
+
+# A forward of the instance, as activation checkpointing sets it, is bound to the original.
+NOT_SHARED = ('twin', 'forward', '_compiled_call_impl')
+
+
+@torch.no_grad()
+def add_twins(model: nn.Module) -> None:
+    """Give every fusable module a fused twin, made from the current weights.
+
+    The twin computes for its module in eval mode, until ``drop_twins``, training mode or new
+    weights. Compiled code computes with the training form.
+
+    Raises:
+        UserError: If a module cannot be fused, see ``fuse``; no module has a twin then.
+    """
+    drop_twins(model)
+    twins = []
+    for name, module in fusable_modules(model).items():
+        twin = alias(module).eval()
+        switches = deploy_switches(twin, name)
+        for switch in switches:
+            switch()
+        if switches:
+            twins.append((module, twin))
+    for module, twin in twins:
+        vars(module)['twin'] = twin  # not by setattr, which would make it a submodule
+
+
+def drop_twins(model: nn.Module) -> None:
+    """Compute with the training form again."""
+    for module in model.modules():
+        if isinstance(module, Reparameterizable):
+            module.drop_twin()
+
+
+@torch.no_grad()
+def fused_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state dict of a model's deploy form for weights of its training form.
+
+    Args:
+        model: The model that the weights fit; it stays as it is.
+        weights: State dict of the training form; modules that are fused must have all weights.
+
+    Raises:
+        CheckpointError: If the weights do not fit the backbone.
+        UserError: If a module cannot be fused, see ``fuse``.
+    """
+    fused = dict(weights)
+    for name, module in fusable_modules(model).items():
+        start = f'{name}.' if name else ''
+        own = {key: fused.pop(key) for key in list(fused) if key.startswith(start)}
+        deployed = alias(module)
+        deployed.load_state_dict({k.removeprefix(start): v for k, v in own.items()}, assign=True)
+        for switch in deploy_switches(deployed.eval(), name):
+            switch()
+        fused.update({start + key: value for key, value in deployed.state_dict().items()})
+    return fused
+
+
+def fusable_modules(model: nn.Module) -> dict[str, Reparameterizable]:
+    """Return the fusable modules that are in no other one, by name."""
+    found: dict[str, Reparameterizable] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        inside = any(not outer or name.startswith(f'{outer}.') for outer in found)
+        if isinstance(module, Reparameterizable) and not inside:
+            found[name] = module
+    return found
+
+
+def alias(module: nn.Module) -> nn.Module:
+    """Copy a module and the modules in it, sharing the values of tensors and other attributes.
+
+    Unlike a deep copy this takes no memory and any attribute, such as kept activations.
+    """
+    kind = type(module)
+    if parametrize.is_parametrized(module):  # removing parametrizations changes the class
+        members = {k: v for k, v in vars(kind).items() if k not in ('__dict__', '__weakref__')}
+        kind = type(kind.__name__, kind.__bases__, members)
+    copy = kind.__new__(kind)
+    for name, value in vars(module).items():
+        if name not in NOT_SHARED:
+            vars(copy)[name] = value.copy() if isinstance(value, dict) else value
+    for name, parameter in module.named_parameters(recurse=False):
+        setattr(copy, name, nn.Parameter(parameter.detach(), parameter.requires_grad))
+    for name, buffer in module.named_buffers(recurse=False):
+        setattr(copy, name, buffer.detach())
+    for name, child in module.named_children():
+        setattr(copy, name, alias(child))
+    return copy
