@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Column, Table
@@ -25,7 +24,6 @@ from mmvanilla.cli import (
     load_config,
     one_sentence_errors,
 )
-from mmvanilla.data_checks import check_paths
 from mmvanilla.deploy.load import match_form
 from mmvanilla.deploy.predict import (
     check_precision,
@@ -95,7 +93,6 @@ def test_config(args: argparse.Namespace, file: str) -> Config:
     """
     cfg = load_config(args)
     check_test(cfg)
-    check_paths(cfg, ['test'])
     exported = is_exported(file)
     choose_form(cfg, args.fuse and not exported)
     if exported:
@@ -220,14 +217,11 @@ def run_test(args: argparse.Namespace, file: str) -> dict[str, float]:
     """Test a checkpoint or an exported file; return its metrics."""
     with one_sentence_errors(args.debug, Exception):
         cfg = test_config(args, file)
-        mmvanilla.engine.init_processes(cfg)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-        runner.register_hook(dict(type='PreflightHook', config=False))
+        runner = mmvanilla.engine.build_runner(cfg, 'test', args.warn_only)
         if not is_exported(file):
             runner.register_hook(dict(type='CheckWeightsHook', whole=True))
         if args.accelerate:
             runner.register_hook(dict(type='AccelerateHook'))
-        runner.test_loop  # noqa: B018 - builds the data sets
         if args.out:
             dump_results(cfg, runner, args.out)
     with (

@@ -165,6 +165,41 @@ def test_terminated_in_one_process_and_resumed_in_both(data, ranks, tmp_path):
             assert torch.equal(value, parts[key][name]), name
 
 
+def test_a_mistake_that_the_first_process_sees_ends_both_with_one_sentence(data, ranks, tmp_path):
+    """Only the first process looks at data and heads; nothing is wrong in the other."""
+    options = ['--cfg-options', 'model.bbox_head.num_classes=2']
+    first, second = ranks('train.py', CONFIG, '--data-root', data, '--work-dir', tmp_path, *options)
+    code, printed = first.finish()
+    ended = time.monotonic()
+    other_code, other = second.finish()
+    print(f'the other ended after {time.monotonic() - ended:.1f} s')
+    assert code == other_code == 2, printed[-3000:] + other[-3000:]
+    assert printed.count('error: model.bbox_head.num_classes is 2') == 1
+    assert 'error' not in other
+    assert 'Traceback' not in printed + other
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.slow
+def test_torchrun_replaces_a_killed_worker_and_goes_on(data, tmp_path):
+    options = ['--resume', '--cfg-options', 'train_cfg.max_epochs=6']
+    common = dict(PORT=free_port(), MAX_RESTARTS='2')
+    arguments = [CONFIG, 2, '--data-root', data, '--work-dir', tmp_path, *options]
+    run = launch(*arguments, **common)
+    for line in run.stdout:
+        if '[2][2/3]' in line:
+            break
+    children = subprocess.run(
+        ['ps', '-o', 'pid=', '--ppid', str(run.pid)], capture_output=True, text=True, check=True
+    )
+    os.kill(max(map(int, children.stdout.split())), signal.SIGKILL)
+    rest = run.stdout.read()
+    assert run.wait() == 0, rest[-3000:]
+    assert 'resumed epoch: 1' in rest or 'resumed epoch: 2' in rest
+    assert '[1][1/3]' not in rest
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_18.pth')
+
+
 @pytest.mark.slow
 def test_evaluation_counts_every_image_once(data, files, run_tool, ranks, tmp_path):
     _, config, checkpoint = files('retinanet')
