@@ -1,7 +1,7 @@
 """Check the data of a config before training: tools/check_data.py CONFIG.
 
-The exit code is 0 if there is nothing that training would stumble over, 1 if there is, 2 on a
-mistake in the arguments. Remarks on what is handled leave it at 0.
+The exit code is 0 if there is no error, 1 if there is one, 2 on a mistake in the arguments.
+Warnings leave it at 0.
 """
 
 import argparse
@@ -9,11 +9,23 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 import mmvanilla  # noqa: F401 - lets mmdet and mmseg be imported without a compiled mmcv
+from mmvanilla.checks import Items, account
+from mmvanilla.checks.account import Account, leaves
+from mmvanilla.checks.files import check_image, check_label_map
+from mmvanilla.checks.items import failing_step, label_map_step
 from mmvanilla.cli import (
     add_cfg_options,
     add_data_root,
@@ -21,8 +33,12 @@ from mmvanilla.cli import (
     load_config,
     one_sentence_errors,
 )
-from mmvanilla.data_checks import check_datasets, check_paths
 from mmvanilla.deploy.files import writing
+from mmvanilla.errors import InputError, UserError, sentence
+from mmvanilla.type_name import type_name
+
+EXAMPLES = 3  # in the table; the JSON file has all
+Finding = tuple[str, str]  # what is found, and where
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--decode',
         action='store_true',
-        help='decode every image, not only its header; finds what is broken in the middle',
+        help='decode every image and send every item through the whole pipeline',
     )
     parser.add_argument(
         '--workers',
@@ -44,6 +60,9 @@ def parse_args() -> argparse.Namespace:
         help='threads that read files (default: one for headers, one a core to decode)',
     )
     parser.add_argument('--json', metavar='FILE', help='write the findings to a JSON file')
+    parser.add_argument(
+        '--warn-only', action='store_true', help='count what the account refuses as warnings'
+    )
     add_debug(parser)
     args = parser.parse_args()
     if args.workers is None:
@@ -57,25 +76,205 @@ def main() -> None:
     """Check."""
     args = parse_args()
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
-    start = time.perf_counter()
+    start, rows, count, lines = time.perf_counter(), [], 0, []
+    training: Account | None = None
     with one_sentence_errors(args.debug, Exception):
         cfg = load_config(args)
-        check_paths(cfg)
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-            report, count = check_datasets(
-                cfg,
-                args.decode,
-                args.workers,
-                lambda files, part, total: progress.track(files, total, description=part),
-            )
+        for split, config in data_sets(cfg):
+            try:
+                dataset = build(cfg, split, config)
+            except UserError as error:
+                rows.append(row(split, 'data set that cannot be built', [sentence(error)], True))
+                continue
+            found = account(dataset, split)
+            lines.append(found.line())
+            rows += [dict(r, error=r['error'] and not args.warn_only) for r in found.table()]
+            training = training or found
+            rows += other_folders(found, training)
+            jobs, last = file_jobs(dataset, cfg, args.decode)
+            with (
+                ThreadPoolExecutor(args.workers) as pool,
+                Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar,
+            ):
+                done = pool.map(lambda job: job(), jobs)
+                results = [r for r in bar.track(done, len(jobs), description=split) if r]
+            results += last()
+            for kind, error in dict.fromkeys((kind, error) for kind, _, error in results):
+                places = [where for name, where, _ in results if name == kind]
+                rows.append(row(split, kind, places, error))
+            count += len(jobs)
+        rows.sort(key=lambda row: not row['error'])
         if args.json:
             with writing(args.json) as file, open(file, 'w', encoding='utf-8') as stream:
-                json.dump(dict(files=count, findings=report.rows()), stream, indent=2)
-    if report.rows():
-        Console(highlight=False).print(report.table())
-    seconds = time.perf_counter() - start
-    print(f'{count} files checked in {seconds:.1f} s, {report.errors} errors')
-    sys.exit(1 if report.errors else 0)
+                json.dump(dict(files=count, account=lines, findings=rows), stream, indent=2)
+    if rows:
+        Console(highlight=False).print(table(rows))
+    errors = sum(row['count'] for row in rows if row['error'])
+    print('\n'.join(lines))
+    print(f'{count} files checked in {time.perf_counter() - start:.1f} s, {errors} errors')
+    sys.exit(1 if errors else 0)
+
+
+def data_sets(cfg: Config) -> list[tuple[str, dict]]:
+    """Return the config's data sets by split; equal ones once."""
+    found: dict[str, dict] = {}
+    for split in ('train', 'val', 'test'):
+        config = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+        same = next((name for name, other in found.items() if other == config), None)
+        if config and same:
+            found[f'{same}, {split}'] = found.pop(same)
+        elif config:
+            found[split] = config
+    return list(found.items())
+
+
+def build(cfg: Config, split: str, config: dict) -> Any:
+    """Build a data set.
+
+    Raises:
+        FileNotFoundError: A file or folder of the data set does not exist.
+        UserError: The library cannot build the data set.
+    """
+    init_default_scope(cfg.default_scope)
+    try:
+        dataset = DATASETS.build(config)
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+        return dataset
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'the data set of {split} looks for {error.filename!r}, which does not exist; put the '
+            'data there or set data_root, as --data-root does'
+        ) from error
+    except Exception as error:
+        raise UserError(
+            f'{type_name(config)} {config.get("ann_file", "")} cannot be built '
+            f'({type(error).__name__}: {sentence(error)}); correct the file or the config'
+        ) from error
+
+
+def other_folders(found: Account, training: Account) -> list[dict]:
+    """Compare the classes that class folders give with those of training."""
+    classes, expected = (
+        list(dict.fromkeys(name for source in a.sources for name in source.classes))
+        for a in (found, training)
+    )
+    if classes == expected:
+        return []
+    text = f'{len(classes)} classes, but {len(expected)} in training'
+    for word, names in (('without', expected), ('with', classes)):
+        other = [name for name in names if name not in classes or name not in expected]
+        text += f', {word} {other[0]!r}' if other else ''
+    return [row(found.split, 'classes other than those of training', [text], True)]
+
+
+def file_jobs(dataset: Any, cfg: Config, decode: bool) -> tuple[list[Callable], Callable]:
+    """Return the checks of all files, and the check that follows them."""
+    jobs: list[Callable] = []
+    maps = [LabelMaps(leaf, cfg) for leaf in leaves(dataset)]
+    for leaf, labels in zip(leaves(dataset), maps, strict=True):
+        for i in range(len(leaf) if hasattr(leaf, 'get_data_info') else 0):
+            jobs.append(partial(check_files, leaf, i, labels, decode))
+    if decode:
+        items = Items(dataset, check=False)
+        jobs += [partial(load, items, i) for i in range(len(items))]
+    return jobs, lambda: [found for labels in maps for found in labels.missing()]
+
+
+class LabelMaps:
+    """The labels in the label maps of one data set, as mmseg's loading step reads them."""
+
+    def __init__(self, leaf: Any, cfg: Config) -> None:
+        self.step = label_map_step(leaf)
+        self.shift = bool(getattr(leaf, 'reduce_zero_label', False))
+        self.classes = (getattr(leaf, 'metainfo', None) or {}).get('classes') or ()
+        heads = (cfg.get('model') or {}).get('decode_head') or {}
+        head = heads[-1] if isinstance(heads, (list, tuple)) else heads
+        self.ignored = head.get('ignore_index', 255)
+        self.seen: set[int] = set()
+        self.raw: set[int] = set()
+
+    def check(self, info: dict) -> list[tuple[str, str, bool]]:
+        """Read one label map and compare its labels with the classes."""
+        found = self._labels(info, True)
+        self.raw |= self._labels(info, False) if self.shift else found
+        self.seen |= found
+        path = info['seg_map_path']
+        wrong = sorted(found - {*range(len(self.classes)), self.ignored})
+        if wrong:
+            where = f'{path} (label {wrong[-1]}, expected 0 to {len(self.classes) - 1}'
+            where += f' or ignore_index={self.ignored} of the head)'
+            return [('label out of range', where, True)]
+        return [('label map without a label', path, False)] if found == {self.ignored} else []
+
+    def _labels(self, info: dict, shift: bool) -> set[int]:
+        results = dict(info, reduce_zero_label=shift and self.shift, seg_fields=[])
+        results['label_map'] = info.get('label_map') if shift or not self.shift else None
+        step, zero = self.step, self.step.reduce_zero_label
+        loaded = step(results) if zero in (None, results['reduce_zero_label']) else {}
+        return set(np.unique(loaded.get('gt_seg_map', [])).tolist())
+
+    def missing(self) -> list[tuple[str, str, bool]]:
+        """Return the classes that are in no label map, and guess why."""
+        found, last = [], len(self.classes) - 1
+        for i, name in enumerate(self.classes if self.seen else ()):
+            if i in self.seen and i != self.ignored:
+                continue
+            hint = ''
+            if self.shift and i == last and 0 in self.raw:
+                hint = '; labels seem to count from 0, for which reduce_zero_label must be False'
+            elif not self.shift and i == 0 and last + 1 in self.seen:
+                hint = '; labels seem to count from 1, for which reduce_zero_label must be True'
+            elif self.ignored in self.seen:
+                hint = f'; label {self.ignored} is ignored, write {i + self.shift} for this class'
+            found.append(('class in no label map', f'{name!r} ({i + self.shift}{hint})', False))
+        return found
+
+
+def check_files(leaf: Any, i: int, labels: LabelMaps, decode: bool) -> list[tuple[str, str, bool]]:
+    """Check the files of one item."""
+    info = leaf.get_data_info(i)
+    path, label_map = info.get('img_path'), info.get('seg_map_path')
+    size = (info['width'], info['height']) if {'width', 'height'} <= info.keys() else None
+    kind = 'image'
+    try:
+        if isinstance(path, str) and '://' not in path:
+            check_image(path, size, decode)
+        if label_map and labels.step:
+            kind = 'label map'
+            check_label_map(label_map, path, backend=labels.step.imdecode_backend)
+            return labels.check(info)
+    except InputError as error:
+        return [(f'{kind} that cannot be used', str(error), True)]
+    return []
+
+
+def load(items: Items, i: int) -> list[tuple[str, str, bool]]:
+    """Send one item through the pipeline."""
+    try:
+        items[i]
+    except InputError as error:
+        step = failing_step(error.__cause__)[0] if error.__cause__ else ''
+        return [(f'item that fails in {step or "its data set"}', str(error), True)]
+    return []
+
+
+def row(split: str, kind: str, examples: list[str], error: bool) -> dict:
+    """Return a row of the table."""
+    return dict(data=split, kind=kind, error=error, count=len(examples), examples=examples)
+
+
+def table(rows: list[dict]) -> Table:
+    """Return the findings as a table."""
+    result = Table('data', 'found', 'count', show_lines=True)
+    result.add_column('examples', overflow='fold')
+    for line in rows:
+        kind = f'[red]error[/]: {line["kind"]}' if line['error'] else line['kind']
+        examples = line['examples'][:EXAMPLES] + ['...'] * (len(line['examples']) > EXAMPLES)
+        # JSON and the names of files may hold halves of characters, which no terminal prints.
+        text = '\n'.join(examples).encode('utf-8', 'backslashreplace').decode()
+        result.add_row(line['data'], kind, str(line['count']), text.replace('[', r'\['))
+    return result
 
 
 if __name__ == '__main__':

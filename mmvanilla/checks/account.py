@@ -77,7 +77,7 @@ class Source:
         for what, loaded, raw in numbers:
             keys = [key for key in self.lost if key[0] == what]
             losses = sum(self.lost[key] for key in keys if key[2])
-            meant = sum(self.lost[key] for key in keys if not key[2])
+            meant = sum(self.lost[key] for key in keys if key[1:] == (EMPTY, False))
             if raw and (2 * losses > raw - meant or (what == 'objects' and not loaded)):
                 key = max(keys, key=lambda key: (key[2], self.lost[key]))
                 yield Finding(
@@ -186,8 +186,12 @@ def _source(leaf: Any) -> Source:
     prefix = getattr(leaf, 'data_prefix', None)
     folders = list(prefix.values()) if isinstance(prefix, Mapping) else [prefix]
     where = str(file or next((folder for folder in folders if folder), ''))
+    source = Source(f'{type(leaf).__name__} {where}'.strip(), (), len(leaf))
     classes = (getattr(leaf, 'metainfo', None) or {}).get('classes') or ()
-    source = Source(f'{type(leaf).__name__} {where}'.strip(), tuple(classes), len(leaf))
+    if isinstance(classes, (list, tuple)) and len(set(classes)) == len(classes):
+        source.classes = tuple(classes)
+    else:
+        source.add(f'metainfo.classes is {classes!r}, expected a tuple of different names')
     number: dict[Any, int] = {}  # of objects, by image
     paths: dict[str, list[str]] = {}
     polygons: list[dict] = []
@@ -269,17 +273,20 @@ def _compare_objects(leaf: Any, document: dict, number: dict[Any, int], source: 
     names = {category['id']: category['name'] for category in document['categories']}
     labels = getattr(leaf, 'cat2label', None) or {}
     ids = set(labels) if labels and labels.keys() <= names.keys() else set()
-    _check_names({names[i]: labels[i] for i in ids}, source)
     _check_similar_names(names.values(), source)
+    _check_names({names[i]: labels[i] for i in ids}, source)
     ids = ids or {i for i, name in names.items() if name in source.classes}
     all_found = set(source.classes) <= set(names.values())
 
     used = [note for note in notes if note['category_id'] in ids]
-    others = len(notes) - len(used)
-    if others:
-        other = next(note['category_id'] for note in notes if note['category_id'] not in ids)
-        source.lose('objects', CATEGORY, repr(names.get(other, other)), not all_found, others)
-    source.raw_images, source.raw_objects = len(images), len(used) + others * (not all_found)
+    others = Counter(note['category_id'] for note in notes if note['category_id'] not in ids)
+    losses = 0
+    for i, n in others.items():
+        loss = i not in names or not all_found
+        reason = CATEGORY if i in names else 'of a category that is not in the file'
+        source.lose('objects', reason, repr(names.get(i, i)), loss, n)
+        losses += n * loss
+    source.raw_images, source.raw_objects = len(images), len(used) + losses
     _check_files_twice(images, source)
     by_id = {image['id']: image for image in images}
     _check_reach(by_id, used, source)
@@ -387,20 +394,24 @@ def _check_names(labels: Mapping[str, int], source: Source) -> None:
     """Refuse labels that have other names in the files than in the config."""
     for name, label in labels.items():
         if name in source.classes and source.classes[label] != name:
+            missing = [other for other in source.classes if other not in labels]
+            advice = 'give the classes in the order of the files'
+            if missing:
+                advice = f'the files have no {missing[0]!r}, remove it from the classes'
             source.add(
                 f'label {label} is {name!r} in the files, but {source.classes[label]!r} in the '
-                'config; give the classes in the order of the files'
+                f'config; {advice}'
             )
             return
 
 
 def _check_similar_names(names: Iterable[str], source: Source) -> None:
-    """Refuse classes without objects whose name is in the files in another spelling."""
+    """Refuse classes whose name is in the files in another spelling only."""
     others = {str(name).strip().casefold(): name for name in names if name not in source.classes}
-    for i, name in enumerate(source.classes):
+    for name in source.classes:
         other = others.get(str(name).strip().casefold())
-        if other is not None and not source.labels[i]:
-            source.add(f'class {name!r} has no objects, but the files have {other!r}; correct one')
+        if other is not None and name not in names:
+            source.add(f'class {name!r} is {other!r} in the files; correct one of them')
 
 
 # ---- Folders

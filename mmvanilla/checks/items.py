@@ -71,8 +71,11 @@ class Items(Dataset):
             index = int(index)
         info = self._info(index)
         try:
-            if self.check and 'seg_map_path' in info and self._reads_label_maps():
-                check_label_map(info['seg_map_path'], info['img_path'])
+            step = label_map_step(self.source) if self.check and 'seg_map_path' in info else None
+            if step:
+                check_label_map(
+                    info['seg_map_path'], info['img_path'], False, step.imdecode_backend
+                )
             item = self.source[index]
         except InputError:
             raise
@@ -92,23 +95,21 @@ class Items(Dataset):
             return {}
         return info if isinstance(info, dict) else {}
 
-    def _reads_label_maps(self) -> bool:
-        """Return whether mmseg's own step loads label maps, and not somebody else's."""
-        dataset = self.source
-        while dataset is not None and not hasattr(dataset, 'pipeline'):
-            inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-            dataset = inner[0]
-        names = {f'{type(step).__module__}.{type(step).__name__}' for step in _steps(dataset)}
-        return 'mmseg.datasets.transforms.loading.LoadAnnotations' in names
+
+def label_map_step(dataset: Any) -> Any:
+    """Return mmseg's own step that loads label maps, None if a data set has another or none."""
+    while dataset is not None and not hasattr(dataset, 'pipeline'):
+        inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+        dataset = inner[0]
+    names = {f'{type(step).__module__}.{type(step).__name__}': step for step in _steps(dataset)}
+    return names.get('mmseg.datasets.transforms.loading.LoadAnnotations')
 
 
 def _steps(node: Any) -> list:
     """Return the steps of a pipeline, with the steps inside steps."""
-    steps = getattr(node, 'pipeline', None) or getattr(node, 'transforms', None) or []
-    if isinstance(node, (list, tuple)):
-        steps = node
-    elif not isinstance(steps, (list, tuple)):
-        steps = [steps]
+    for name in ('pipeline', 'transforms'):
+        node = getattr(node, name, node)
+    steps = list(node) if isinstance(node, (list, tuple)) else []
     return [*steps, *(inner for step in steps for inner in _steps(step))]
 
 
@@ -119,18 +120,25 @@ def _compare_sizes(sample: Any, info: dict) -> None:
         compare_size(path, tuple(shape[1::-1]), (info['width'], info['height']))
 
 
-def _failure(error: Exception, info: dict, name: str) -> str:
-    """Return the sentence about an item that cannot be loaded."""
-    step, results, owner = '', info, None
+def failing_step(error: BaseException) -> tuple[str, dict]:
+    """Return the innermost pipeline step in an error's traceback, and the results it worked on."""
+    step, results, owner = '', {}, None
     for frame, _ in walk_tb(error.__traceback__):
         caller, owner = owner, frame.f_locals.get('self')
         if isinstance(owner, BaseTransform):
             step = type(owner).__name__
         elif type(caller).__name__ == 'Compose' and owner is not caller:
             step = frame.f_code.co_name if owner is None else type(owner).__name__
-        for value in frame.f_locals.values():
+        for value in list(frame.f_locals.values()):
             if isinstance(value, dict) and isinstance(value.get('img_path'), str):
                 results = value
+    return step, results
+
+
+def _failure(error: Exception, info: dict, name: str) -> str:
+    """Return the sentence about an item that cannot be loaded."""
+    step, results = failing_step(error)
+    results = results or info
     path, label_map = results.get('img_path'), results.get('seg_map_path')
     if isinstance(path, str):
         name = f'image {path!r}'

@@ -13,33 +13,48 @@ from mmengine.runner import CheckpointLoader
 from ..errors import CheckpointError, UserError, sentence
 from ..models import safe_loading
 
+NOTHING_YET = 'nothing saved yet'  # in last_checkpoint of a training among files of an older one
 
-def latest_checkpoint(work_dir: str) -> str | None:
+
+def latest_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
     """Return the checkpoint that ``last_checkpoint`` names, or else the newest one that is whole.
+
+    It is looked up by its name in the training's own folder, which may have been copied or moved.
 
     Args:
         work_dir: Folder of a training.
+        out_dir: ``out_dir`` of the checkpoint hook, by default None. A checkpoint elsewhere is then
+            taken only where the work dir has none.
 
     Returns:
-        The path, or None where nothing was saved yet; the log tells where it is not the named one.
+        The path, or None where nothing was saved yet; the log says where it is not the named one.
 
     Raises:
         CheckpointError: If there are checkpoints, but none is whole.
     """
-    pointer = Path(work_dir, 'last_checkpoint')
-    named = pointer.read_text(errors='replace').strip() if pointer.is_file() else None
-    if named and is_resumable(named):
-        return named
-    files = sorted(Path(work_dir).glob('*.pth'), key=os.path.getmtime, reverse=True)
-    for file in files:
-        if is_resumable(str(file)):
-            reason = f'names {named!r}, which is missing or broken' if named else 'is missing'
-            print_log(
-                f'{str(pointer)!r} {reason}; going on from {str(file)!r}, the newest that is whole',
-                logger='current',
-                level=logging.WARNING,
-            )
-            return str(file)
+    pointer, folder = Path(work_dir, 'last_checkpoint'), Path(work_dir)
+    if out_dir and Path(out_dir) != folder:
+        folder = Path(out_dir, folder.resolve().name)  # as mmengine's hook does
+    named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+    files = sorted(folder.glob('*.pth'), key=os.path.getmtime, reverse=True)
+    if named == NOTHING_YET:
+        reason = 'is of a training that saved nothing, files there are older; beginning anew'
+        print_log(f'{str(pointer)!r} {reason}', logger='current', level=logging.WARNING)
+        return None
+    name = Path(named).name
+    expected = [str(folder / name)] if name and '\0' not in name else []
+    if expected and not files:
+        expected.append(named)
+    for file in [*expected, *map(str, files)]:
+        if is_resumable(file):
+            if file not in expected:
+                reason = f'names {named!r}, which is missing or broken' if named else 'is missing'
+                print_log(
+                    f'{str(pointer)!r} {reason}; going on from {file!r}, the newest that is whole',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+            return file
     if named or files:
         raise CheckpointError(
             f'no checkpoint in {work_dir!r} is whole and holds what resuming needs; name one with '

@@ -147,6 +147,9 @@ class VanillaNet(DeepTraining, BaseModule):
         [(1, 512, 16, 24), (1, 1024, 8, 12), (1, 2048, 4, 6), (1, 4096, 2, 3)]
     """
 
+    # Whether its weights were loaded; False if a checkpoint was, without them.
+    found: bool | None = None
+
     def __init__(
         self,
         arch: str | int | dict = '13',
@@ -226,7 +229,7 @@ class VanillaNet(DeepTraining, BaseModule):
             ) from error
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        fit(state_dict, self, prefix)
+        self.found = fit(state_dict, self, prefix) or self.found or False
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

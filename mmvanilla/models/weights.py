@@ -19,7 +19,12 @@ from ..safe_load import safe_loading as load_safely
 PARTS = ('stem.', 'stem1.', 'stem2.', 'stages.', '_act_learn')
 WRAPPERS = re.compile(r'^((module|_orig_mod)\.)+|(?<=\.)_orig_mod\.')
 SIGNS = ('stem1.', 'stages.0.act.')  # what begins the names of no other net
-OPTIONAL = ('num_batches_tracked', '_act_learn')  # may lack in a checkpoint
+OPTIONAL = ('num_batches_tracked', '_act_learn')  # may be missing in a checkpoint
+NO_BACKBONE = (
+    'the checkpoint holds no weights of a VanillaNet under the name {!r}; check that it is the '
+    "right file, and name an ImageNet net's in the backbone's init_cfg or call "
+    'mmvanilla.safe_loading() before'
+)
 
 
 def safe_loading(enabled: bool = True) -> load_safely:
@@ -68,8 +73,8 @@ def unwrapped_prefix(init_cfg: Any) -> Any:
     return dict(init_cfg, prefix=prefix or None)
 
 
-def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:
-    """Make a state dict fit a VanillaNet, in place, or refuse it.
+def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
+    """Make a state dict fit a VanillaNet, in place, or refuse it; return whether it has one.
 
     Kernels of a smaller ``act_num`` are padded with zeros, which leaves the function unchanged.
     Counters of batches and the deep-training weight may lack. Where the backbone itself is loaded,
@@ -78,8 +83,14 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:
     Args:
         state_dict: What is about to be loaded, as ``_load_from_state_dict`` gets it.
         net: The VanillaNet.
-        prefix: Name of the net in the model, with its dot; '' if it is the model.
+        prefix: Name of the net in the model, with its dot; '' if it is the model. A model may be
+            given the weights of other parts only.
+
+    Raises:
+        CheckpointError: If the weights are of another net or incomplete.
     """
+    if prefix and not any(name.startswith(prefix) for name in state_dict):
+        return False
     if not prefix:
         for name in list(state_dict):
             short, value = name.removeprefix('backbone.'), state_dict.pop(name)
@@ -87,11 +98,7 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:
                 state_dict[short] = value
     deployed = any(name.startswith(f'{prefix}stem.') for name in state_dict)
     if not deployed and not any(name.startswith(f'{prefix}stem1.') for name in state_dict):
-        raise CheckpointError(
-            f'the checkpoint holds no weights of a VanillaNet under the name {prefix!r}; check '
-            "that it is the right file, and name an ImageNet net's in the backbone's init_cfg or "
-            'call mmvanilla.safe_loading() before'
-        )
+        raise CheckpointError(NO_BACKBONE.format(prefix))
     _check_form('net', 'backbone', deployed, net.deploy)
     remedy = "set the backbone's arch to that of the checkpoint"
     expected = _expected(state_dict, net, prefix, f'it is of another net or incomplete; {remedy}')
@@ -107,6 +114,7 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> None:
         )
     note = f', {padded} of them with kernels padded from a smaller act_num' if padded else ''
     print_log(f'VanillaNet: {len(expected)} tensors loaded{note}', logger='current')
+    return True
 
 
 def fit_head(state_dict: dict, head: nn.Module, prefix: str) -> None:
@@ -171,7 +179,13 @@ def _misfit(name: str, found: Tensor, value: Tensor, remedy: str) -> str:
 
 
 def check_weights(model: nn.Module, weights: dict, needed: Callable[[str], bool]) -> None:
-    """Raise CheckpointError unless weights hold, in their shapes, what is needed of a model."""
+    """Raise CheckpointError unless weights hold, in their shapes, what is needed of a model.
+
+    Of a VanillaNet something must be there; it checks the rest itself when it is loaded.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, 'found') and not any(key.startswith(name) for key in weights):
+            raise CheckpointError(NO_BACKBONE.format(f'{name}.'))
     remedy = 'use the checkpoint of this config'
     for name, value in model.state_dict().items():
         if name.endswith(OPTIONAL) or not needed(name):

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import wraps
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any, NoReturn
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
@@ -25,7 +25,7 @@ from .loading import load_from_local
 Loader = Callable[..., dict]
 
 _lock = RLock()
-_requests: list['safe_loading'] = []  # the last one holds
+_requests: list[tuple['safe_loading', int, bool]] = []  # with its thread, and whether a block
 _others: dict[str, Loader | None] = {}  # the loaders of others that ours stand in for, by prefix
 
 
@@ -34,7 +34,8 @@ class safe_loading:
 
     ``safe_loading()`` is a switch for the whole process, ``safe_loading(False)`` switches back.
     ``with safe_loading():`` holds until the block ends, and what was switched within ends with it;
-    blocks may be nested, and threads may hold some at a time. Meanwhile storages whose clients
+    blocks may be nested, and threads may hold some at a time: no thread ends the protection of
+    another's block. Meanwhile storages whose clients
     unpickle what they fetch (s3://, petrel://, pavi://) are refused. Afterwards mmengine has the
     loaders that it had before, and those that others registered meanwhile.
 
@@ -47,27 +48,42 @@ class safe_loading:
     def __init__(self, enabled: bool = True, adapt: Callable[[dict], dict] | None = None) -> None:
         self.enabled = enabled
         self.adapt = adapt
-        self._blocks = 0  # how many `with` blocks it holds now; 0 for a switch
         with _lock:
-            _requests.append(self)
+            _requests.append((self, get_ident(), False))
             _follow_requests()
 
     def __enter__(self) -> None:
         """Hold until the end of the block."""
         with _lock:
-            if not self._blocks and self in _requests:
-                _requests.remove(self)  # it was a switch until now
-            self._blocks += 1
-            _requests.append(self)
+            switch = (self, get_ident(), False)
+            if switch in _requests:
+                _requests.remove(switch)  # it was a switch until now
+            _requests.append((self, get_ident(), True))
             _follow_requests()
 
     def __exit__(self, *error: object) -> None:
         """Load as before the block, unless another one, of a thread, still holds."""
         with _lock:
-            own = len(_requests) - 1 - _requests[::-1].index(self)
-            _requests[own:] = [request for request in _requests[own + 1 :] if request._blocks]
-            self._blocks -= 1
+            own = (self, get_ident(), True)
+            start = len(_requests) - 1 - _requests[::-1].index(own)
+            later = [each for each in _requests[start + 1 :] if each[2] or each[1] != get_ident()]
+            _requests[start:] = later
             _follow_requests()
+
+
+def _holding(thread: int) -> safe_loading | None:
+    """Return the request that holds for a thread: its own last one, or else the last that is safe.
+
+    What is loaded safely for one thread is so for all, since mmengine has one list of loaders.
+    """
+    last = {owner: request for request, owner, _ in _requests}
+    blocks = {owner for _, owner, is_block in _requests if is_block}
+    own = last[thread] if thread in blocks else None
+    others = [last[owner] for owner in blocks if last[owner].enabled]
+    if own and (own.enabled or not others):
+        return own
+    newest = _requests[-1][0] if _requests else None
+    return newest if newest and (newest.enabled or not others) else next(iter(others), None)
 
 
 def hand_over(name: str, checkpoint: dict) -> None:
@@ -89,7 +105,8 @@ def hand_over(name: str, checkpoint: dict) -> None:
 def _follow_requests() -> None:
     """Put our loaders in the place of others', or these back, as the last request says."""
     schemes = CheckpointLoader._schemes
-    if _requests and _requests[-1].enabled:
+    request = _holding(get_ident())
+    if request and request.enabled:
         found = {prefix: schemes.get(prefix) for prefix in LOADERS}
         _others.update((p, loader) for p, loader in found.items() if loader is not LOADERS[p])
         _register(LOADERS)
@@ -162,7 +179,8 @@ def _adapted(load: Loader) -> Loader:
 
     @wraps(load)  # mmengine logs its name
     def load_adapted(filename: str, map_location: Any = None) -> dict:
-        adapt = _requests[-1].adapt if _requests else None
+        request = _holding(get_ident())
+        adapt = request.adapt if request else None
         checkpoint = load(filename, map_location)
         if adapt is None:
             return checkpoint

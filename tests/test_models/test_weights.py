@@ -10,6 +10,7 @@ from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
 from mmvanilla import VanillaNet, safe_loading
+from mmvanilla.engine import CheckWeightsHook
 from mmvanilla.errors import CheckpointError
 
 DATA = Path(__file__).parents[1] / 'data'
@@ -69,10 +70,20 @@ def test_load_from(name, publish):
     assert_features(model.backbone, record)
 
 
-def test_without_safe_loading_the_message_says_how_to_load(publish):
+def run(model, file, tmp_path, safe=True):
+    """Load a file and look at what was loaded, as a training does."""
+    runner = Runner(model, str(tmp_path), load_from=file, experiment_name=tmp_path.name)
+    hook = CheckWeightsHook()
+    runner.register_hook(hook)
+    with safe_loading(safe):
+        runner.load_or_resume()
+    hook.before_train(runner)
+
+
+def test_without_safe_loading_the_message_says_how_to_load(publish, tmp_path):
     record, file = publish('cls6.pt')
     with pytest.raises(CheckpointError, match=r'init_cfg.* mmvanilla.safe_loading\(\)'):
-        load_checkpoint(Detector(build(record)), file)
+        run(Detector(build(record)), file, tmp_path, safe=False)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -177,7 +188,7 @@ def renamed(old, new):
     ],
 )
 @pytest.mark.parametrize('door', ['init_cfg', 'load_from'])
-def test_no_silent_start_from_scratch(change, options, sentence, door, publish):
+def test_no_silent_start_from_scratch(change, options, sentence, door, publish, tmp_path):
     record, file = publish('cls6.pt', change)
     if door == 'init_cfg':
         with pytest.raises(CheckpointError, match=sentence):
@@ -185,8 +196,8 @@ def test_no_silent_start_from_scratch(change, options, sentence, door, publish):
     else:
         # Under load_from the names carry the prefix of the backbone.
         sentence = sentence.replace("lacks '", "lacks 'backbone.")
-        with safe_loading(), pytest.raises(CheckpointError, match=sentence):
-            load_checkpoint(Detector(build(record, **options)), file)
+        with pytest.raises(CheckpointError, match=sentence):
+            run(Detector(build(record, **options)), file, tmp_path)
 
 
 @pytest.mark.parametrize(

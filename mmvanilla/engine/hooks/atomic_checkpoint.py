@@ -1,52 +1,25 @@
 """Checkpoints of which the last good one is whole at any moment."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.utils import apply_to
 
+from ...errors import UserError
+from ...whole_files import lock, replace_file
+from ..latest import NOTHING_YET
+
 INTERRUPTED = 'interrupted.pth'
-
-
-def replace_file(file: str, content: bytes) -> None:
-    """Write a file so that at any moment, also of a power cut, the old or the new one is whole.
-
-    Args:
-        file: Where to write; missing folders are made.
-        content: All of it.
-
-    Raises:
-        OSError: If it cannot be written; the old file stays, and nothing else.
-    """
-    folder, name = os.path.split(os.path.abspath(file))
-    os.makedirs(folder, exist_ok=True)
-    partial = os.path.join(folder, f'.{name}.partial')
-    try:
-        with open(partial, 'wb') as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, os.path.join(folder, name))
-    except OSError as error:
-        with suppress(OSError):
-            os.remove(partial)
-        raise OSError(error.errno, error.strerror, file) from error
-    # The new name is in the folder, which is a file as well.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def plain(value: Any) -> Any:
@@ -71,29 +44,108 @@ class AtomicBackend(LocalBackend):
 register_backend('atomic', AtomicBackend)
 
 
+class RemovingLater:
+    """A storage backend that notes which files to remove.
+
+    Args:
+        backend: The backend that does everything else.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.removed: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path: str) -> None:
+        """Note a file."""
+        self.removed.append(path)
+
+
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
     """Save checkpoints as mmengine's hook does, but so that a kill at any moment loses none.
 
     A new checkpoint is complete on the disk before ``last_checkpoint`` names it, and that before
-    an older one is removed to keep ``max_keep_ckpts`` or because a better one was found.
+    an older one is removed to keep ``max_keep_ckpts`` or because a better one was found. While a
+    training runs no other one may use its work dir. A resumed run finds its files by name in its
+    own folder, wherever that was copied.
 
-    Checkpoints hold tensors, numbers and texts, so that any program can load them:
+    Checkpoints hold tensors, numbers and strings, so that any program can load them:
     ``torch.load(weights_only=True)``, its default, refuses what mmengine saves by itself.
 
     Args:
         backend_args: Where to write, by default local files.
-        kwargs: As of mmengine's ``CheckpointHook``.
+        kwargs: Arguments of mmengine's ``CheckpointHook``.
     """
 
     def __init__(self, *args: Any, backend_args: dict | None = None, **kwargs: Any) -> None:
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic'), **kwargs)
+        self._lock: IO | None = None
+        self._continues = self._warned = False
 
     def before_train(self, runner: Runner) -> None:
-        """Find the folder, and clear away what a kill left half-written."""
+        """Lock the work dir, and find the files of this run and of others.
+
+        Raises:
+            UserError: In every process, if another training uses the work dir.
+        """
+        refusal: list = [None]
+        if is_main_process():
+            try:
+                self._lock = lock(runner.work_dir)
+            except UserError as error:
+                refusal = [str(error)]
+        broadcast_object_list(refusal)
+        if refusal[0]:
+            raise UserError(refusal[0])
+        folder = Path(self.out_dir or runner.work_dir)
+        if str(folder) != runner.work_dir:
+            folder /= Path(runner.work_dir).name
+        self._look_up(runner, folder)
         super().before_train(runner)
-        for file in Path(self.out_dir).glob('.*.pth.partial'):
-            self._remove(str(file))
+        if is_main_process():
+            for file in folder.glob('.*.pth.partial'):
+                self._remove(str(file))
+
+    def _look_up(self, runner: Runner, folder: Path) -> None:
+        """Keep what a resumed run says of files that are in its folder; warn of others there."""
+        source = runner._load_from if runner._resume else None
+        self._continues = self.last_ckpt is not None or (
+            source is not None and Path(source).resolve().parent == folder.resolve()
+        )
+        info = runner.message_hub.runtime_info
+        watched = self.key_indicators if self.save_best else []
+        names = {'last_ckpt', *(f'best_ckpt_{key}' for key in watched)}
+        names |= {'best_ckpt'} if len(watched) == 1 else set()
+        for name in [n for n in info if n.startswith(('best_ckpt', 'last_ckpt'))]:
+            file = folder / Path(str(info[name])).name
+            if self._continues and name in names and info[name] and file.is_file():
+                info[name] = str(file)
+            else:
+                info.pop(name)
+                info.pop(name.replace('ckpt', 'score'), None)
+        numbers = info.get('keep_ckpt_ids', []) if self._continues else []
+        files = {number: folder / self.filename_tmpl.format(number) for number in numbers}
+        info['keep_ckpt_ids'] = [number for number, file in files.items() if file.is_file()]
+        others = sorted(folder.glob(self.filename_tmpl.format('*')), key=os.path.getmtime)
+        if others and not self._continues and is_main_process():
+            runner.logger.warning(
+                f'{str(folder)!r} holds {others[-1].name} of another training; this one replaces '
+                'files of the same names and removes none; use another work_dir, or --resume'
+            )
+            replace_file(f'{runner.work_dir}/last_checkpoint', NOTHING_YET.encode())
+
+    def abandon(self, runner: Runner) -> None:
+        """Let others use the work dir."""
+        if self._lock:
+            self._lock.close()
+
+    def after_train(self, runner: Runner) -> None:
+        """Publish as mmengine's hook does, and let others use the work dir."""
+        super().after_train(runner)
+        self.abandon(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Make all but the weights plain."""
@@ -101,7 +153,7 @@ class AtomicCheckpointHook(CheckpointHook):
             checkpoint[name] = plain(checkpoint[name])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn what was logged back, which mmengine would not resume otherwise."""
+        """Turn logs back into buffers, which mmengine resumes."""
         hub = checkpoint.get('message_hub') or {}
         if 'log_scalars' in hub:
             hub['log_scalars'] = apply_to(
@@ -115,7 +167,7 @@ class AtomicCheckpointHook(CheckpointHook):
         return self._write(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        outdated = [INTERRUPTED]
+        outdated = [INTERRUPTED] if self._continues else []
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
             if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
                 outdated.append(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
@@ -126,30 +178,20 @@ class AtomicCheckpointHook(CheckpointHook):
             self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        if not self.save_best:
-            return
-        before = self._best_paths()
-        self._set_best_paths(dict.fromkeys(before))  # the parent would remove these first
-        super()._save_best_checkpoint(runner, metrics)
-        after = {key: path or before[key] for key, path in self._best_paths().items()}
-        self._set_best_paths(after)
-        for path in filter(None, set(before.values()) - set(after.values())):
+        backend = self.file_backend
+        self.file_backend = later = RemovingLater(backend)
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        info = runner.message_hub.runtime_info
+        best = {path for name, path in info.items() if name.startswith('best_ckpt')}
+        for path in set(later.removed) - best:
             self._remove(path)
-
-    def _best_paths(self) -> dict[str, str | None]:
-        """Return the best checkpoint of every metric that is watched, of a single one under ''."""
-        if len(self.key_indicators) == 1:
-            return {'': self.best_ckpt_path}
-        return dict(self.best_ckpt_path_dict)
-
-    def _set_best_paths(self, paths: dict[str, str | None]) -> None:
-        if len(self.key_indicators) == 1:
-            self.best_ckpt_path = paths['']
-        else:
-            self.best_ckpt_path_dict = paths
 
     def _write(self, runner: Runner, name: str, meta: dict) -> str:
         """Write a checkpoint from which training can go on, then the file that names it."""
+        self._warn_of_gradients(runner)
         path = self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', path)
         runner.save_checkpoint(
@@ -167,7 +209,20 @@ class AtomicCheckpointHook(CheckpointHook):
             replace_file(f'{runner.work_dir}/last_checkpoint', path.encode())
         return path
 
+    def _warn_of_gradients(self, runner: Runner) -> None:
+        """Warn once that gradients are waiting for the rest of an accumulation."""
+        wrapper = runner.optim_wrapper
+        for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+            if self._warned or each.should_update():
+                continue
+            self._warned, every = True, each._accumulative_counts  # which has no public name
+            runner.logger.warning(
+                f'A checkpoint is saved after {each.inner_count % every} of {every} batches of an '
+                'accumulation, whose gradients are not in it, so that a resumed run differs; save '
+                f'by iterations (by_epoch=False), at an interval that is a multiple of {every}'
+            )
+
     def _remove(self, path: str) -> None:
-        """Remove what a newer or better checkpoint has made superfluous."""
+        """Remove a file that a newer or better one replaces."""
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)

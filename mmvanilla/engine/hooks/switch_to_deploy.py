@@ -15,7 +15,7 @@ from torch import nn
 from ...errors import UserError
 from ...models import fuse, safe_loading
 from ...models.twins import add_twins, drop_twins, fused_weights
-from .atomic_checkpoint import replace_file
+from ...whole_files import replace_file
 
 
 @HOOKS.register_module()
