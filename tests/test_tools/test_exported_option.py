@@ -91,6 +91,15 @@ def test_an_exported_detector_has_the_metrics_of_its_checkpoint(detector, test, 
     assert 'which is for exported files' in error
 
 
+@pytest.mark.parametrize('first', ['exported', 'trained'])
+def test_a_precision_is_for_the_exported_file_of_a_comparison(first, detector, test):
+    config, checkpoint, file = detector
+    pair = (file, checkpoint) if first == 'exported' else (checkpoint, file)
+    code, out, error = test(config, pair[0], '--compare', pair[1], '--precision', 'auto')
+    assert code == 0, error
+    assert out.count('│ coco/') == 6
+
+
 def test_other_classes_are_refused(detector, test, small_config, tmp_path):
     config, _, file = detector
     cfg = small_config('retinanet')
