@@ -91,7 +91,8 @@ def record_of_dataset(dataset: Any, images: bool = True, name: str = 'the data s
     """Return the record of a built data set, with its images and objects if asked for."""
     classes = _texts(_dict(getattr(dataset, 'metainfo', None)).get('classes'))
     ids = getattr(dataset, 'cat_ids', None) or ()
-    categories = dict(zip(ids, classes, strict=True)) if len(ids) == len(classes or ()) else None
+    known = classes and len(ids) == len(classes)
+    categories = dict(zip(ids, classes, strict=True)) if known else None
     if getattr(dataset, 'return_classes', False):  # the model gets their names
         classes = None
     found = (_images(dataset), _objects(dataset)) if images else (None, None)
@@ -215,10 +216,12 @@ def _other_objects(first: Record, second: Record) -> str:
         return ''
     if extra := second.objects.keys() - first.images.keys():
         return f'{second.name} has {len(extra)} images with objects that {first.name} does not have'
-    ours, others = (sum((record.objects or {}).values()) for record in (first, second))
-    if first.objects is None or ours == others:
+    if first.objects is None:
         return ''
-    return f'{first.name} has {ours} objects and {second.name} {others}'
+    ours, others = (
+        sum(record.objects.get(i, 0) for i in first.images) for record in (first, second)
+    )
+    return f'{first.name} has {ours} objects and {second.name} {others}' * (ours != others)
 
 
 _INTENDED = 'make them equal unless this is intended'

@@ -71,19 +71,16 @@ class safe_loading:
             _follow_requests()
 
 
-def _holding(thread: int) -> safe_loading | None:
-    """Return the request that holds for a thread: its own last one, or else the last that is safe.
+def _holding() -> safe_loading | None:
+    """Return the request that holds: of those that are safe, this thread's own before the last one.
 
-    What is loaded safely for one thread is so for all, since mmengine has one list of loaders.
+    mmengine has one list of loaders, so one thread's safe block protects all threads.
     """
-    last = {owner: request for request, owner, _ in _requests}
-    blocks = {owner for _, owner, is_block in _requests if is_block}
-    own = last[thread] if thread in blocks else None
-    others = [last[owner] for owner in blocks if last[owner].enabled]
-    if own and (own.enabled or not others):
-        return own
+    last = {thread: request for request, thread, _ in _requests}
+    blocks = {thread: last[thread] for _, thread, is_block in _requests if is_block}
     newest = _requests[-1][0] if _requests else None
-    return newest if newest and (newest.enabled or not others) else next(iter(others), None)
+    candidates = [blocks.get(get_ident()), newest, *blocks.values()]
+    return next((request for request in candidates if request and request.enabled), newest)
 
 
 def hand_over(name: str, checkpoint: dict) -> None:
@@ -105,7 +102,7 @@ def hand_over(name: str, checkpoint: dict) -> None:
 def _follow_requests() -> None:
     """Put our loaders in the place of others', or these back, as the last request says."""
     schemes = CheckpointLoader._schemes
-    request = _holding(get_ident())
+    request = _holding()
     if request and request.enabled:
         found = {prefix: schemes.get(prefix) for prefix in LOADERS}
         _others.update((p, loader) for p, loader in found.items() if loader is not LOADERS[p])
@@ -179,7 +176,7 @@ def _adapted(load: Loader) -> Loader:
 
     @wraps(load)  # mmengine logs its name
     def load_adapted(filename: str, map_location: Any = None) -> dict:
-        request = _holding(get_ident())
+        request = _holding()
         adapt = request.adapt if request else None
         checkpoint = load(filename, map_location)
         if adapt is None:

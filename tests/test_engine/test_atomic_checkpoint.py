@@ -2,16 +2,21 @@
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 import zipfile
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import METRICS, MODELS
 from mmengine.runner import Runner
 
+from mmvanilla.engine.hooks.switch_to_deploy import kept_checkpoint
 from mmvanilla.engine.latest import latest_checkpoint, naming_last_checkpoint
 from mmvanilla.errors import CheckpointError, UserError
 from mmvanilla.safe_load import load_from_local
@@ -49,7 +54,7 @@ class Scores(BaseMetric):
         return dict(first=Counter.scores.pop(0), second=1.0)
 
 
-def train(work_dir, epochs, hook=(), resume=False):
+def train(work_dir, epochs, hook=(), resume=False, **options):
     data = dict(
         batch_size=1,
         num_workers=0,
@@ -68,25 +73,34 @@ def train(work_dir, epochs, hook=(), resume=False):
                 val_dataloader=data if scored else None,
                 val_cfg=dict(type='ValLoop') if scored else None,
                 val_evaluator=dict(type='Scores') if scored else None,
-                optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
+                optim_wrapper=options.pop('optim_wrapper', None)
+                or dict(optimizer=dict(type='SGD', lr=1.0)),
                 default_hooks=dict(
-                    checkpoint=dict(type='AtomicCheckpointHook', interval=1, **dict(hook))
+                    checkpoint={'type': 'AtomicCheckpointHook', 'interval': 1, **dict(hook)}
                 ),
-                resume=resume,
-                load_from=latest_checkpoint(str(work_dir)) if resume else None,
+                resume=bool(resume),
+                load_from=latest_checkpoint(str(work_dir), dict(hook).get('out_dir'))
+                if resume is True
+                else resume or None,
                 default_scope='mmengine',
                 experiment_name=f'{work_dir}{epochs}{resume}'.replace('/', '_'),
                 log_level='ERROR',
+                **options,
             )
         )
     )
+    runner.logger.warning = warnings.append
     runner.train()
     return runner
+
+
+warnings = []
 
 
 @pytest.fixture(autouse=True)
 def _no_scores():
     Counter.scores = []
+    warnings.clear()
 
 
 def kept(work_dir):
@@ -240,3 +254,171 @@ def test_nothing_to_resume(tmp_path):
             'Caught OSError in DataLoader worker process 0.\n'
             'Original Traceback (most recent call last):\n  File ...\nOSError: disk gone\n'
         )
+
+
+@pytest.mark.parametrize('code', [errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES])
+@pytest.mark.parametrize('function', ['fsync', 'open'])
+@pytest.mark.parametrize('target', ['folder', 'file'])
+def test_a_file_system_that_cannot_sync_does_not_end_a_training(
+    target, function, code, tmp_path, monkeypatch
+):
+    name = tmp_path.name if target == 'folder' else '.epoch_1.pth.partial'
+    stop_at(monkeypatch, function, name, OSError(code, os.strerror(code)))
+    train(tmp_path, 2)
+    assert kept(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+
+
+@pytest.mark.parametrize('target', ['folder', 'file'])
+def test_a_disk_that_fails_while_it_is_synced_is_no_such_file_system(target, tmp_path, monkeypatch):
+    name = tmp_path.name if target == 'folder' else '.epoch_1.pth.partial'
+    stop_at(monkeypatch, 'fsync', name, OSError(errno.EIO, os.strerror(errno.EIO)))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        train(tmp_path, 2)
+
+
+OTHER = """
+import sys
+from mmvanilla.whole_files import lock
+held = lock(sys.argv[1])
+print('locked', flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other_training(tmp_path):
+    """Use the work dir in another process."""
+    process = subprocess.Popen(
+        [sys.executable, '-c', OTHER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == 'locked\n'
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_two_trainings_at_once_in_one_work_dir(other_training, tmp_path):
+    with pytest.raises(UserError, match='is in use by another training') as refusal:
+        train(tmp_path, 1)
+    assert repr(str(tmp_path)) in str(refusal.value)
+    assert kept(tmp_path) == []
+    other_training.kill()  # as pre-emption does
+    other_training.wait()
+    train(tmp_path, 1)
+    assert kept(tmp_path) == ['epoch_1.pth']
+
+
+class Fails(Hook):
+    def after_train_iter(self, runner, **kwargs):
+        raise RuntimeError('loss is nan')
+
+
+def test_a_training_that_failed_does_not_keep_the_work_dir(tmp_path):
+    """Neither from this process, as in a notebook, nor from others."""
+    with pytest.raises(RuntimeError, match='loss is nan') as failed:
+        train(tmp_path, 1, custom_hooks=[Fails()])
+    train(tmp_path, 1)
+    done = [sys.executable, '-c', OTHER, str(tmp_path)]
+    assert subprocess.run(done, check=False, stdin=subprocess.DEVNULL).returncode == 0
+    assert failed  # its traceback still holds the runner
+
+
+def test_a_file_system_without_locks_is_no_fault(tmp_path, monkeypatch):
+    def no_locks(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr('fcntl.lockf', no_locks)
+    train(tmp_path, 1)
+    assert kept(tmp_path) == ['epoch_1.pth']
+
+
+def test_a_second_training_in_a_work_dir_leaves_the_files_of_the_first(tmp_path):
+    train(tmp_path, 4)
+    (tmp_path / 'interrupted.pth').write_bytes(b'of the first')
+    warnings.clear()
+    train(tmp_path, 3, dict(max_keep_ckpts=1))
+    (warning,) = [text for text in warnings if 'of another training' in text]
+    assert 'epoch_4.pth' in warning
+    assert kept(tmp_path) == ['epoch_3.pth', 'epoch_4.pth', 'interrupted.pth']
+    assert weight(tmp_path / 'epoch_4.pth') == 4
+    # The newest run's pointer holds, not the older run's later epoch.
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
+
+
+def test_a_second_training_that_saved_nothing_is_not_resumed_from_the_first(tmp_path):
+    train(tmp_path, 2)
+    with pytest.raises(RuntimeError, match='loss is nan'):
+        train(tmp_path, 3, custom_hooks=[Fails()])
+    assert latest_checkpoint(str(tmp_path)) is None
+    train(tmp_path, 1)
+    assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_1.pth')
+
+
+def test_resuming_from_elsewhere_removes_nothing_of_others(tmp_path):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    Counter.scores = [1.0, 2.0, 3.0, 4.0, 9.0]
+    hook = dict(max_keep_ckpts=2, save_best='first', rule='greater')
+    train(first, 2, hook)
+    train(second, 2, hook)
+    train(second, 3, hook, resume=str(first / 'epoch_2.pth'))
+    assert [name for name in kept(second) if 'best' not in name] == [
+        *('epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth')
+    ]
+    assert 'best_first_epoch_2.pth' in kept(first)
+    assert {'best_first_epoch_2.pth', 'best_first_epoch_3.pth'} <= set(kept(second))
+
+
+@pytest.mark.parametrize('how', [shutil.copytree, shutil.move])
+def test_a_copied_work_dir_goes_on_by_itself(how, tmp_path):
+    Counter.scores = [1.0, 2.0, 3.0]
+    hook = dict(max_keep_ckpts=1, save_best='first', rule='greater')
+    original, copied = tmp_path / 'original', tmp_path / 'copied'
+    train(original, 2, hook)
+    before = kept(original)
+    how(original, copied)
+    assert latest_checkpoint(str(copied)) == str(copied / 'epoch_2.pth')
+    runner = train(copied, 3, hook, resume=True)
+    assert kept(copied) == ['best_first_epoch_3.pth', 'epoch_3.pth']
+    if how is shutil.copytree:
+        assert kept(original) == before
+        (copied / 'epoch_3.pth').unlink()
+        with pytest.raises(CheckpointError):
+            latest_checkpoint(str(copied))
+    assert runner.message_hub.get_info('last_ckpt') == str(copied / 'epoch_3.pth')
+
+
+@pytest.mark.parametrize('metrics', ['first', ['first', 'second']])
+def test_checkpoints_elsewhere_remember_the_best_one(metrics, tmp_path):
+    work, out = tmp_path / 'work', tmp_path / 'out'
+    hook = dict(max_keep_ckpts=1, save_best=metrics, rule='greater', out_dir=str(out))
+    Counter.scores = [1.0, 3.0, 2.0, 4.0]
+    train(work, 2, hook)
+    assert latest_checkpoint(str(work)) == str(out / 'work/epoch_2.pth')
+    assert latest_checkpoint(str(work), str(out)) == str(out / 'work/epoch_2.pth')
+    runner = train(work, 3, hook, resume=True)
+    assert kept_checkpoint(runner) == str(out / 'work/best_first_epoch_2.pth')
+    runner = train(work, 4, hook, resume=True)
+    assert kept_checkpoint(runner) == str(out / 'work/best_first_epoch_4.pth')
+    assert [name for name in kept(out / 'work') if 'second' not in name] == [
+        *('best_first_epoch_4.pth', 'epoch_4.pth')
+    ]
+
+
+def test_a_best_checkpoint_that_is_no_longer_watched_is_stale(tmp_path):
+    Counter.scores = [1.0, 3.0, 2.0]
+    train(tmp_path, 2, dict(save_best='first', rule='greater'))
+    runner = train(tmp_path, 3, resume=True)
+    assert kept_checkpoint(runner) == str(tmp_path / 'epoch_3.pth')
+
+
+@pytest.mark.parametrize(('interval', 'pending'), [(2, False), (1, True)])
+def test_gradients_of_an_accumulation_are_not_in_a_checkpoint(interval, pending, tmp_path):
+    wrapper = dict(optimizer=dict(type='SGD', lr=1.0), accumulative_counts=2)
+    train(tmp_path, 4, dict(interval=interval), optim_wrapper=wrapper)
+    found = [text for text in warnings if 'accumulation' in text]
+    assert len(found) == pending
+    assert all('1 of 2 batches' in text for text in found)

@@ -1,9 +1,12 @@
 """A label out of range is named with its file."""
 
+import multiprocessing
+import socket
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from mmengine.structures import PixelData
 
 from mmvanilla.engine import CheckLabelsHook
@@ -40,11 +43,10 @@ def train(maps, classes=('ground', 'road'), size=None, ignore_index=None):
     if ignore_index is not None:
         model.decode_head = torch.nn.Module()
         model.decode_head.ignore_index = ignore_index
-    dataset = type(
-        'Images', (), dict(metainfo=dict(classes=classes), __len__=lambda _: len(maps))
-    )()
+    loader = type('Loader', (), dict(__len__=lambda _: len(maps)))()
+    loader.dataset = SimpleNamespace(metainfo=dict(classes=classes))
     runner = SimpleNamespace(
-        train_dataloader=SimpleNamespace(dataset=dataset),
+        train_dataloader=loader,
         logger=SimpleNamespace(warning=warnings.append),
         model=model,
     )
@@ -77,3 +79,33 @@ def test_the_label_that_the_head_ignores_is_no_class():
     with pytest.raises(UserError, match='holds the label 255'):
         train([[0, 1, 255]], ignore_index=254)
     assert train([[1, 1]] * 3, ignore_index=0) == []  # whether it has pixels does not matter
+
+
+def of_one_process(rank, port, cases, queue):
+    dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    queue.put([train(maps[rank]) for maps in cases])
+    dist.destroy_process_group()
+
+
+def test_two_processes_count_the_pixels_of_both():
+    """Each sees half of the images, and a class may be in the other half only."""
+    context, port = multiprocessing.get_context('fork'), free_port()
+    queue = context.Queue()
+    cases = [[[[0, 0]] * 2, [[1, 1]] * 2], [[[0, 0]] * 2, [[0, 255]] * 2]]
+    workers = [
+        context.Process(target=of_one_process, args=(rank, port, cases, queue)) for rank in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    warnings = [queue.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+    for complete, (incomplete,) in warnings:
+        assert complete == []
+        assert "'road' was in the 4 images" in incomplete
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]

@@ -110,6 +110,32 @@ def test_a_thread_does_not_end_the_block_of_another(is_safe):
     assert not is_safe()
 
 
+@pytest.mark.parametrize('as_block', [False, True])
+def test_a_thread_that_switches_off_does_not_unprotect_the_block_of_another(as_block, is_safe):
+    switched, leave = threading.Event(), threading.Event()
+
+    def switch_off():
+        request = safe_loading(False)
+        if as_block:
+            with request:
+                switched.set()
+                leave.wait(60)
+        switched.set()
+
+    thread = threading.Thread(target=switch_off)
+    with safe_loading():
+        thread.start()
+        assert switched.wait(60)
+        assert is_safe()
+        with safe_loading(False):
+            assert not is_safe()  # this thread's own wish
+        assert is_safe()
+    assert not is_safe()
+    leave.set()
+    thread.join()
+    assert not is_safe()
+
+
 def test_the_last_request_adapts_what_was_read(file):
     def adapt(name):
         return lambda checkpoint: dict(checkpoint, by=[*checkpoint.get('by', []), name])

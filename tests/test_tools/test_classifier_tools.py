@@ -104,7 +104,7 @@ def test_the_recipe(data, run_tool, tmp_path):
         assert ('The deploy form is tested' in out) == (form == '--fuse')
         (metrics,) = work.glob('*/*.json')
         assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(scores[-1])
-        assert len(list((work / 'pictures').glob('*.png'))) == 8  # by name; classes share names
+        assert len(list((work / 'pictures').glob('*/*.png'))) == 24  # classes share names
     (deployed,) = (tmp_path / 'whole').glob('best_*_deploy.pth')
     assert 'head.cls.2.weight' in load_from_local(str(deployed))['state_dict']
 

@@ -234,6 +234,25 @@ def test_evaluation_counts_every_image_once(data, files, run_tool, ranks, tmp_pa
     assert tables[0]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures('exporting')
+def test_an_exported_file_and_a_comparison_in_two_processes(data, files, run_tool, ranks, tmp_path):
+    _, config, checkpoint = files('retinanet')
+    exported = tmp_path / 'model.onnx'
+    common = ['--data-root', data]
+    code, _, error = run_tool('deploy.py', config, checkpoint, *common, '--onnx', exported)
+    assert code == 0, error
+    common += ['--work-dir', tmp_path / 'work', '--compare', checkpoint]
+    first, second = ranks('test.py', config, exported, *common)
+    (code, printed), (other_code, other) = first.finish(), second.finish()
+    assert code == other_code == 0, printed[-3000:] + other[-3000:]
+    rows = [line for line in printed.splitlines() if '│ coco/' in line]
+    assert len(rows) == 6
+    for row in rows:
+        assert float(row.split('│')[-2]) == pytest.approx(0, abs=1e-3)
+    assert '│ coco/' not in other
+
+
 @pytest.mark.parametrize(
     'change',
     [

@@ -3,11 +3,15 @@
 import json
 import re
 import shutil
+from contextlib import nullcontext
 
 import pytest
+from mmengine.config import Config
 
+from mmvanilla import UserError
 from mmvanilla.datasets import make_shapes
-from mmvanilla.deploy.predict import exported
+from mmvanilla.deploy.export import OpenedModel
+from mmvanilla.deploy.predict import ExportedModel
 
 pytestmark = pytest.mark.usefixtures('exporting')
 
@@ -87,6 +91,15 @@ def test_an_exported_detector_has_the_metrics_of_its_checkpoint(detector, test, 
     assert 'which is for exported files' in error
 
 
+@pytest.mark.parametrize('first', ['exported', 'trained'])
+def test_a_precision_is_for_the_exported_file_of_a_comparison(first, detector, test):
+    config, checkpoint, file = detector
+    pair = (file, checkpoint) if first == 'exported' else (checkpoint, file)
+    code, out, error = test(config, pair[0], '--compare', pair[1], '--precision', 'auto')
+    assert code == 0, error
+    assert out.count('│ coco/') == 6
+
+
 def test_other_classes_are_refused(detector, test, small_config, tmp_path):
     config, _, file = detector
     cfg = small_config('retinanet')
@@ -95,22 +108,43 @@ def test_other_classes_are_refused(detector, test, small_config, tmp_path):
     cfg.dump(config)
     code, _, error = test(config, file)
     assert code == 2
-    assert f"6 classes, of which number 1 is {classes[1]!r}, not 'disc'" in error
+    assert re.search(f"class 1 is {classes[1]!r} in .*model.onnx' and 'disc' in", error)
 
 
 @pytest.mark.parametrize(
-    ('written', 'expected', 'sentence'),
+    ('setting', 'value', 'named'),
     [
-        (None, ['a'], None),
-        (['a'], None, None),
-        (['a', 'b'], ('a', 'b'), None),
-        (['a', 'b'], ['a'], r'for 2 classes, and the config has 1;'),
-        (['a', 'b'], ['b', 'a'], r"for 2 classes, of which number 0 is 'a', not 'b', and the"),
+        ('model.test_cfg.score_thr', 0.5, 'test_cfg.score_thr is 0.05'),
+        ('model.data_preprocessor.std', [1, 1, 1], 'preprocessing.std.0'),
     ],
 )
-def test_classes_are_compared_where_both_are_known(written, expected, sentence):
-    if sentence is None:
-        exported.check_classes('model.onnx', written, expected)
-        return
-    with pytest.raises(ValueError, match=sentence):
-        exported.check_classes('model.onnx', written, expected)
+def test_settings_that_the_file_does_not_follow_are_refused(setting, value, named, detector, test):
+    """They are in its graph, so a metric would be that of other settings than the config's."""
+    config, _, file = detector
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict({setting: value})
+    cfg.dump(config)
+    code, _, error = test(config, file)
+    assert code == 2
+    assert named in error
+    code, out, error = test(config, file, '--warn-only')
+    assert code == 0, error
+    assert named in out
+
+
+@pytest.mark.parametrize(
+    ('written', 'expected', 'same'),
+    [
+        (None, ['a'], True),
+        (['a'], None, True),
+        (['a', 'b'], ('a', 'b'), True),
+        (['a', 'b'], ['a'], False),
+        (['a', 'b'], ['b', 'a'], False),
+    ],
+)
+def test_classes_are_compared_where_both_are_known(written, expected, same):
+    """Of files from before records, too."""
+    for details in (dict(classes=written), dict(record=dict(classes=written, settings={}))):
+        with nullcontext() if same else pytest.raises(UserError):
+            ExportedModel(OpenedModel(dict, (), details), {}, expected)
+        ExportedModel(OpenedModel(dict, (), details), {}, expected, warn_only=True)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 
+import cv2
 import pytest
 import torch
 from mmengine.config import Config
@@ -67,3 +68,48 @@ def test_the_checkpoint_is_read_once(named, tta, files, run_tool, tmp_path, monk
     assert 'is in training form; the model is built with deploy=False' in out
     assert f'Load checkpoint from {name}' in out
     assert Config.fromfile(tmp_path / 'work/config.py').load_from == name
+
+
+@pytest.mark.parametrize('kind', ['retinanet', 'upernet'])
+def test_pictures_of_images_of_the_same_name(kind, files, run_tool, tmp_path):
+    """In several folders, or with other suffixes."""
+    _, config, checkpoint = files(kind)
+    data = make_shapes(tmp_path / 'shapes', train=1, val=3, size=64)
+    names = ['a/1.png', 'b/1.png', 'b/1.bmp']
+    cfg = Config.fromfile(config)
+    if kind == 'retinanet':
+        data /= 'coco'
+        file = data / 'annotations/instances_val2017.json'
+        content = json.loads(file.read_text())
+        for image, name in zip(content['images'], names, strict=True):
+            move_image(data / 'val2017' / image['file_name'], data / 'val2017' / name)
+            image['file_name'] = name
+        file.write_text(json.dumps(content))
+    else:
+        data /= 'ADEChallengeData2016'
+        names.pop()  # a data set of mmseg has one suffix
+        for folder, suffix in (('images', '.jpg'), ('annotations', '.png')):
+            found = sorted((data / folder / 'validation').iterdir())
+            found.pop().unlink()
+            for file, name in zip(found, names, strict=True):
+                move_image(file, (data / folder / 'validation' / name).with_suffix(suffix))
+        names = [name.replace('.png', '.jpg') for name in names]
+    cfg.dump(config)
+    code, _, error = run_tool(
+        *('test.py', config, checkpoint, '--data-root', data, '--work-dir', tmp_path / 'work'),
+        *('--show-dir', tmp_path / 'pictures'),
+        *('--cfg-options', 'test_dataloader.num_workers=0'),
+        'test_dataloader.persistent_workers=False',
+    )
+    assert code == 0, error
+    drawn = [path for path in (tmp_path / 'pictures').rglob('*') if path.is_file()]
+    assert {str(path.relative_to(tmp_path / 'pictures')) for path in drawn} == set(names)
+    for path in drawn:
+        assert cv2.imread(str(path)).shape == (64, 128, 3)  # ground truth left, prediction right
+
+
+def move_image(source, target):
+    target.parent.mkdir(exist_ok=True)
+    image = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
+    source.unlink()
+    cv2.imwrite(str(target), image)

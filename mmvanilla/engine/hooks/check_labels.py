@@ -2,6 +2,7 @@
 
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -9,53 +10,54 @@ from torch import Tensor
 
 from ...errors import UserError
 
-IGNORED = 255  # by mmseg's heads, unless they are told another label
+IGNORED = 255  # by mmseg's heads, unless they are given another label
 LABELS = 256
 
 
 @HOOKS.register_module()
 class CheckLabelsHook(Hook):
-    """Stop at a label map with a class that the data set does not have; name classes never seen.
+    """Stop at a label that the data set does not have; warn of classes without a pixel.
 
-    Otherwise training ends deep inside the loss, and on a GPU without saying where; validation goes
-    on and counts such pixels in part of its sums only. A class without a pixel in as many images as
-    the training set has, as where masks hold 0 and 255, is never learned: the log warns of it.
+    Otherwise training ends deep inside the loss, on a GPU without the file's name, and a validation
+    counts such pixels in some of its sums only. A class without a pixel in an epoch's images, in
+    all processes together, is never learned: label maps of 0 and 255, for example.
     """
 
     def __init__(self) -> None:
-        self.pixels: Tensor | None = None  # of every label, until they are looked at
-        self.images = 0
+        self.counts: Tensor | None = None  # pixels of each label, then images, until the warning
         self.ignored = {IGNORED}
 
     def before_train(self, runner: Runner) -> None:
         """Begin to count, and ask the heads which label they ignore."""
-        self.pixels, self.images = torch.zeros(LABELS, dtype=torch.int64), 0
+        self.counts = torch.zeros(LABELS + 1, dtype=torch.int64)
         asked = (getattr(module, 'ignore_index', None) for module in runner.model.modules())
         self.ignored = {label for label in asked if isinstance(label, int)} or {IGNORED}
+        self.left = len(runner.train_dataloader)  # batches, as many in every process
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Check the labels of a batch, and count their pixels."""
         dataset = runner.train_dataloader.dataset
         pixels = check_labels(dataset, data_batch, self.ignored)
-        if self.pixels is None:
+        if self.counts is None:
             return
-        self.pixels += pixels
-        self.images += len(data_batch['data_samples'])
-        if self.images >= len(dataset):
-            self._warn(runner, dataset.metainfo['classes'], self.pixels)
-            self.pixels = None
+        self.counts += torch.cat([pixels, torch.tensor([len(data_batch['data_samples'])])])
+        self.left -= 1
+        if self.left == 0:
+            all_reduce(self.counts)
+            self._warn(runner, dataset.metainfo['classes'], self.counts.tolist())
+            self.counts = None
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Check the labels of a batch."""
         check_labels(runner.val_dataloader.dataset, data_batch, self.ignored | {IGNORED})
 
-    def _warn(self, runner: Runner, classes: list[str], pixels: Tensor) -> None:
-        counts = zip(classes, pixels, strict=False)
-        missing = [name for i, (name, n) in enumerate(counts) if not n and i not in self.ignored]
-        if not missing:
+    def _warn(self, runner: Runner, classes: list[str], counts: list[int]) -> None:
+        labels = [i for i in range(len(classes)) if not counts[i] and i not in self.ignored]
+        if not labels:
             return
-        text = f'No pixel of {", ".join(map(repr, missing))} was in the {self.images} images'
-        if skipped := [label for label in sorted(self.ignored) if pixels[label]]:
+        names = ', '.join(repr(classes[label]) for label in labels)
+        text = f'No pixel of {names} was in the {counts[LABELS]} images'
+        if skipped := [label for label in sorted(self.ignored) if counts[label]]:
             text += f', whose pixels of {skipped[0]} are ignored'
         runner.logger.warning(
             f'{text}; what has no pixel is not learned: correct the classes, the label maps or '
