@@ -93,7 +93,7 @@ def make(tmp_path):
 
 
 def epochs(number, **options):
-    return dict(by_epoch=True, max_epochs=number, **options)
+    return dict(type='ResumableEpochLoop', max_epochs=number, **options)
 
 
 def plain(seen):
