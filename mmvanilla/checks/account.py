@@ -211,7 +211,7 @@ def _source(leaf: Any) -> Source:
             polygons += [item for item in instances if isinstance(item.get('mask'), list)]
     _check_polygons(polygons[:SAMPLE], source)
     _check_jpeg(paths.get('seg_map_path', []), source)
-    if not hasattr(leaf, "get_data_info") or not os.path.exists(where):
+    if not hasattr(leaf, 'get_data_info') or not os.path.exists(where):
         return source
     if file and hasattr(leaf, 'ann_subdir'):
         _compare_objects(leaf, _read_xml(leaf), number, source)

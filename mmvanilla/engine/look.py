@@ -1,9 +1,8 @@
 """Look at a model while it runs: what fails, and what its heads get."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -19,7 +18,8 @@ FAR = 1.5  # a stride that is wrong is wrong by a factor of 2; odd sizes round t
 def watched(model: nn.Module) -> Iterator[None]:
     """Watch the first step of a model in training.
 
-    A head whose anchors have other strides than the features it gets is warned of.
+    A head or RoI extractor that expects other strides than those of the features that it gets is
+    warned of.
 
     Args:
         model: The model, in a wrapper or not.
@@ -28,29 +28,29 @@ def watched(model: nn.Module) -> Iterator[None]:
         UserError: If a module fails; the message names it.
     """
     model = unwrap(model)
-    seen: dict[str, Finding] = {}
+    images: list[int] = []  # the widths of the backbone's inputs
+    found: dict[str, Finding] = {}
 
     def look(name: str, strides: list[float], module: nn.Module, inputs: tuple) -> None:
-        levels = inputs[0] if inputs and isinstance(inputs[0], list | tuple) else inputs[:1]
+        levels = inputs[0] if isinstance(inputs[0], list | tuple) else inputs[:1]
         sides = [level.shape[-1] for level in levels if isinstance(level, Tensor)]
-        if images and len(sides) == len(strides) and not _fit(sides, strides, images[-1]):
-            found = [round(images[-1] / side, 1) for side in sides]
-            seen[name] = Finding(
-                f'model.{name} has strides {strides}, but its features have strides {found}; its '
+        if images and len(sides) == len(strides) and _far(sides, strides, images[-1]):
+            given = [round(images[-1] / side, 1) for side in sides]
+            found[name] = Finding(
+                f'model.{name} has strides {strides}, but its features have strides {given}; its '
                 'boxes are misplaced unless it expects that: compare the strides of its anchors or '
                 "RoI extractor with the backbone's out_indices"
             )
 
-    images: list[int] = []
-    handles = []
-    for name, module in model.named_modules():
-        if strides := _strides(module):
-            hook = _bind(look, name, strides)
-            handles.append(module.register_forward_pre_hook(hook))
-    if backbone := getattr(model, 'backbone', None):
-        handles.append(
-            backbone.register_forward_pre_hook(lambda _, inputs: images.append(_width(inputs)))
-        )
+    handles = [
+        module.register_forward_pre_hook(partial(look, name, strides))
+        for name, module in model.named_modules()
+        if (strides := _strides(module))
+    ]
+    backbone = getattr(model, 'backbone', None)
+    if isinstance(backbone, nn.Module):
+        note = backbone.register_forward_pre_hook(lambda _, x: images.append(x[0].shape[-1]))
+        handles.append(note)
     try:
         yield
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError):
@@ -61,17 +61,14 @@ def watched(model: nn.Module) -> Iterator[None]:
             raise
         raise UserError(
             f'{name} fails in the first step ({type(error).__name__}: {sentence(error)}); compare '
-            "its settings with the channels and levels that the parts before it give, the backbone's"
-            f' are {_given(model)}'
+            'its settings with the features that it gets, the backbone gives channels '
+            f'{getattr(backbone, "out_channels", None)}, strides '
+            f'{getattr(backbone, "out_strides", None)}'
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-    report(seen.values())
-
-
-def _bind(look: Any, name: str, strides: list[float]) -> Any:
-    return lambda module, inputs: look(name, strides, module, inputs)
+    report(found.values())
 
 
 def _strides(module: nn.Module) -> list[float]:
@@ -83,22 +80,13 @@ def _strides(module: nn.Module) -> list[float]:
     return []
 
 
-def _fit(sides: list[int], strides: list[float], image: int) -> bool:
-    """Tell whether the sides of features belong to these strides."""
+def _far(sides: list[int], strides: list[float], image: int) -> bool:
+    """Tell whether the sides of features are not those of these strides."""
     pairs = zip(sides, strides, strict=True)
-    return all(abs(math.log(side * stride / image)) < math.log(FAR) for side, stride in pairs
-               if min(side, image / stride) >= 4)
-
-
-def _width(inputs: Any) -> int:
-    image = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
-    return image.shape[-1] if isinstance(image, Tensor) else 0
-
-
-def _given(model: nn.Module) -> str:
-    backbone = getattr(model, 'backbone', None)
-    channels, strides = (getattr(backbone, n, None) for n in ('out_channels', 'out_strides'))
-    return f'channels {channels}, strides {strides}' if channels else 'in its config'
+    return any(
+        min(side, image / stride) >= 4 and not 1 / FAR < side * stride / image < FAR
+        for side, stride in pairs
+    )
 
 
 def failing_module(model: nn.Module, error: BaseException) -> str | None:
@@ -158,4 +146,3 @@ def _sees_classes(name: str, module: nn.Module) -> bool:
     path = f'{name}.{type(module).__name__}'.lower()
     outside = 'rpn' in path or 'backbone' in path or 'data_preprocessor' in path
     return not outside and not getattr(module, 'class_agnostic', False)
-

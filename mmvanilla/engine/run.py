@@ -57,6 +57,8 @@ class PreparedRunner:
         """Resume; what mmengine or torch cannot take from the file is one sentence."""
         try:
             super().resume(filename, *args, **kwargs)  # type: ignore[misc]
+            if not all(isinstance(n, int) and n >= 0 for n in (self.epoch, self.iter)):  # type: ignore
+                raise ValueError(f'epoch {self.epoch!r}, iteration {self.iter!r}')  # type: ignore
         except (UserError, FileNotFoundError):
             raise
         except Exception as error:  # they index and call what they find

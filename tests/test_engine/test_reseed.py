@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 from mmvanilla.engine import build_runner
 from mmvanilla.engine.latest import latest_checkpoint
 
-
 RUNS = itertools.count()
 
 

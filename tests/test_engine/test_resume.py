@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.model import BaseModel
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import nn
@@ -107,33 +107,6 @@ def test_the_own_best_checkpoint_is_replaced(saved):
     resumed = resume(work, checkpoint)
     assert resumed.epoch == 2
     assert [path.name for path in work.glob('best_*')] == ['best_score_epoch_2.pth']
-
-
-def without(name):
-    return lambda c: c.pop(name)
-
-
-@pytest.mark.parametrize(
-    ('change', 'sentence'),
-    [
-        (without('meta'), 'cannot be resumed from: its meta is missing, expected dict'),
-        (without('message_hub'), 'its message_hub is missing'),
-        (lambda c: c['meta'].pop('epoch'), 'its epoch is missing, expected int'),
-        (lambda c: c['meta'].update(iter='9'), 'its iter is a str, expected int'),
-        (lambda c: c['meta'].update(epoch=-1), 'says epoch -1, expected 0 or more'),
-        (lambda c: c['meta'].update(seed='x'), 'its seed is a str, expected int'),
-        (lambda c: c['message_hub'].pop('resumed_keys'), 'its resumed_keys is missing'),
-        (lambda c: c['message_hub'].update(log_scalars=[1]), 'its log_scalars is a list'),
-    ],
-)
-def test_what_cannot_be_resumed(change, sentence, saved):
-    work, checkpoint = saved
-    change(checkpoint)
-    before = sorted(work.glob('*.pth'))
-    with pytest.raises(CheckpointError, match=sentence) as error:
-        resume(work, checkpoint)
-    assert '\n' not in str(error.value)
-    assert sorted(work.glob('*.pth')) == sorted([*before, work / 'changed.pth'])
 
 
 @DATASETS.register_module()
@@ -248,6 +221,13 @@ def test_other_classes_cannot_go_on(tmp_path):
 @pytest.mark.parametrize(
     'change',
     [
+        lambda c: c.pop('meta'),
+        lambda c: c.pop('message_hub'),
+        lambda c: c['meta'].pop('epoch'),
+        lambda c: c['meta'].update(iter='9'),
+        lambda c: c['meta'].update(seed='x'),
+        lambda c: c['message_hub'].pop('resumed_keys'),
+        lambda c: c['message_hub'].update(log_scalars=[1]),
         lambda c: c.update(optimizer=dict(state=5)),
         lambda c: c.update(optimizer='fast'),
         lambda c: c['optimizer'].update(param_groups=[]),
@@ -259,6 +239,8 @@ def test_a_state_that_does_not_fit_is_one_sentence(change, tmp_path):
     checkpoint = torch.load(file, weights_only=True)
     change(checkpoint)
     torch.save(checkpoint, file)
+    before = sorted(tmp_path.glob('*.pth'))
     with pytest.raises(CheckpointError, match='does not fit this training') as error:
         train(tmp_path, 2, cosine(2), resume=str(file))
     assert '\n' not in str(error.value)
+    assert sorted(tmp_path.glob('*.pth')) == before

@@ -17,16 +17,19 @@ def handlers():
     return signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
 
+def fail_after_ctrl_c():
+    signal.raise_signal(signal.SIGINT)
+    raise FloatingPointError('the loss is not finite')
+
+
 def test_ctrl_c_works_again_after_a_training_that_ended_by_an_exception():
     with pytest.raises(FloatingPointError), noted_signals() as active:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert active.received == signal.SIGINT
-        raise FloatingPointError('the loss is not finite')
+        fail_after_ctrl_c()
+    assert active.received == signal.SIGINT
     assert handlers() == HANDLERS
     assert noted_signals.active is None
     with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+        signal.raise_signal(signal.SIGINT)
 
 
 def square(number):

@@ -12,11 +12,7 @@ from mmengine.runner import CheckpointLoader, Runner
 
 from ...checks import report
 from ...checks.record import Record, compare, record_of_checkpoint, record_of_config
-from ...errors import CheckpointError
 from ...models import safe_loading
-
-META: dict[str, type] = dict(epoch=int, iter=int)
-HUB: dict[str, type] = dict(log_scalars=dict, runtime_info=dict, resumed_keys=dict)
 
 
 @HOOKS.register_module(name='CheckResumeHook')
@@ -47,18 +43,15 @@ class ResumeHook(Hook):
         """Compare the checkpoint with the config, and take paths elsewhere out of it.
 
         Raises:
-            CheckpointError: If it is not what a training saves.
             UserError: If this run cannot go on from it.
         """
         ours = record_of_config(runner.cfg)
         resumes = runner._resume  # no public name; the config lacks it in a Runner(...)
-        if resumes:
-            check_state(checkpoint)
         theirs = record_of_checkpoint(checkpoint)
         report(compare(theirs, ours, 'resume' if resumes else 'load_from'), self.warn_only)
         if not resumes:
             return
-        info = checkpoint['message_hub']['runtime_info']
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
         for name in [n for n in info if not _harmless(n, info[n], folders(runner))]:
             runner.logger.warning(f'{name} of the checkpoint is not taken over: {info[name]!r}')
             del info[name]
@@ -95,34 +88,8 @@ def resumed_seed(cfg: Config) -> int | None:
         return None
     with safe_loading():
         checkpoint = CheckpointLoader.load_checkpoint(cfg.load_from, 'meta', 'silent')
-    check_state(checkpoint)
-    return checkpoint['meta'].get('seed')
-
-
-def check_state(checkpoint: dict) -> None:
-    """Check that a checkpoint holds what mmengine resumes from.
-
-    Raises:
-        CheckpointError: If it does not.
-    """
-    _expect(checkpoint, {'meta': dict, 'message_hub': dict})
-    meta = checkpoint['meta']
-    _expect(meta, META if meta.get('seed') is None else dict(META, seed=int))
-    for name in META:
-        if meta[name] < 0:
-            raise CheckpointError(f'the checkpoint says {name} {meta[name]}, expected 0 or more')
-    _expect(checkpoint['message_hub'], HUB)
-
-
-def _expect(values: dict, kinds: dict[str, type]) -> None:
-    for name, kind in kinds.items():
-        value = values.get(name)
-        if type(value) is not kind and not (kind is dict and isinstance(value, dict)):
-            found = 'missing' if value is None else f'a {type(value).__name__}'
-            raise CheckpointError(
-                f'the checkpoint cannot be resumed from: its {name} is {found}, expected '
-                f'{kind.__name__}; use one that a training saved'
-            )
+    seed = checkpoint.get('meta', {}).get('seed')
+    return seed if isinstance(seed, int) else None
 
 
 def folders(runner: Runner) -> list[str]:

@@ -50,6 +50,8 @@ class StopOnSignalHook(Hook):
             path = savers[0].save_interrupted(runner)
             saved = f'saved {path} after iteration {runner.iter + 1}; go on with --resume'
         else:
-            saved = 'nothing is saved; that needs default_hooks.checkpoint.type=AtomicCheckpointHook'
+            saved = (
+                'nothing is saved; that needs default_hooks.checkpoint.type=AtomicCheckpointHook'
+            )
         runner.logger.warning(f'{signal.Signals(number).name}: {saved}')
         raise SystemExit(128 + number)
