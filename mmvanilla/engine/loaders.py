@@ -14,8 +14,10 @@ from ..checks.items import Items
 from .signals import StartWorker, held_signals
 
 # What a loader hands on to the one in its place; some are missing in old versions of torch.
-OPTIONS = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context')
-OPTIONS += ('generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'in_order')
+OPTIONS = (
+    *('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context'),
+    *('generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'in_order'),
+)
 
 
 class Draw(int):

@@ -43,9 +43,9 @@ def add_hooks(cfg: Config) -> list[str]:
     cfg.default_hooks, cfg.custom_hooks = hooks, custom
     loop = cfg.get('train_cfg')
     if loop:
-        by_epoch = loop.pop('by_epoch', True) if 'type' not in loop else None
-        kind = {True: 'EpochBasedTrainLoop', False: 'IterBasedTrainLoop'}.get(by_epoch)
-        kind = kind or type_name(loop)
+        kind = type_name(loop)
+        if not kind:
+            kind = 'EpochBasedTrainLoop' if loop.pop('by_epoch', True) else 'IterBasedTrainLoop'
         if kind in LOOPS:
             loop['type'] = LOOPS[kind]
             added.append(loop['type'])

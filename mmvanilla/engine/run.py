@@ -27,7 +27,6 @@ from ..checks import (
 )
 from ..errors import CheckpointError, InputError, UserError, sentence
 from .distributed import init_processes
-from .hooks.check_loss import image_names
 from .hooks.resume import resumed_seed
 from .loaders import prepare_loader, prepare_loop
 from .look import check_head_classes, unwrap
@@ -92,7 +91,7 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
         if (seed := resumed_seed(cfg)) is not None:
             cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
     init_processes(cfg)
-    kind = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
+    kind: Any = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
     kind = type(kind.__name__, (PreparedRunner, kind), {})
 
     def build() -> Runner:
@@ -180,20 +179,20 @@ def look(runner: Runner, warn_only: bool = False) -> None:
         InputError: If a sample fails in its pipeline, when collated or preprocessed.
         UserError: If a finding is refused.
     """
-    if is_main_process():
-        findings: list[Finding] = []
-        datasets = {}
-        for split, loop in built_loops(runner).items():
-            datasets[split] = dataset = library_dataset(loop.dataloader)
-            findings += look_at_data(dataset, split, unwrap(runner.model))
-            try_items(loop.dataloader, split, unwrap(runner.model))
-            evaluator = runner.cfg.get(f'{split}_evaluator')
-            if evaluator:
-                findings += compare_evaluator(dataset, evaluator)
-        if 'train' in datasets and 'val' in datasets:
-            records = [record_of_dataset(datasets[split]) for split in ('train', 'val')]
-            findings += compare(*records, 'data')
-        report(findings, warn_only)
+    if not is_main_process():
+        return
+    findings: list[Finding] = []
+    loops, model = built_loops(runner), unwrap(runner.model)
+    datasets = {split: library_dataset(loop.dataloader) for split, loop in loops.items()}
+    for split, dataset in datasets.items():
+        findings += look_at_data(dataset, split, model)
+        findings += compare_evaluator(dataset, runner.cfg.get(f'{split}_evaluator') or [])
+    if 'train' in datasets and 'val' in datasets:
+        train, val = (record_of_dataset(datasets[s], images=False) for s in ('train', 'val'))
+        findings += compare(train, val, 'data')
+    report(findings, warn_only)
+    for split, loop in loops.items():
+        try_items(loop.dataloader, split, model)
 
 
 def look_at_data(dataset: Any, split: str, model: torch.nn.Module | None = None) -> list[Finding]:
@@ -218,23 +217,28 @@ def try_items(loader: DataLoader, split: str, model: torch.nn.Module | None = No
         return
     items, states = Items(dataset), (random.getstate(), np.random.get_state())
     indices = np.random.default_rng(0).permutation(len(items))[:ITEMS]
-    step = ''
+    preprocess = getattr(model, 'data_preprocessor', None)
     with torch.random.fork_rng(devices=[]):
         for item in map(items.__getitem__, indices.tolist()):
+            step = 'collate function'
             try:
-                step = 'collate function'
-                batch = loader.collate_fn([item])
-                step = 'data preprocessor'
-                if hasattr(model, 'data_preprocessor'):
-                    model.data_preprocessor(batch, False)
+                batch, step = loader.collate_fn([item]), 'data preprocessor'
+                if preprocess is not None:
+                    preprocess(batch, False)
             except Exception as error:  # of whatever the config names
                 raise InputError(
                     f'a sample of {split} fails in the {step} ({type(error).__name__}: '
-                    f'{sentence(error)}), on {image_names(batch)}; compare {split}_dataloader, its '
-                    'pipeline and model.data_preprocessor'
+                    f'{sentence(error)}), of image {image_name(item)}; compare {split}_dataloader, '
+                    'its pipeline and model.data_preprocessor'
                 ) from error
     random.setstate(states[0])
     np.random.set_state(states[1])
+
+
+def image_name(item: Any) -> str:
+    """Return the image file of an item, if it tells."""
+    sample = item.get('data_samples') if isinstance(item, dict) else None
+    return repr(getattr(sample, 'img_path', 'of unknown name'))
 
 
 def built_loops(runner: Runner) -> dict[str, BaseLoop]:
