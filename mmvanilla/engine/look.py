@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..checks import Finding, report
 from ..errors import UserError, sentence
 
-FAR = 1.5  # a stride that is wrong is wrong by a factor of 2; odd sizes round to less
+FAR = 1.25  # rounding changes 8 cells and more by less
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def _far(sides: list[int], strides: list[float], image: int) -> bool:
     """Tell whether the sides of features are not those of these strides."""
     pairs = zip(sides, strides, strict=True)
     return any(
-        min(side, image / stride) >= 4 and not 1 / FAR < side * stride / image < FAR
+        max(side, image / stride) >= 8 and not 1 / FAR < side * stride / image < FAR
         for side, stride in pairs
     )
 

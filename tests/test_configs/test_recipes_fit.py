@@ -1,0 +1,68 @@
+"""The parts of every recipe fit together."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+ROOT = Path(__file__).parents[2]
+
+
+def build(name, **options):
+    """Build the model of a config, without memory for its weights."""
+    from mmengine.registry import MODELS
+
+    cfg = Config.fromfile(ROOT / f'configs/{name}.py')
+    cfg.merge_from_dict(options)
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
+NAMES = [
+    'mask_rcnn_vanillanet13',
+    'mask_rcnn_vanillanet13_1.5x',
+    'cascade_mask_rcnn_vanillanet13',
+    'retinanet_vanillanet13',
+    'upernet_vanillanet13',
+    'mask_rcnn_vanillanet13_shapes',
+    'mask_rcnn_vanillanet13_shapes_finetune',
+    'retinanet_vanillanet13_shapes',
+    'upernet_vanillanet13_shapes',
+    *(f'vanillanet{depth}_imagenet' for depth in range(5, 14)),
+    'vanillanet13_1.5x_imagenet',
+    'vanillanet13_1.5x_ada_imagenet',
+]
+
+
+def test_every_config_is_tested():
+    assert {path.stem for path in ROOT.glob('configs/*.py')} == set(NAMES)
+
+
+def run_heads(model):
+    """Compute features and what the first head makes of them, shapes only."""
+    model.eval()
+    features = model.extract_feat(torch.empty(2, 3, 256, 256, device='meta'))
+    for name in ('rpn_head', 'bbox_head', 'decode_head', 'head'):
+        if head := getattr(model, name, None):
+            return head(features)
+    raise AssertionError(type(model))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_configs_fit(name):
+    assert run_heads(build(name)) is not None
+
+
+@pytest.mark.parametrize('name', NAMES[2:5])
+@pytest.mark.parametrize('arch', [5, 9, '12'])
+def test_another_variant_fits(name, arch):
+    assert run_heads(build(name, **{'model.backbone.arch': arch})) is not None
+
+
+def test_a_neck_of_other_channels_does_not_fit():
+    model = build('retinanet_vanillanet13', **{'model.neck.in_channels': [1, 2, 3]})
+    with pytest.raises(RuntimeError, match='channel'):
+        run_heads(model)
