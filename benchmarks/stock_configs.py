@@ -34,9 +34,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
@@ -105,7 +105,7 @@ class Stock:
 
     Attributes:
         model: Config of the model, without pretrained weights.
-        classes: Classes of the training data.
+        metainfo: Classes of the training data, as numbers.
         outcome: One of OUTCOMES.
         key: Hash of the model without its backbone.
     """
@@ -114,7 +114,7 @@ class Stock:
     name: str
     scope: str = ''
     model: dict = field(default_factory=dict)
-    classes: int = 0
+    metainfo: dict = field(default_factory=dict)
     features: list[Features] = field(default_factory=list)
     key: str = ''
     outcome: str = ''
@@ -197,7 +197,7 @@ def read(library: str, path: Path) -> Stock:
         cfg.model.setdefault('data_preprocessor', preprocessor)  # as the runner does
     stock.scope = cfg.get('default_scope') or library
     stock.model = without_weights(cfg.model.to_dict())
-    stock.classes = count_classes(cfg)
+    stock.metainfo = find_metainfo(cfg)
     if not list(backbones(stock.model)):
         return end(stock, CANNOT, f'{stock.model.get("type")} has no backbone')
     return stock
@@ -219,19 +219,19 @@ def without_weights(cfg: Any) -> Any:
     return cfg
 
 
-def count_classes(cfg: Config) -> int:
-    """Return how many classes the training data have, 0 where that is unknown."""
-    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    while isinstance(dataset, dict):
-        if classes := (dataset.get('metainfo') or {}).get('classes'):
-            return len(classes)
+def find_metainfo(cfg: Config) -> dict:
+    """Return the classes of the training data, numbered; nothing where they are unknown."""
+    metainfo: Any = {}
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
+    while isinstance(dataset, dict) and not metainfo:
+        metainfo = dataset.get('metainfo') or {}
         inner = dataset.get('dataset') or (dataset.get('datasets') or [None])[0]
-        if inner is None:
-            with quiet(), contextlib.suppress(Exception):
-                init_default_scope(cfg.default_scope)
-                return len(DATASETS.get(dataset['type']).METAINFO['classes'])
+        if inner is None and not metainfo:
+            kind = DATASETS.get(f'{cfg.get("default_scope")}.{dataset["type"]}')
+            metainfo = getattr(kind, 'METAINFO', None) or {}
         dataset = inner
-    return 0
+    names = ('classes', 'thing_classes', 'stuff_classes')
+    return {name: list(range(len(metainfo[name]))) for name in names if metainfo.get(name)}
 
 
 def backbones(cfg: Any) -> Iterator[dict]:
@@ -269,7 +269,7 @@ def sweep(stocks: list[Stock], seconds: float, console: Console) -> None:
             for owner in backbones(rest):
                 owner['backbone'] = None
             shapes = [(f.channels, f.strides, f.pooled) for f in stock.features]
-            stock.key = digest(stock.scope, rest, shapes, stock.classes)
+            stock.key = digest(stock.scope, rest, shapes, stock.metainfo)
     groups: dict[str, list[Stock]] = {}
     for stock in pending:
         if not stock.outcome:
@@ -296,7 +296,7 @@ def measure(stock: Stock, owner: dict) -> Features:
     for built, computed in (('meta', 'meta'), ('cpu', 'meta'), ('cpu', 'cpu')):
         try:
             with torch.device(built):
-                net = MODELS.build(owner['backbone'])
+                net = MODELS.build(ConfigDict(owner['backbone']))
             net.train()
             net.to(computed)
         except Exception as error:
@@ -415,16 +415,17 @@ def step(stock: Stock, cfg: dict) -> tuple[None, str]:
     torch.manual_seed(0)
     sizes = (256, 128) if cfg['type'] == 'BaseReID' else (SIZE, SIZE)
     shrink(cfg, sizes)
-    model = MODELS.build(cfg)
+    model = MODELS.build(ConfigDict(cfg))
     model.init_weights()
-    model = revert_sync_batchnorm(model).train()  # as the runner does
-    data = make_data(model, sizes)
-    dataset = SimpleNamespace(
-        metainfo=dict(classes=list(range(stock.classes))) if stock.classes else {}
+    model = revert_sync_batchnorm(model)  # as the runner does
+    model.train()
+    MessageHub.get_current_instance().update_info_dict(
+        dict(iter=0, epoch=0, max_iters=100, max_epochs=10)
     )
+    data = make_data(model, sizes)
     refusal = ''
     try:
-        look(model, copy.deepcopy(data), dataset)
+        look(model, copy.deepcopy(data), SimpleNamespace(metainfo=stock.metainfo))
     except UserError as error:
         refusal = str(error)
     nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
@@ -605,9 +606,12 @@ def fail(stock: Stock, error: BaseException) -> Stock:
         return end(stock, OPERATOR, name[1])
     if 'deform_conv2d' in found.text:  # torchvision's, in the place of mmcv's
         return end(stock, OPERATOR, 'modulated_deform_conv, with offsets larger than the output')
-    package = re.search(r"No module named '(\w+)|(?:pip install|install) (\w+)", found.text)
+    package = re.search(
+        r"No module named '(\w+)|pip install (?!it\b)'?([\w-]+)|please install (?!it\b)([\w-]+)",
+        found.text,
+    )
     if package and found.kind != 'UserError':
-        return end(stock, PACKAGE, package[1] or package[2])
+        return end(stock, PACKAGE, next(filter(None, package.groups())))
     return end(stock, LIBRARY, explain(found))
 
 
