@@ -1,6 +1,6 @@
 """Train one step of every stock config with a VanillaNet in the place of its backbone.
 
-    python benchmarks/stock_configs.py [--library mmdet] [--match yolo] [--limit 20] [--out rows.json]
+    python benchmarks/stock_configs.py [--library mmdet] [--match yolo] [--limit 9] [--out x.json]
 
 Goes through the configs that the installed mmdet, mmseg and mmpretrain bring. The net has the
 channels and, where it can, the strides of the stock backbone, so that neck and heads stay as they
@@ -16,6 +16,7 @@ import gc
 import hashlib
 import importlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -62,6 +63,7 @@ OUTCOMES = TRAINS, REFUSED, OURS, LIBRARY, OPERATOR, PACKAGE, CANNOT
 SIZE = 128  # pixels of an image's side
 MEMORY = 12 << 30  # bytes of address space of a process
 HEAVY = 150  # million parameters of a stock backbone from which it is not tried
+PACKAGE_NAME = r"""No module named '(\w+)|install ["'`]?(?!it\b)([\w-]+)"""  # in an ImportError
 FORK: Any = multiprocessing.get_context('fork')
 
 
@@ -336,7 +338,7 @@ def vanillanet(features: Features) -> tuple[dict, str]:
     """Return the config of a net with those channels, and how its strides differ."""
     levels = [math.log2(stride) - 2 for stride in features.strides]
     rounded = [round(level) for level in levels]
-    fits = rounded[0] >= 0 and all(a < b for a, b in zip(rounded, rounded[1:], strict=False))
+    fits = rounded[0] >= 0 and all(a < b for a, b in itertools.pairwise(rounded))
     if not fits:
         rounded = list(range(len(levels)))
     dims = [0] * (rounded[-1] + 1)
@@ -360,20 +362,32 @@ def vanillanet(features: Features) -> tuple[dict, str]:
     return cfg, differs
 
 
+def replace(stock: Stock) -> tuple[dict, list[str]]:
+    """Return a model with VanillaNets in the place of its backbones, and how their output differs.
+
+    Raises:
+        ValueError: If the model has a place for vectors only.
+    """
+    cfg, notes = copy.deepcopy(stock.model), []
+    for owner, features in zip(list(backbones(cfg)), stock.features, strict=True):
+        owner['backbone'], differs = vanillanet(features)
+        if features.pooled:
+            if owner.get('neck') is not None:
+                raise ValueError('its neck takes vectors')
+            owner['neck'] = dict(type='GlobalAveragePooling')
+            differs = 'with average pooling as the neck'
+        notes.append(differs)
+    return cfg, list(filter(None, notes))
+
+
 def judge(stock: Stock, seconds: float) -> None:
     """Train a step with a VanillaNet and, if that fails, with the stock backbone."""
     start = time.monotonic()
-    ours, notes = copy.deepcopy(stock.model), []
-    for owner, features in zip(list(backbones(ours)), stock.features, strict=True):
-        owner['backbone'], differs = vanillanet(features)
-        notes.append(differs)
-        if features.pooled:
-            owner.setdefault('neck', None)
-            if owner['neck'] is not None:
-                return set_outcome(stock, CANNOT, 'its neck takes vectors', start)
-            owner['neck'] = dict(type='GlobalAveragePooling')
-            notes.append('with average pooling as the neck')
-    note = '; '.join(filter(None, notes))
+    try:
+        ours, notes = replace(stock)
+    except ValueError as error:
+        return set_outcome(stock, CANNOT, str(error), start)
+    note = '; '.join(notes)
     tried = forked(step, stock, ours, limit=seconds)
     if isinstance(tried, BaseException):
         error, refusal = tried, ''
@@ -606,10 +620,7 @@ def fail(stock: Stock, error: BaseException) -> Stock:
         return end(stock, OPERATOR, name[1])
     if 'deform_conv2d' in found.text:  # torchvision's, in the place of mmcv's
         return end(stock, OPERATOR, 'modulated_deform_conv, with offsets larger than the output')
-    package = re.search(
-        r"No module named '(\w+)|pip install (?!it\b)'?([\w-]+)|please install (?!it\b)([\w-]+)",
-        found.text,
-    )
+    package = re.search(PACKAGE_NAME, found.text)
     if package and found.kind != 'UserError':
         return end(stock, PACKAGE, next(filter(None, package.groups())))
     return end(stock, LIBRARY, explain(found))
