@@ -36,7 +36,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import pseudo_collate
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
@@ -108,6 +107,7 @@ class Stock:
     Attributes:
         model: Config of the model, without pretrained weights.
         metainfo: Classes of the training data, as numbers.
+        loaded: What the training pipeline loads, such as ``with_mask``.
         outcome: One of OUTCOMES.
         key: Hash of the model without its backbone.
     """
@@ -117,6 +117,7 @@ class Stock:
     scope: str = ''
     model: dict = field(default_factory=dict)
     metainfo: dict = field(default_factory=dict)
+    loaded: list[str] = field(default_factory=list)
     features: list[Features] = field(default_factory=list)
     key: str = ''
     outcome: str = ''
@@ -200,6 +201,10 @@ def read(library: str, path: Path) -> Stock:
     stock.scope = cfg.get('default_scope') or library
     stock.model = without_weights(cfg.model.to_dict())
     stock.metainfo = find_metainfo(cfg)
+    text = str(cfg.get('train_dataloader'))
+    stock.loaded = [name for name in ('with_mask', 'with_seg') if f"'{name}': True" in text]
+    if 'LoadPanopticAnnotations' in text:  # loads both unless told otherwise
+        stock.loaded = ['with_mask', 'with_seg']
     if not list(backbones(stock.model)):
         return end(stock, CANNOT, f'{stock.model.get("type")} has no backbone')
     return stock
@@ -271,7 +276,7 @@ def sweep(stocks: list[Stock], seconds: float, console: Console) -> None:
             for owner in backbones(rest):
                 owner['backbone'] = None
             shapes = [(f.channels, f.strides, f.pooled) for f in stock.features]
-            stock.key = digest(stock.scope, rest, shapes, stock.metainfo)
+            stock.key = digest(stock.scope, rest, shapes, stock.metainfo, stock.loaded)
     groups: dict[str, list[Stock]] = {}
     for stock in pending:
         if not stock.outcome:
@@ -427,8 +432,12 @@ def step(stock: Stock, cfg: dict) -> tuple[None, str]:
     os.chdir(folder(stock.library))  # distillation names the teacher's config by this path
     init_default_scope(stock.scope)
     torch.manual_seed(0)
-    sizes = (256, 128) if cfg['type'] == 'BaseReID' else (SIZE, SIZE)
-    shrink(cfg, sizes)
+    size = (SIZE, SIZE)
+    if (cfg.get('num_queries') or 0) > 300:  # which are chosen from as many positions or more
+        size = (2 * SIZE, 2 * SIZE)
+    elif cfg['type'] == 'BaseReID':
+        size = (2 * SIZE, SIZE)
+    shrink(cfg, size)
     model = MODELS.build(ConfigDict(cfg))
     model.init_weights()
     model = revert_sync_batchnorm(model)  # as the runner does
@@ -436,7 +445,7 @@ def step(stock: Stock, cfg: dict) -> tuple[None, str]:
     MessageHub.get_current_instance().update_info_dict(
         dict(iter=0, epoch=0, max_iters=100, max_epochs=10)
     )
-    data = make_data(model, sizes)
+    data = make_data(stock, model, size)
     refusal = ''
     try:
         look(model, copy.deepcopy(data), SimpleNamespace(metainfo=stock.metainfo))
@@ -469,7 +478,7 @@ def shrink(cfg: dict, size: tuple[int, int]) -> None:
                     augment['size'] = size
 
 
-def make_data(model: nn.Module, size: tuple[int, int]) -> dict:
+def make_data(stock: Stock, model: nn.Module, size: tuple[int, int]) -> dict:
     """Return two made-up samples, as the data preprocessor of a model takes them."""
     preprocessor = model.data_preprocessor
     names = {base.__name__ for base in type(preprocessor).__mro__}
@@ -491,17 +500,17 @@ def make_data(model: nn.Module, size: tuple[int, int]) -> dict:
     if 'ReIDDataPreprocessor' in names:
         return identified(size)
     if 'TrackDataPreprocessor' in names and not preprocessor.use_det_processor:
-        return tracked(classes, size)
+        return tracked(stock, classes, size)
     if 'MultiBranchDataPreprocessor' in names:
         branches = {
-            branch: detected(model, classes, size)
+            branch: detected(stock, model, classes, size)
             for branch in ('sup', 'unsup_teacher', 'unsup_student')
         }
         return {
             key: {branch: data[key] for branch, data in branches.items()}
             for key in ('inputs', 'data_samples')
         }
-    return detected(model, classes, size)
+    return detected(stock, model, classes, size)
 
 
 def image(size: tuple[int, int]) -> torch.Tensor:
@@ -509,7 +518,7 @@ def image(size: tuple[int, int]) -> torch.Tensor:
     return torch.randint(0, 256, (3, *size), dtype=torch.uint8)
 
 
-def detected(model: nn.Module, classes: int, size: tuple[int, int]) -> dict:
+def detected(stock: Stock, model: nn.Module, classes: int, size: tuple[int, int]) -> dict:
     """Return images with boxes, masks, proposals and a map of stuff."""
     from mmdet.testing import demo_mm_inputs
 
@@ -518,8 +527,8 @@ def detected(model: nn.Module, classes: int, size: tuple[int, int]) -> dict:
         image_shapes=(3, *size),
         num_items=[4, 5],
         num_classes=max(classes, 2),
-        with_mask=True,
-        with_semantic=True,
+        with_mask='with_mask' in stock.loaded,
+        with_semantic='with_seg' in stock.loaded,
         sem_seg_output_strides=8 if 'FusedSemanticHead' in heads else 1,
     )
     for sample in data['data_samples']:
@@ -534,12 +543,15 @@ def detected(model: nn.Module, classes: int, size: tuple[int, int]) -> dict:
     return data
 
 
-def tracked(classes: int, size: tuple[int, int]) -> dict:
+def tracked(stock: Stock, classes: int, size: tuple[int, int]) -> dict:
     """Return a video of two frames."""
     from mmdet.testing import demo_track_inputs
 
     return demo_track_inputs(
-        key_frames_inds=[0], image_shapes=(3, *size), num_classes=classes, with_mask=True
+        key_frames_inds=[0],
+        image_shapes=(3, *size),
+        num_classes=classes,
+        with_mask='with_mask' in stock.loaded,
     )
 
 
@@ -582,12 +594,8 @@ def self_supervised(model: nn.Module, size: tuple[int, int]) -> dict:
 
     crops = [getattr(module, 'num_crops', None) for module in model.modules()]
     views = next((sum(number) for number in crops if number), 2)
-    return pseudo_collate(
-        [
-            dict(inputs=[image(size) for _ in range(views)], data_samples=DataSample())
-            for _ in range(4)
-        ]
-    )
+    inputs = [torch.stack([image(size) for _ in range(4)]) for _ in range(views)]
+    return dict(inputs=inputs, data_samples=[DataSample() for _ in range(4)])
 
 
 class Report(Exception):
