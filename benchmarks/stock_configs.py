@@ -52,13 +52,14 @@ from mmvanilla.engine.model_checks import check_classes, check_model, check_norm
 LIBRARIES = 'mmdet', 'mmseg', 'mmpretrain'
 MODULES = 'models', 'datasets', 'structures'  # imported once, before processes are forked
 TRAINS = 'trains a step'
-REFUSED = 'refused by us'
+WRONG = 'refused, but trains'
+RIGHT = 'refused and fails'
 OURS = 'fails with a VanillaNet only'
 LIBRARY = 'library fails itself'
 OPERATOR = 'operator missing'
 PACKAGE = 'package missing'
 CANNOT = 'cannot take a VanillaNet'
-OUTCOMES = TRAINS, REFUSED, OURS, LIBRARY, OPERATOR, PACKAGE, CANNOT
+OUTCOMES = TRAINS, WRONG, RIGHT, OURS, LIBRARY, OPERATOR, PACKAGE, CANNOT
 SIZE = 128  # pixels of an image's side
 MEMORY = 12 << 30  # bytes of address space of a process
 HEAVY = 150  # million parameters of a stock backbone from which it is not tried
@@ -109,6 +110,7 @@ class Stock:
         metainfo: Classes of the training data, as numbers.
         loaded: What the training pipeline loads, such as ``with_mask``.
         outcome: One of OUTCOMES.
+        refusal: Why ``look`` refuses the model; empty if it does not.
         key: Hash of the model without its backbone.
     """
 
@@ -122,6 +124,7 @@ class Stock:
     key: str = ''
     outcome: str = ''
     reason: str = ''
+    refusal: str = ''
     seconds: float = 0.0
 
     def row(self) -> dict:
@@ -130,6 +133,7 @@ class Stock:
             config=f'{self.library}::{self.name}',
             outcome=self.outcome,
             reason=self.reason,
+            refusal=self.refusal,
             seconds=round(self.seconds, 1),
             model=self.key,
         )
@@ -285,7 +289,8 @@ def sweep(stocks: list[Stock], seconds: float, console: Console) -> None:
         first = min(group, key=lambda stock: sum(f.parameters for f in stock.features))
         judge(first, seconds)
         for stock in group:
-            stock.outcome, stock.reason, stock.seconds = first.outcome, first.reason, first.seconds
+            for name in ('outcome', 'reason', 'refusal', 'seconds'):
+                setattr(stock, name, getattr(first, name))
 
 
 def digest(*parts: object) -> str:
@@ -393,42 +398,32 @@ def judge(stock: Stock, seconds: float) -> None:
     except ValueError as error:
         return set_outcome(stock, CANNOT, str(error), start)
     note = '; '.join(notes)
-    tried = forked(step, stock, ours, limit=seconds)
-    if isinstance(tried, BaseException):
-        error, refusal = tried, ''
-    else:
-        error, refusal = tried
-    if error is None and not refusal:
-        return set_outcome(stock, TRAINS, note, start)
-    if error is None:
-        return set_outcome(stock, REFUSED, f'it trains, but: {refusal}', start)
-    fail(stock, error)
+    answer = forked(step, stock, ours, limit=seconds)
+    failure, refusal = (answer, '') if isinstance(answer, BaseException) else answer
+    stock.refusal = refusal
+    if failure is None:
+        return set_outcome(stock, WRONG if refusal else TRAINS, refusal or note, start)
+    fail(stock, failure)
     if stock.outcome in (OPERATOR, PACKAGE):
         return set_outcome(stock, stock.outcome, stock.reason, start)
-    reason = f'{refusal}; then {stock.reason}' if refusal else stock.reason
+    reason, outcome = stock.reason, RIGHT if refusal else OURS
     parameters = sum(features.parameters for features in stock.features)
     if parameters > HEAVY:
-        other: Any = f'not compared with the stock backbone of {parameters:.0f} million parameters'
+        other: Any = None
+        reason += f'; the stock backbone of {parameters:.0f} million parameters was not tried'
     else:
-        other = forked(step, stock, stock.model, limit=2 * seconds)
-        other = other[0] if isinstance(other, tuple) else other
-    if other is None and differs_matter(notes):
+        answer = forked(step, stock, stock.model, limit=2 * seconds)
+        other = answer if isinstance(answer, BaseException) else answer[0]
+    if other is not None:
+        outcome = LIBRARY
+        reason += '' if explain(other) == reason else f'; stock: {explain(other)}'
+    elif any(note.startswith('strides') for note in notes):
         outcome, reason = CANNOT, f'{note} ({reason})'
-    elif isinstance(other, BaseException):
-        same = explain(other) == explain(error)
-        outcome, reason = LIBRARY, reason if same else f'{reason}; stock: {explain(other)}'
-    else:
-        outcome, reason = OURS, f'{reason}; {other}' if other else reason
-    set_outcome(stock, REFUSED if refusal and outcome == OURS else outcome, reason, start)
+    set_outcome(stock, outcome, reason, start)
 
 
-def differs_matter(notes: list[str]) -> bool:
-    """Return whether a net's strides differ from those of the stock backbone."""
-    return any(note.startswith('strides') for note in notes)
-
-
-def step(stock: Stock, cfg: dict) -> tuple[None, str]:
-    """Train a model for one step; return why the model is refused."""
+def step(stock: Stock, cfg: dict) -> tuple[BaseException | None, str]:
+    """Train a model for one step; return how the step fails and why the model is refused."""
     os.chdir(folder(stock.library))  # distillation names the teacher's config by this path
     init_default_scope(stock.scope)
     torch.manual_seed(0)
