@@ -63,7 +63,9 @@ OUTCOMES = TRAINS, WRONG, RIGHT, OURS, LIBRARY, OPERATOR, PACKAGE, CANNOT
 SIZE = 128  # pixels of an image's side
 MEMORY = 12 << 30  # bytes of address space of a process
 HEAVY = 150  # million parameters of a stock backbone from which it is not tried
-PACKAGE_NAME = r"""No module named '(\w+)|install ["'`]?(?!it\b)([\w-]+)"""  # in an ImportError
+PACKAGE_NAME = (
+    r"""No module named '(\w+)|install ["'`]?(?!it\b|required\b)([\w-]+)"""  # in an ImportError
+)
 FORK: Any = multiprocessing.get_context('fork')
 
 
@@ -624,8 +626,8 @@ def fail(stock: Stock, error: BaseException) -> Stock:
     if 'deform_conv2d' in found.text:  # torchvision's, in the place of mmcv's
         return end(stock, OPERATOR, 'modulated_deform_conv, with offsets larger than the output')
     package = re.search(PACKAGE_NAME, found.text)
-    if package and found.kind != 'UserError':
-        return end(stock, PACKAGE, next(filter(None, package.groups())))
+    if package or found.kind == 'ImportError':
+        return end(stock, PACKAGE, package[1] or package[2] if package else found.text)
     return end(stock, LIBRARY, explain(found))
 
 
