@@ -166,14 +166,18 @@ def main() -> None:
         read(library, path)
         for library, path in track(files, 'reading', console=console, transient=True)
     ]
-    try:
-        sweep(stocks, args.seconds, console)
-    finally:
-        console.print(table(stocks))
+
+    def save() -> None:
         if args.out:
-            rows = [stock.row() for stock in stocks]
+            rows = [stock.row() for stock in stocks if stock.outcome]
             result = dict(machine=describe(), summary=summary(stocks), rows=rows)
             Path(args.out).write_text(json.dumps(result, indent=1) + '\n')
+
+    try:
+        sweep(stocks, args.seconds, console, save)
+    finally:
+        save()
+        console.print(table(stocks))
 
 
 def find(libraries: list[str], match: str) -> Iterator[tuple[str, Path]]:
@@ -260,7 +264,7 @@ def backbones(cfg: Any) -> Iterator[dict]:
             yield from backbones(value)
 
 
-def sweep(stocks: list[Stock], seconds: float, console: Console) -> None:
+def sweep(stocks: list[Stock], seconds: float, console: Console, save: Callable[[], None]) -> None:
     """Measure all backbones, then train every distinct model; outcomes are set in place."""
     measured: dict[str, Features | BaseException] = {}
     pending = [stock for stock in stocks if not stock.outcome]
@@ -293,6 +297,7 @@ def sweep(stocks: list[Stock], seconds: float, console: Console) -> None:
         for stock in group:
             for name in ('outcome', 'reason', 'refusal', 'seconds'):
                 setattr(stock, name, getattr(first, name))
+        save()
 
 
 def digest(*parts: object) -> str:
