@@ -64,8 +64,9 @@ SIZE = 128  # pixels of an image's side
 MEMORY = 12 << 30  # bytes of address space of a process
 HEAVY = 150  # million parameters of a stock backbone from which it is not tried
 PACKAGE_NAME = (
-    r"""No module named '(\w+)|install ["'`]?(?!it\b|required\b)([\w-]+)"""  # in an ImportError
+    r"""No module named '(\w+)|install ["'`]?(?!it\b|required\b)(\w[\w-]*)"""  # in an ImportError
 )
+SIZES = 'size of tensor|Sizes of tensors|must match|shape'  # in an error of feature maps
 FORK: Any = multiprocessing.get_context('fork')
 
 
@@ -322,7 +323,7 @@ def measure(stock: Stock, owner: dict) -> Features:
             errors.append(error)
             continue
         parameters = sum(p.numel() for p in net.parameters()) / 1e6
-        for size in (256, 224, 384, 512):
+        for size in (256, 224, 384, 512, 640):
             try:
                 outs = net(torch.rand(2, in_channels, size, size, device=computed))
             except Exception as error:
@@ -424,7 +425,7 @@ def judge(stock: Stock, seconds: float) -> None:
     if other is not None:
         outcome = LIBRARY
         reason += '' if explain(other) == reason else f'; stock: {explain(other)}'
-    elif any(note.startswith('strides') for note in notes):
+    elif any(note.startswith('strides') for note in notes) and re.search(SIZES, reason):
         outcome, reason = CANNOT, f'{note} ({reason})'
     set_outcome(stock, outcome, reason, start)
 
