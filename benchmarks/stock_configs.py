@@ -24,6 +24,7 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import time
 import traceback
 import warnings
@@ -649,26 +650,34 @@ def set_outcome(stock: Stock, outcome: str, reason: str, start: float) -> None:
 
 
 def forked(call: Callable, *args: Any, limit: float) -> Any:
-    """Return what a call returns, or an error, from a process that may hang or crash."""
+    """Return what a call returns, or an error, from a process that may hang or crash.
+
+    Args:
+        call: A function.
+        *args: Its arguments.
+        limit: Seconds of the processor's time; a process that only waits ends after ten times that.
+    """
     ours, theirs = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=serve, args=(theirs, call, args), daemon=True)
+    process = FORK.Process(target=serve, args=(theirs, call, args, math.ceil(limit)), daemon=True)
     process.start()
     theirs.close()
     try:
-        if not ours.poll(limit):
-            return Report('TimeoutError', f'no answer within {limit:.0f} s')
-        return ours.recv()
+        if ours.poll(10 * limit):
+            return ours.recv()
     except EOFError:
         process.join()
-        return Report('Crash', f'the process ended with exit code {process.exitcode}')
+        if process.exitcode != -signal.SIGXCPU:
+            return Report('Crash', f'the process ended with exit code {process.exitcode}')
     finally:
         process.kill()
         process.join()
+    return Report('TimeoutError', f'no answer within {limit:.0f} s')
 
 
-def serve(pipe: Any, call: Callable, args: tuple) -> None:
+def serve(pipe: Any, call: Callable, args: tuple, seconds: int) -> None:
     """Send what a call returns or raises."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     with quiet():
         try:
             answer = call(*args)
