@@ -53,6 +53,7 @@ def train(stock_configs, monkeypatch, tmp_path):
                 'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
                 'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
                 'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py',
+                'mmseg::dmnet/dmnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
                 'mmpretrain::resnet/resnet50_8xb32_in1k.py',
             )
         ),
