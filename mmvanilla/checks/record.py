@@ -1,4 +1,4 @@
-"""What a config, checkpoint, data set, evaluator or exported file says, and what differs."""
+"""Records of configs, checkpoints, data sets, evaluators and exported files, compared."""
 
 import ast
 import json
@@ -25,7 +25,7 @@ class Record:
     """Plain facts about a model or its data; None and a missing setting are unknown.
 
     Attributes:
-        name: What sentences call the source.
+        name: The name of the source in messages.
         classes: The class names in the order of the labels.
         settings: Numbers and texts by names with dots: ``preprocessing`` (of the channels),
             ``sizes`` (of tested images), ``test_cfg``, ``optimizer`` and ``schedule``.
@@ -131,8 +131,8 @@ def compare(first: Record, second: Record, door: str) -> list[Finding]:
     """Compare two records where they meet.
 
     Args:
-        first: What comes: a checkpoint, an exported file, a data set, the training data.
-        second: What it meets: a config, an evaluator, the validation data.
+        first: A checkpoint, an exported file, a data set or the training data.
+        second: The config, evaluator or validation data that it is used with.
         door: A key of ``DOORS``.
 
     Returns:
@@ -230,7 +230,7 @@ _EXPORTED = 'use the config that it was exported with, or export it again'
 _RESUMED = "the config's settings hold from the resumed iteration on"
 _START = 'start from its weights with load_from instead of resuming'
 _FILE = 'give the evaluator the annotation file of the data set'
-# What is compared (a group of settings, perhaps less one), whether a difference is refused, advice.
+# Difference (a function, or a group of settings, perhaps without one), refused or not, advice.
 DOORS: dict[str, list[tuple]] = dict(
     load_from=[(_renamed_classes, False, _INTENDED), ('preprocessing', False, _INTENDED)],
     resume=[
@@ -261,7 +261,7 @@ DOORS: dict[str, list[tuple]] = dict(
 
 
 def read_literals(text: str) -> dict[str, Any]:
-    """Read the settings of a config's text without running it; None is what is no literal."""
+    """Read the settings of a config's text without running it; anything but literals is None."""
 
     def value(node: ast.AST | None) -> Any:
         if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
@@ -282,7 +282,7 @@ def read_literals(text: str) -> dict[str, Any]:
 
 
 def _settings(cfg: Any) -> dict[str, Any]:
-    """Return the settings of a config, or of what could be read of its text."""
+    """Return the settings of a config, or of its text as far as it was read."""
     model, wrapper, train = (_dict(cfg.get(k)) for k in ('model', 'optim_wrapper', 'train_cfg'))
     prepare = _dict(model.get('data_preprocessor') or cfg.get('data_preprocessor'))
     prepare = _dict(prepare.get('data_preprocessor')) or prepare  # of several branches

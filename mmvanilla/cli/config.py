@@ -142,7 +142,7 @@ def set_data_root(cfg: Config, root: str) -> None:
     """Move every data set and evaluator of a config to another folder, in place.
 
     Args:
-        cfg: The config; a data set is what has a ``data_root``.
+        cfg: The config; every dict with a ``data_root`` is a data set.
         root: The folder that takes the place of each ``data_root``. Evaluators' paths below an old
             one, and absolute paths of data sets below it, are moved along, however they are spelt.
 

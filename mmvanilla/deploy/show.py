@@ -1,4 +1,4 @@
-"""Pictures of what a test predicts, one file for each image."""
+"""Pictures of the predictions of a test, one file for each image."""
 
 import os
 from collections.abc import Sequence

@@ -3,16 +3,21 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from rich.console import Console
 
 from mmvanilla.cli import set_data_root
 from mmvanilla.datasets import make_shapes
-from mmvanilla.deploy.evaluate import evaluate
+from mmvanilla.deploy.evaluate import NothingMeasured, evaluate
+from mmvanilla.deploy.export import OpenedModel
+from mmvanilla.deploy.int8 import Accuracy, AccuracyDrop, check_measured, judge
 from mmvanilla.errors import UserError
 
 NUMBER, IMAGES = 3, 5
@@ -114,3 +119,74 @@ def test_what_cannot_be_judged(small_config, shapes, tmp_path):
     oracle = Oracle([dataset.get_data_info(i) for i in range(IMAGES)])
     with pytest.raises(UserError, match='val_evaluator gives nothing, expected box or mask AP'):
         evaluate(cfg, oracle)
+
+
+@pytest.mark.parametrize('right', [True, False])
+def test_multi_label_metrics_are_from_0_to_1(right, tmp_path):
+    """Those of mmpretrain are percentages, which once looked like a drop of 10 for 0.1."""
+    labels = [[0], [1], [0, 1], []]
+    for i in range(len(labels)):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), np.zeros((8, 8, 3), np.uint8))
+    entries = [dict(img_path=f'{i}.png', gt_label=found) for i, found in enumerate(labels)]
+    content = dict(metainfo=dict(classes=['a', 'b']), data_list=entries)
+    (tmp_path / 'labels.json').write_text(json.dumps(content))
+    dataset = dict(type='MultiLabelDataset', ann_file='labels.json', data_root=str(tmp_path))
+    dataset['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    loader = dict(dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=False))
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            val_dataloader=dict(loader, batch_size=1, num_workers=0),
+            val_evaluator=dict(type='AveragePrecision'),
+        )
+    )
+
+    class Tagger(torch.nn.Module):
+        def test_step(self, batch):
+            for sample in batch['data_samples']:
+                there = torch.zeros(2)
+                there[sample.gt_label] = 1.0
+                sample.set_field(2, 'num_classes', field_type='metainfo')
+                sample.set_pred_score(there if right else 1 - there)
+            return batch['data_samples']
+
+    (value,) = evaluate(cfg, Tagger()).values()
+    if right:
+        assert value == 1
+    else:
+        assert 0 < value < 1
+
+
+def test_images_without_objects_have_no_accuracy(small_config, shapes, tmp_path):
+    """An AP of -1 is no figure that 8 bits could be compared with."""
+    cfg = config_of(small_config, 'retinanet', shapes / 'coco')
+    content = json.loads(Path(cfg.val_evaluator.ann_file).read_text())
+    (tmp_path / 'empty.json').write_text(json.dumps(dict(content, annotations=[])))
+    cfg.val_dataloader.dataset.ann_file = cfg.val_evaluator.ann_file = str(tmp_path / 'empty.json')
+
+    class Guesser(torch.nn.Module):
+        def test_step(self, batch):
+            for sample in batch['data_samples']:
+                found = dict(bboxes=torch.tensor([[1.0, 1, 9, 9]]), scores=torch.ones(1))
+                sample.pred_instances = InstanceData(labels=torch.zeros(1).long(), **found)
+            return batch['data_samples']
+
+    with pytest.raises(UserError, match='bbox_mAP is -1'):
+        check_measured(evaluate(cfg, Guesser()))
+    for value in (float('nan'), 0.0):
+        with pytest.raises(UserError):
+            check_measured(dict(mIoU=value))
+    check_measured(dict(bbox_mAP=0.3, segm_mAP=0.0))
+
+
+def test_a_model_that_finds_nothing_in_8_bits_loses_everything(monkeypatch):
+    """The metric of COCO gives no AP then."""
+
+    def nothing(*_):
+        raise NothingMeasured('val_evaluator gives nothing')
+
+    monkeypatch.setattr('mmvanilla.deploy.int8.evaluate', nothing)
+    accuracy = Accuracy(Config(dict(model={})), None)
+    check = judge(accuracy, dict(bbox_mAP=0.3), 'model.xml', Console(quiet=True))
+    with pytest.raises(AccuracyDrop):
+        check(OpenedModel(dict, (), {}))

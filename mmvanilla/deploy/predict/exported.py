@@ -32,7 +32,7 @@ class ExportedModel(BaseModel):
         classes: The classes of the data; None checks nothing.
         trust: Open a .pt2 file, too, see ``open_model``.
         precision: ``fp32``, ``bf16`` or ``auto``, see ``open_model``.
-        data_preprocessor: That of the config, if its model has none; compared only.
+        data_preprocessor: The preprocessor of a config whose model has none; only compared.
         warn_only: Warn if the file was exported with another config, instead of refusing it.
 
     Raises:
