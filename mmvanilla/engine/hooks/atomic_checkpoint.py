@@ -48,7 +48,8 @@ class RemovingLater:
     """A storage backend that only notes which files to remove."""
 
     def __init__(self, backend: Any) -> None:
-        self.backend, self.removed = backend, []
+        self.backend = backend
+        self.removed: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
