@@ -1,4 +1,4 @@
-"""Finding the checkpoint from which an interrupted training goes on."""
+"""Find the checkpoint to resume an interrupted training from."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Checkpoints of which the last good one is whole at any moment."""
+"""Save checkpoints so that a kill at any moment loses none."""
 
 import os
 from pathlib import Path
@@ -72,7 +72,7 @@ class AtomicCheckpointHook(CheckpointHook):
     ``torch.load(weights_only=True)``, its default, refuses what mmengine saves by itself.
 
     Args:
-        backend_args: Where to write, by default local files.
+        backend_args: Config of the storage backend; local files by default.
         kwargs: Arguments of mmengine's ``CheckpointHook``.
     """
 
@@ -155,7 +155,7 @@ class AtomicCheckpointHook(CheckpointHook):
             )
 
     def save_interrupted(self, runner: Runner) -> str:
-        """Save after the current iteration under a name of its own, and return the path."""
+        """Save ``interrupted.pth`` after the current iteration; return its path."""
         return self._write(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -184,7 +184,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self._remove(path)
 
     def _write(self, runner: Runner, name: str, meta: dict) -> str:
-        """Write a checkpoint from which training can go on, then the file that names it."""
+        """Write a checkpoint to resume from, then the file that names it."""
         self._warn_of_gradients(runner)
         path = self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', path)

@@ -15,8 +15,7 @@ from ...models.weights import NO_BACKBONE, OPTIONAL, unwrapped
 class CheckWeightsHook(Hook):
     """Say which weights a checkpoint left random, and refuse one that left too many.
 
-    To fine-tune, mmengine loads what fits, whatever the names of heads, and the log warns of the
-    rest. A checkpoint that has nothing of the model or of a backbone is refused; the backbone
+    For fine-tuning mmengine loads the tensors that fit, and the log warns of the others. A checkpoint that has nothing of the model or of a backbone is refused; the backbone
     itself refuses weights of another net.
 
     Args:
