@@ -7,7 +7,7 @@ from typing import IO
 
 from .errors import UserError
 
-# What network shares, FUSE and WSL answer where they cannot flush.
+# Errors of network shares, FUSE and WSL, which cannot flush.
 UNSUPPORTED = {
     *(errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EISDIR),
     *(errno.EACCES, errno.EPERM),  # a folder that may not be opened

@@ -1,10 +1,11 @@
-"""Finding the checkpoint from which an interrupted training goes on."""
+"""Find the checkpoint to resume an interrupted training from."""
 
 import logging
 import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -14,6 +15,9 @@ from ..errors import CheckpointError, UserError, sentence
 from ..models import safe_loading
 
 NOTHING_YET = 'nothing saved yet'  # in last_checkpoint of a training among files of an older one
+
+
+warn = partial(print_log, logger='current', level=logging.WARNING)
 
 
 def latest_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
@@ -38,22 +42,16 @@ def latest_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
     named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     files = sorted(folder.glob('*.pth'), key=os.path.getmtime, reverse=True)
     if named == NOTHING_YET:
-        reason = 'is of a training that saved nothing, files there are older; beginning anew'
-        print_log(f'{str(pointer)!r} {reason}', logger='current', level=logging.WARNING)
+        warn(f'{work_dir!r} is of a training that saved nothing; it begins anew, files are older')
         return None
-    name = Path(named).name
-    expected = [str(folder / name)] if name and '\0' not in name else []
-    if expected and not files:
+    expected = [str(folder / Path(named).name)] if named else []
+    if named and not files:
         expected.append(named)
     for file in [*expected, *map(str, files)]:
         if is_resumable(file):
             if file not in expected:
                 reason = f'names {named!r}, which is missing or broken' if named else 'is missing'
-                print_log(
-                    f'{str(pointer)!r} {reason}; going on from {file!r}, the newest that is whole',
-                    logger='current',
-                    level=logging.WARNING,
-                )
+                warn(f'{str(pointer)!r} {reason}; going on from {file!r}, the newest whole one')
             return file
     if named or files:
         raise CheckpointError(
@@ -78,14 +76,11 @@ def is_resumable(file: str) -> bool:
 
 @contextmanager
 def naming_last_checkpoint(work_dir: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of the given kinds into ones that name what training can go on from.
+    """Raise UserError, with the checkpoint to go on from, in place of other exceptions.
 
     Args:
         work_dir: Folder of the training.
-        kinds: Such as an OSError: a full disk, a folder that is read-only, data that vanished.
-
-    Raises:
-        UserError: Instead of any of them.
+        kinds: Types such as OSError: a full disk, a read-only folder, data that vanished.
     """
     try:
         yield

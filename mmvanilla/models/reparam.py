@@ -28,7 +28,7 @@ class Reparameterizable(nn.Module):
     """
 
     deploy: bool = False
-    twin = None  # never a submodule; without annotation, which torch.jit.script would read
+    twin = None  # type: Any # torch.jit.script would read an annotation
     __constants__ = ('deploy',)  # so that torch.jit.script compiles the form there is
 
     def train(self, mode: bool = True) -> 'Reparameterizable':
@@ -39,7 +39,7 @@ class Reparameterizable(nn.Module):
 
     def drop_twin(self) -> None:
         """Compute with the module's own weights again."""
-        vars(self).pop('twin', None)
+        self.__dict__.pop('twin', None)
 
     def __getstate__(self) -> dict:
         """Leave the twin out of copies and pickles."""

@@ -4,6 +4,8 @@ A twin shares no tensor with the module that has it, is no submodule of it and i
 weights, optimizers, averages and checkpoints are as without it.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -34,7 +36,7 @@ def add_twins(model: nn.Module) -> None:
         if switches:
             twins.append((module, twin))
     for module, twin in twins:
-        vars(module)['twin'] = twin  # not by setattr, which would make it a submodule
+        module.__dict__['twin'] = twin  # not by setattr, which would make it a submodule
 
 
 def drop_twins(model: nn.Module) -> None:
@@ -83,14 +85,14 @@ def alias(module: nn.Module) -> nn.Module:
 
     Unlike a deep copy this takes no memory and any attribute, such as kept activations.
     """
-    kind = type(module)
+    kind: Any = type(module)
     if parametrize.is_parametrized(module):  # removing parametrizations changes the class
         members = {k: v for k, v in vars(kind).items() if k not in ('__dict__', '__weakref__')}
         kind = type(kind.__name__, kind.__bases__, members)
     copy = kind.__new__(kind)
     for name, value in vars(module).items():
         if name not in NOT_SHARED:
-            vars(copy)[name] = value.copy() if isinstance(value, dict) else value
+            copy.__dict__[name] = value.copy() if isinstance(value, dict) else value
     for name, parameter in module.named_parameters(recurse=False):
         setattr(copy, name, nn.Parameter(parameter.detach(), parameter.requires_grad))
     for name, buffer in module.named_buffers(recurse=False):

@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import METRICS, MODELS
 from mmengine.runner import Runner
 
+from mmvanilla.engine import AtomicCheckpointHook
 from mmvanilla.engine.hooks.switch_to_deploy import kept_checkpoint
 from mmvanilla.engine.latest import latest_checkpoint, naming_last_checkpoint
 from mmvanilla.errors import CheckpointError, UserError
@@ -422,3 +423,11 @@ def test_gradients_of_an_accumulation_are_not_in_a_checkpoint(interval, pending,
     found = [text for text in warnings if 'accumulation' in text]
     assert len(found) == pending
     assert all('1 of 2 batches' in text for text in found)
+
+
+def test_a_validation_without_a_training_saves_nothing(tmp_path):
+    Counter.scores = [1.0, 2.0]
+    runner = train(tmp_path / 'train', 1, dict(save_best='first', rule='greater'))
+    hook = AtomicCheckpointHook(save_best='first', rule='greater')
+    hook.after_val_epoch(runner, dict(first=9.0))
+    assert 'best_first_epoch_1.pth' in kept(tmp_path / 'train')

@@ -1,4 +1,4 @@
-"""Checkpoints of which the last good one is whole at any moment."""
+"""Save checkpoints so that a kill at any moment loses none."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.utils import apply_to
 
 from ...errors import UserError
@@ -45,11 +45,7 @@ register_backend('atomic', AtomicBackend)
 
 
 class RemovingLater:
-    """A storage backend that notes which files to remove.
-
-    Args:
-        backend: The backend that does everything else.
-    """
+    """A storage backend that only notes which files to remove."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -76,7 +72,7 @@ class AtomicCheckpointHook(CheckpointHook):
     ``torch.load(weights_only=True)``, its default, refuses what mmengine saves by itself.
 
     Args:
-        backend_args: Where to write, by default local files.
+        backend_args: Config of the storage backend; local files by default.
         kwargs: Arguments of mmengine's ``CheckpointHook``.
     """
 
@@ -105,30 +101,26 @@ class AtomicCheckpointHook(CheckpointHook):
             folder /= Path(runner.work_dir).name
         self._look_up(runner, folder)
         super().before_train(runner)
-        if is_main_process():
-            for file in folder.glob('.*.pth.partial'):
-                self._remove(str(file))
+        for file in folder.glob('.*.pth.partial'):
+            self._remove(str(file))
 
     def _look_up(self, runner: Runner, folder: Path) -> None:
-        """Keep what a resumed run says of files that are in its folder; warn of others there."""
-        source = runner._load_from if runner._resume else None
-        self._continues = self.last_ckpt is not None or (
-            source is not None and Path(source).resolve().parent == folder.resolve()
-        )
-        info = runner.message_hub.runtime_info
-        watched = self.key_indicators if self.save_best else []
-        names = {'last_ckpt', *(f'best_ckpt_{key}' for key in watched)}
-        names |= {'best_ckpt'} if len(watched) == 1 else set()
+        """Keep of a resumed run's files those that are in its folder; warn of others there."""
+        source = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        own = runner._resume and source and Path(source).resolve().parent == folder.resolve()
+        self._continues = bool(own or self.last_ckpt)
+        info, watched = runner.message_hub.runtime_info, self.save_best or []
+        best = ['best_ckpt'] if len(watched) == 1 else [f'best_ckpt_{key}' for key in watched]
         for name in [n for n in info if n.startswith(('best_ckpt', 'last_ckpt'))]:
             file = folder / Path(str(info[name])).name
-            if self._continues and name in names and info[name] and file.is_file():
+            if self._continues and name in [*best, 'last_ckpt'] and file.is_file():
                 info[name] = str(file)
             else:
                 info.pop(name)
                 info.pop(name.replace('ckpt', 'score'), None)
         numbers = info.get('keep_ckpt_ids', []) if self._continues else []
-        files = {number: folder / self.filename_tmpl.format(number) for number in numbers}
-        info['keep_ckpt_ids'] = [number for number, file in files.items() if file.is_file()]
+        found = [n for n in numbers if (folder / self.filename_tmpl.format(n)).is_file()]
+        info['keep_ckpt_ids'] = found
         others = sorted(folder.glob(self.filename_tmpl.format('*')), key=os.path.getmtime)
         if others and not self._continues and is_main_process():
             runner.logger.warning(
@@ -163,7 +155,7 @@ class AtomicCheckpointHook(CheckpointHook):
             )
 
     def save_interrupted(self, runner: Runner) -> str:
-        """Save after the current iteration under a name of its own, and return the path."""
+        """Save ``interrupted.pth`` after the current iteration; return its path."""
         return self._write(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
@@ -178,7 +170,9 @@ class AtomicCheckpointHook(CheckpointHook):
             self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        backend = self.file_backend
+        backend = getattr(self, 'file_backend', None)
+        if backend is None:  # a validation by itself, which saves nothing
+            return
         self.file_backend = later = RemovingLater(backend)
         try:
             super()._save_best_checkpoint(runner, metrics)
@@ -190,7 +184,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self._remove(path)
 
     def _write(self, runner: Runner, name: str, meta: dict) -> str:
-        """Write a checkpoint from which training can go on, then the file that names it."""
+        """Write a checkpoint to resume from, then the file that names it."""
         self._warn_of_gradients(runner)
         path = self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', path)

@@ -10,10 +10,9 @@ from ...models import DeepTraining
 
 @HOOKS.register_module()
 class BroadcastBuffersHook(Hook):
-    """Validate the same net in every process: with the buffers of the first, which it also saves.
+    """Validate with the buffers of the first process, which are saved, in every process.
 
-    Where batch norms are synchronised they are the same already. Where each process normalises by
-    its own part of a batch, as on CPUs, their running statistics differ.
+    Running statistics differ where each process normalises by its own images, as on CPUs.
     """
 
     priority = 'VERY_HIGH'  # before averaged weights are put in and a copy is fused

@@ -42,27 +42,23 @@ class CheckLabelsHook(Hook):
             return
         self.counts += torch.cat([pixels, torch.tensor([len(data_batch['data_samples'])])])
         self.left -= 1
-        if self.left == 0:
-            all_reduce(self.counts)
-            self._warn(runner, dataset.metainfo['classes'], self.counts.tolist())
-            self.counts = None
+        if self.left:
+            return
+        all_reduce(self.counts)
+        counts, self.counts, classes = self.counts.tolist(), None, dataset.metainfo['classes']
+        unseen = [i for i in range(len(classes)) if not counts[i] and i not in self.ignored]
+        ignored = [label for label in sorted(self.ignored) if counts[label]]
+        if unseen:
+            rest = f', whose pixels of {ignored[0]} are ignored' if ignored else ''
+            runner.logger.warning(
+                f'No pixel of {", ".join(repr(classes[label]) for label in unseen)} was in the '
+                f'{counts[LABELS]} images{rest}; such a class is not learned: correct the classes, '
+                'the label maps or reduce_zero_label, tools/check_data.py looks at all label maps'
+            )
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Check the labels of a batch."""
         check_labels(runner.val_dataloader.dataset, data_batch, self.ignored | {IGNORED})
-
-    def _warn(self, runner: Runner, classes: list[str], counts: list[int]) -> None:
-        labels = [i for i in range(len(classes)) if not counts[i] and i not in self.ignored]
-        if not labels:
-            return
-        names = ', '.join(repr(classes[label]) for label in labels)
-        text = f'No pixel of {names} was in the {counts[LABELS]} images'
-        if skipped := [label for label in sorted(self.ignored) if counts[label]]:
-            text += f', whose pixels of {skipped[0]} are ignored'
-        runner.logger.warning(
-            f'{text}; what has no pixel is not learned: correct the classes, the label maps or '
-            'reduce_zero_label, tools/check_data.py looks at all label maps'
-        )
 
 
 def check_labels(dataset: BaseDataset, data_batch: dict, ignored: set[int]) -> Tensor:

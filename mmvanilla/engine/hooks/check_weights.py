@@ -15,9 +15,9 @@ from ...models.weights import NO_BACKBONE, OPTIONAL, unwrapped
 class CheckWeightsHook(Hook):
     """Say which weights a checkpoint left random, and refuse one that left too many.
 
-    To fine-tune, mmengine loads what fits, whatever the names of heads, and the log warns of the
-    rest. A checkpoint that has nothing of the model or of a backbone is refused; the backbone
-    itself refuses weights of another net.
+    For fine-tuning mmengine loads the tensors that fit, and the log warns of the others. A
+    checkpoint that has nothing of the model or of a backbone is refused. The backbone itself
+    refuses weights of another net.
 
     Args:
         whole: Whether everything must be in the checkpoint, as for a test and to resume.

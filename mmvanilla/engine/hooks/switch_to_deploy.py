@@ -39,7 +39,7 @@ class SwitchToDeployHook(Hook):
         self._validates = False
 
     def before_test(self, runner: Runner) -> None:
-        """Fuse the runner's model, and its averaged copies, with which EMAHook swaps weights."""
+        """Fuse the runner's model and the averaged copies of EMAHook."""
         averaged = [hook.ema_model for hook in ema_hooks(runner)]
         if possible(lambda: fuse(nn.ModuleList([runner.model, *averaged])), runner):
             runner.logger.info('The deploy form is tested')
