@@ -18,6 +18,7 @@ from PIL import Image
 from ..errors import InputError
 from .files import LOSSY, read_header
 from .findings import Finding
+from .items import label_map_step
 
 POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[\s*(?:\[[^\[\]"]*\][\s,]*)*\]')
 OBJECT = re.compile(rb'<object\b.*?<name>(.*?)</name>', re.DOTALL)
@@ -203,7 +204,8 @@ def _source(leaf: Any) -> Source:
         labels += [item['bbox_label'] for item in instances if not item.get('ignore_flag')]
         if 'gt_label' in info:
             source.labels.update(np.atleast_1d(info['gt_label']).tolist())
-        number[info.get('img_id', i)] = len(instances)
+        if 'img_id' in info and 'instances' in info:
+            number[info['img_id']] = len(instances)
         for key in ('img_path', 'seg_map_path'):
             if isinstance(info.get(key), str):
                 paths.setdefault(key, []).append(info[key])
@@ -211,13 +213,26 @@ def _source(leaf: Any) -> Source:
             polygons += [item for item in instances if isinstance(item.get('mask'), list)]
     source.objects = len(labels)
     source.labels.update(labels)
-    _check_polygons(polygons[:SAMPLE], source)
-    _check_jpeg(paths.get('seg_map_path', []), source)
-    if not number or not os.path.exists(where):
-        return source
-    if file and hasattr(leaf, 'ann_subdir'):
+    try:
+        _check_polygons(polygons[:SAMPLE], source)
+        if label_map_step(leaf):
+            _check_jpeg(paths.get('seg_map_path', []), source)
+        if paths and os.path.exists(where):
+            _compare(leaf, number, paths, source)
+    except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
+        source.raw_images = source.raw_objects = None
+        source.add(f'its files cannot be counted ({type(error).__name__}: {error})', False)
+    return source
+
+
+def _compare(
+    leaf: Any, number: dict[Any, int], paths: dict[str, list[str]], source: Source
+) -> None:
+    """Compare files in a known format with what was loaded."""
+    file = str(getattr(leaf, 'ann_file', ''))
+    if number and file and hasattr(leaf, 'ann_subdir'):
         _compare_objects(leaf, _read_xml(leaf), number, source)
-    elif file and file.endswith('.json'):
+    elif number and file.endswith('.json'):
         _compare_objects(leaf, _read_json(file), number, source)
     elif not file and getattr(leaf, '_indices', None) is None:
         if hasattr(leaf, 'seg_map_suffix') and hasattr(leaf, 'img_suffix'):
@@ -228,7 +243,6 @@ def _source(leaf: Any) -> Source:
             for path in _image_files(leaf.img_prefix) - loaded:
                 source.lose('images', 'with another suffix or in no class folder', path, True)
             source.raw_images = source.images + sum(source.lost.values())
-    return source
 
 
 # ---- Images and objects
@@ -236,7 +250,10 @@ def _source(leaf: Any) -> Source:
 
 def _read_json(file: str) -> dict:
     """Read a file in COCO's format without its polygons; {} if it has another format."""
-    document = json.loads(POLYGONS.sub(b'"segmentation":0', Path(file).read_bytes()))
+    try:
+        document = json.loads(POLYGONS.sub(b'"segmentation":0', Path(file).read_bytes()))
+    except ValueError:
+        return {}
     if not isinstance(document, dict) or not {'images', 'categories'} <= document.keys():
         return {}
     notes = document.get('annotations') or []
@@ -311,8 +328,13 @@ def _compare_objects(leaf: Any, document: dict, number: dict[Any, int], source: 
         elif min(image.get('width', smallest), image.get('height', smallest)) < smallest:
             reason = f'with a side under min_size={smallest} pixels'
         loss = not all_found if reason == EMPTY else True
-        source.lose('images', reason, image['file_name'], loss)
+        source.lose('images', reason, _file(image), loss)
     source.lose('images', 'with an id of another image', '', True, len(images) - len(by_id))
+
+
+def _file(image: dict) -> str:
+    """Return the image's file; LVIS names its address only."""
+    return str(image.get('file_name') or image.get('coco_url', ''))
 
 
 def _reason(note: dict, image: dict | None, loaded: bool) -> str:
@@ -370,7 +392,7 @@ def _check_reach(images: dict[Any, dict], notes: list[dict], source: Source) -> 
 
 def _check_files_twice(images: list[dict], source: Source) -> None:
     """Warn of image files that have several ids."""
-    names = Counter(os.path.normpath(str(image['file_name'])) for image in images)
+    names = Counter(os.path.normpath(_file(image)) for image in images)
     twice = {name: n for name, n in names.items() if n > 1}
     if twice:
         source.add(
@@ -421,11 +443,12 @@ def _check_similar_names(names: Iterable[str], source: Source) -> None:
 
 def _image_files(folder: str) -> set[str]:
     """Return all image files below a folder."""
+    suffixes = Image.registered_extensions()
     return {
         os.path.normpath(os.path.join(parent, name))
         for parent, _, names in os.walk(folder, followlinks=True)
         for name in names
-        if os.path.splitext(name)[1].lower() in Image.registered_extensions()
+        if os.path.splitext(name)[1].lower() in suffixes
     }
 
 
@@ -444,6 +467,6 @@ def _compare_pairs(leaf: Any, paths: dict[str, list[str]], source: Source) -> No
     source.raw_images = source.images + sum(source.lost.values())
     alone = sorted(path for path in found - partners - loaded if path.endswith(leaf.seg_map_suffix))
     source.lose('label maps', 'without an image', alone[0] if alone else '', True, len(alone))
-    missing = sorted(partners - found) if maps else []
+    missing = sorted(partners - found) if maps and label_map_step(leaf) else []
     if missing:
         source.add(f'{len(missing)} images have no label map, such as {missing[0]!r}')
