@@ -138,13 +138,14 @@ class Account:
 
     def table(self) -> list[dict]:
         """Return one row for each finding and each reason, with an example."""
-        rows = [dict(data=self.split, kind=f.text, error=f.refuse) for f in self.findings()]
+        rows = [(finding.text, finding.refuse, 1, []) for finding in self.findings()]
         for source in self.sources:
-            for key, number in source.lost.items():
-                kind = f'{source.name}: {key[0]} {key[1]}'
-                row = dict(data=self.split, kind=kind, error=False, count=number)
-                rows.append(dict(row, examples=[source.examples[key]]))
-        return rows
+            for key, n in source.lost.items():
+                rows.append(
+                    (' '.join(key[:2]), False, n, [f'{source.name}: {source.examples[key]}'])
+                )
+        names = 'kind', 'error', 'count', 'examples'
+        return [dict(zip(names, row, strict=True), data=self.split) for row in rows]
 
     def _number(self, what: str) -> str:
         loaded = sum(getattr(source, what) for source in self.sources)
@@ -293,7 +294,7 @@ def _compare_objects(leaf: Any, document: dict, number: dict[Any, int], source: 
     labels = getattr(leaf, 'cat2label', None) or {}
     ids = set(labels) if labels and labels.keys() <= names.keys() else set()
     _check_similar_names(names.values(), source)
-    _check_names({names[i]: labels[i] for i in ids}, source)
+    _check_names({names[i]: labels[i] for i in sorted(ids, key=labels.get)}, source)
     ids = ids or {i for i, name in names.items() if name in source.classes}
     all_found = set(source.classes) <= set(names.values())
 
@@ -417,15 +418,14 @@ def _check_jpeg(paths: list[str], source: Source) -> None:
 def _check_names(labels: Mapping[str, int], source: Source) -> None:
     """Refuse labels that have other names in the files than in the config."""
     for name, label in labels.items():
-        if name in source.classes and source.classes[label] != name:
+        expected = source.classes[label] if label < len(source.classes) else None
+        if name in source.classes and name != expected:
             missing = [other for other in source.classes if other not in labels]
-            advice = 'give the classes in the order of the files'
+            advice = 'give the classes in the order of the files, each once'
             if missing:
                 advice = f'the files have no {missing[0]!r}, remove it from the classes'
-            source.add(
-                f'label {label} is {name!r} in the files, but {source.classes[label]!r} in the '
-                f'config; {advice}'
-            )
+            text = f'label {label} is {name!r} in the files, but {expected!r} in the config'
+            source.add(f'{text}; {advice}')
             return
 
 
