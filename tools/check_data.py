@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -97,7 +98,8 @@ def main() -> None:
                 Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar,
             ):
                 done = pool.map(lambda job: job(), jobs)
-                results = [r for r in bar.track(done, len(jobs), description=split) if r]
+                tracked = bar.track(done, len(jobs), description=split)
+                results = [found for job in tracked for found in job]
             results += last()
             for kind, error in dict.fromkeys((kind, error) for kind, _, error in results):
                 places = [where for name, where, _ in results if name == kind]
@@ -210,9 +212,9 @@ class LabelMaps:
     def _labels(self, info: dict, shift: bool) -> set[int]:
         results = dict(info, reduce_zero_label=shift and self.shift, seg_fields=[])
         results['label_map'] = info.get('label_map') if shift or not self.shift else None
-        step, zero = self.step, self.step.reduce_zero_label
-        loaded = step(results) if zero in (None, results['reduce_zero_label']) else {}
-        return set(np.unique(loaded.get('gt_seg_map', [])).tolist())
+        step = copy(self.step)  # which notes down the first value that it sees
+        step.reduce_zero_label = results['reduce_zero_label']
+        return set(np.unique(step(results)['gt_seg_map']).tolist())
 
     def missing(self) -> list[tuple[str, str, bool]]:
         """Return the classes that are in no label map, and guess why."""

@@ -18,10 +18,12 @@ from PIL import Image
 from ..errors import InputError
 from .files import LOSSY, read_header
 from .findings import Finding
+from .items import label_map_step
 
 POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[\s*(?:\[[^\[\]"]*\][\s,]*)*\]')
 OBJECT = re.compile(rb'<object\b.*?<name>(.*?)</name>', re.DOTALL)
 SIDE = re.compile(rb'<(width|height)>\s*(\d+)')
+BOXES = 50_000  # boxes that are compared with their image, about
 SAMPLE = 1000  # polygons that are compared with their boxes
 CATEGORY = 'of a category that is no class of the config'
 EMPTY = 'without objects'
@@ -136,13 +138,14 @@ class Account:
 
     def table(self) -> list[dict]:
         """Return one row for each finding and each reason, with an example."""
-        rows = [dict(data=self.split, kind=f.text, error=f.refuse) for f in self.findings()]
+        rows = [(finding.text, finding.refuse, 1, []) for finding in self.findings()]
         for source in self.sources:
-            for key, number in source.lost.items():
-                kind = f'{source.name}: {key[0]} {key[1]}'
-                row = dict(data=self.split, kind=kind, error=False, count=number)
-                rows.append(dict(row, examples=[source.examples[key]]))
-        return rows
+            for key, n in source.lost.items():
+                rows.append(
+                    (' '.join(key[:2]), False, n, [f'{source.name}: {source.examples[key]}'])
+                )
+        names = 'kind', 'error', 'count', 'examples'
+        return [dict(zip(names, row, strict=True), data=self.split) for row in rows]
 
     def _number(self, what: str) -> str:
         loaded = sum(getattr(source, what) for source in self.sources)
@@ -195,27 +198,42 @@ def _source(leaf: Any) -> Source:
     number: dict[Any, int] = {}  # of objects, by image
     paths: dict[str, list[str]] = {}
     polygons: list[dict] = []
+    labels: list[int] = []
     for i in range(len(leaf) if hasattr(leaf, 'get_data_info') else 0):
         info = leaf.get_data_info(i)
         instances = info.get('instances') or []
-        used = [item['bbox_label'] for item in instances if not item.get('ignore_flag')]
-        source.objects += len(used)
-        source.labels.update(used)
+        labels += [item['bbox_label'] for item in instances if not item.get('ignore_flag')]
         if 'gt_label' in info:
             source.labels.update(np.atleast_1d(info['gt_label']).tolist())
-        number[info.get('img_id', i)] = len(instances)
+        if 'img_id' in info and 'instances' in info:
+            number[info['img_id']] = len(instances)
         for key in ('img_path', 'seg_map_path'):
             if isinstance(info.get(key), str):
                 paths.setdefault(key, []).append(info[key])
         if len(polygons) < SAMPLE:
             polygons += [item for item in instances if isinstance(item.get('mask'), list)]
-    _check_polygons(polygons[:SAMPLE], source)
-    _check_jpeg(paths.get('seg_map_path', []), source)
-    if not hasattr(leaf, 'get_data_info') or not os.path.exists(where):
-        return source
-    if file and hasattr(leaf, 'ann_subdir'):
+    source.objects = len(labels)
+    source.labels.update(labels)
+    try:
+        _check_polygons(polygons[:SAMPLE], source)
+        if label_map_step(leaf):
+            _check_jpeg(paths.get('seg_map_path', []), source)
+        if paths and os.path.exists(where):
+            _compare(leaf, number, paths, source)
+    except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
+        source.raw_images = source.raw_objects = None
+        source.add(f'its files cannot be counted ({type(error).__name__}: {error})', False)
+    return source
+
+
+def _compare(
+    leaf: Any, number: dict[Any, int], paths: dict[str, list[str]], source: Source
+) -> None:
+    """Compare files in a known format with what was loaded."""
+    file = str(getattr(leaf, 'ann_file', ''))
+    if number and file and hasattr(leaf, 'ann_subdir'):
         _compare_objects(leaf, _read_xml(leaf), number, source)
-    elif file and file.endswith('.json'):
+    elif number and file.endswith('.json'):
         _compare_objects(leaf, _read_json(file), number, source)
     elif not file and getattr(leaf, '_indices', None) is None:
         if hasattr(leaf, 'seg_map_suffix') and hasattr(leaf, 'img_suffix'):
@@ -226,7 +244,6 @@ def _source(leaf: Any) -> Source:
             for path in _image_files(leaf.img_prefix) - loaded:
                 source.lose('images', 'with another suffix or in no class folder', path, True)
             source.raw_images = source.images + sum(source.lost.values())
-    return source
 
 
 # ---- Images and objects
@@ -234,7 +251,10 @@ def _source(leaf: Any) -> Source:
 
 def _read_json(file: str) -> dict:
     """Read a file in COCO's format without its polygons; {} if it has another format."""
-    document = json.loads(POLYGONS.sub(b'"segmentation":0', Path(file).read_bytes()))
+    try:
+        document = json.loads(POLYGONS.sub(b'"segmentation":0', Path(file).read_bytes()))
+    except ValueError:
+        return {}
     if not isinstance(document, dict) or not {'images', 'categories'} <= document.keys():
         return {}
     notes = document.get('annotations') or []
@@ -274,7 +294,7 @@ def _compare_objects(leaf: Any, document: dict, number: dict[Any, int], source: 
     labels = getattr(leaf, 'cat2label', None) or {}
     ids = set(labels) if labels and labels.keys() <= names.keys() else set()
     _check_similar_names(names.values(), source)
-    _check_names({names[i]: labels[i] for i in ids}, source)
+    _check_names({names[i]: labels[i] for i in sorted(ids, key=labels.get)}, source)
     ids = ids or {i for i, name in names.items() if name in source.classes}
     all_found = set(source.classes) <= set(names.values())
 
@@ -309,8 +329,13 @@ def _compare_objects(leaf: Any, document: dict, number: dict[Any, int], source: 
         elif min(image.get('width', smallest), image.get('height', smallest)) < smallest:
             reason = f'with a side under min_size={smallest} pixels'
         loss = not all_found if reason == EMPTY else True
-        source.lose('images', reason, image['file_name'], loss)
+        source.lose('images', reason, _file(image), loss)
     source.lose('images', 'with an id of another image', '', True, len(images) - len(by_id))
+
+
+def _file(image: dict) -> str:
+    """Return the image's file; LVIS names its address only."""
+    return str(image.get('file_name') or image.get('coco_url', ''))
 
 
 def _reason(note: dict, image: dict | None, loaded: bool) -> str:
@@ -350,14 +375,14 @@ def _check_polygons(items: list[dict], source: Source) -> None:
 
 def _check_reach(images: dict[Any, dict], notes: list[dict], source: Source) -> None:
     """Warn of boxes that reach beyond their image, as corners in place of sides do."""
-    notes = [note for note in notes if 'bbox' in note and note['image_id'] in images]
+    notes = [note for note in notes[:: len(notes) // BOXES + 1] if note['image_id'] in images]
     try:
         boxes = np.array([note['bbox'] for note in notes], float).reshape(-1, 4)
-        sizes = {i: (image['width'], image['height']) for i, image in images.items()}
-        sides = np.array([sizes[note['image_id']] for note in notes], float).reshape(-1, 2)
+        sides = [(images[note['image_id']][k] for k in ('width', 'height')) for note in notes]
+        ends = np.array([list(side) for side in sides], float).reshape(-1, 2)
     except (KeyError, TypeError, ValueError):
         return
-    beyond = (boxes[:, :2] < -1).any(1) | (boxes[:, :2] + boxes[:, 2:] > sides + 1).any(1)
+    beyond = (boxes[:, :2] < -1).any(1) | (boxes[:, :2] + boxes[:, 2:] > ends + 1).any(1)
     if beyond.sum() > 0.1 * len(notes):
         source.add(
             f'{beyond.sum():,} of {len(notes):,} boxes reach beyond their image, such as '
@@ -368,7 +393,7 @@ def _check_reach(images: dict[Any, dict], notes: list[dict], source: Source) -> 
 
 def _check_files_twice(images: list[dict], source: Source) -> None:
     """Warn of image files that have several ids."""
-    names = Counter(os.path.normpath(str(image['file_name'])) for image in images)
+    names = Counter(os.path.normpath(_file(image)) for image in images)
     twice = {name: n for name, n in names.items() if n > 1}
     if twice:
         source.add(
@@ -393,15 +418,14 @@ def _check_jpeg(paths: list[str], source: Source) -> None:
 def _check_names(labels: Mapping[str, int], source: Source) -> None:
     """Refuse labels that have other names in the files than in the config."""
     for name, label in labels.items():
-        if name in source.classes and source.classes[label] != name:
+        expected = source.classes[label] if label < len(source.classes) else None
+        if name in source.classes and name != expected:
             missing = [other for other in source.classes if other not in labels]
-            advice = 'give the classes in the order of the files'
+            advice = 'give the classes in the order of the files, each once'
             if missing:
                 advice = f'the files have no {missing[0]!r}, remove it from the classes'
-            source.add(
-                f'label {label} is {name!r} in the files, but {source.classes[label]!r} in the '
-                f'config; {advice}'
-            )
+            text = f'label {label} is {name!r} in the files, but {expected!r} in the config'
+            source.add(f'{text}; {advice}')
             return
 
 
@@ -419,11 +443,12 @@ def _check_similar_names(names: Iterable[str], source: Source) -> None:
 
 def _image_files(folder: str) -> set[str]:
     """Return all image files below a folder."""
+    suffixes = Image.registered_extensions()
     return {
         os.path.normpath(os.path.join(parent, name))
         for parent, _, names in os.walk(folder, followlinks=True)
         for name in names
-        if os.path.splitext(name)[1].lower() in Image.registered_extensions()
+        if os.path.splitext(name)[1].lower() in suffixes
     }
 
 
@@ -442,6 +467,6 @@ def _compare_pairs(leaf: Any, paths: dict[str, list[str]], source: Source) -> No
     source.raw_images = source.images + sum(source.lost.values())
     alone = sorted(path for path in found - partners - loaded if path.endswith(leaf.seg_map_suffix))
     source.lose('label maps', 'without an image', alone[0] if alone else '', True, len(alone))
-    missing = sorted(partners - found) if maps else []
+    missing = sorted(partners - found) if maps and label_map_step(leaf) else []
     if missing:
         source.add(f'{len(missing)} images have no label map, such as {missing[0]!r}')

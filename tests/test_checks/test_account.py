@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mmdet.datasets import CityscapesDataset, CocoDataset, VOCDataset
 from mmengine.dataset import ConcatDataset, RepeatDataset
 from PIL import Image
@@ -285,8 +287,9 @@ def maps(tmp_path):
 
     def build(**options):
         prefix = dict(img_path=str(images), seg_map_path=str(labels))
-        options = dict(data_prefix=prefix, metainfo=dict(classes=['a', 'b']), pipeline=[]) | options
-        return BaseSegDataset(**options)
+        steps = [dict(type='mmseg.LoadAnnotations')]
+        defaults = dict(data_prefix=prefix, metainfo=dict(classes=['a', 'b']), pipeline=steps)
+        return BaseSegDataset(**(defaults | options))
 
     return images, labels, build
 
@@ -313,6 +316,7 @@ def test_images_and_label_maps_without_a_partner(maps):
     text = refused(account(build(), 'train'))
     assert '1 images have no label map' in text
     assert '5.png' in text
+    assert account(build(pipeline=[]), 'test').findings()[0].refuse is False
 
 
 def test_a_list_of_files_is_a_choice(maps, tmp_path):
@@ -378,6 +382,14 @@ def test_class_folders_mostly_in_another_suffix(folders):
     assert '2 of 8 images' in refused(account(build(), 'train'))
 
 
+@pytest.mark.parametrize('classes', ['uav', {'circle', 'square'}, ('circle', 'circle'), dict(a=1)])
+def test_classes_that_are_no_tuple_of_names(classes):
+    class Other(list):
+        metainfo = dict(classes=classes)
+
+    assert 'classes' in refused(account(Other([1]), 'train'))
+
+
 def test_a_data_set_of_an_unknown_class_counts_what_it_loads():
     class Other:
         metainfo = dict(classes=('a',))
@@ -389,3 +401,41 @@ def test_a_data_set_of_an_unknown_class_counts_what_it_loads():
     assert found.findings() == []
     assert found.line() == 'train: 7 images loaded'
     assert account([1, 2], 'train').line() == 'train: 2 images loaded'
+
+
+# ---- Any damage
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 120),
+    st.floats(-5, 120, width=16),
+    st.sampled_from([float('nan'), float('inf'), 2**70, 1e300, '', '1', 'person', [], {}, [[]]]),
+)
+KEYS = dict(
+    images=['id', 'file_name', 'width', 'height'],
+    categories=['id', 'name'],
+    annotations=['id', 'image_id', 'category_id', 'area', 'bbox', 'iscrowd', 'segmentation'],
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck], derandomize=True)
+@given(data=st.data())
+def test_whatever_mmdet_loads_has_an_account(data, document, coco):
+    document = copy.deepcopy(document)
+    for _ in range(data.draw(st.integers(1, 3))):
+        table = data.draw(st.sampled_from([*KEYS]))
+        entry = data.draw(st.sampled_from(document[table]))
+        key = data.draw(st.sampled_from(KEYS[table]))
+        if data.draw(st.booleans()):
+            entry[key] = data.draw(VALUES)
+        else:
+            entry.pop(key, None)
+    try:
+        dataset = coco(document)
+    except Exception:
+        return  # told by the library
+    found = account(dataset, 'train')
+    assert found.findings() is not None
+    assert found.sources[0].objects <= 60
+    assert json.dumps(found.table())

@@ -243,7 +243,6 @@ def test_images_that_a_data_set_has_in_memory(photo):
         dict(type='mmseg.LoadAnnotations', reduce_zero_label=True),
         dict(type='mmdet.LoadPanopticAnnotations'),
         dict(type='mmcv.LoadAnnotations', with_keypoints=True),
-        dict(type='LoadAnnotationsChecked'),
         dict(type='mmseg.LoadDepthAnnotation'),
         dict(type='ReadDefects'),
         dict(type='mmcv.RandomApply', transforms=[dict(type='mmseg.LoadAnnotations')]),
