@@ -32,12 +32,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
@@ -48,7 +47,7 @@ from torch import nn
 
 from mmvanilla import UserError, VanillaNet
 from mmvanilla.benchmark.machine import describe
-from mmvanilla.engine.model_checks import check_classes, check_model, check_norms
+from mmvanilla.engine.look import check_head_classes, watched
 
 LIBRARIES = 'mmdet', 'mmseg', 'mmpretrain'
 MODULES = 'models', 'datasets', 'structures'  # imported once, before processes are forked
@@ -71,18 +70,12 @@ SIZES = 'size of tensor|Sizes of tensors|must match|shape'  # in an error of fea
 FORK: Any = multiprocessing.get_context('fork')
 
 
-def look(model: nn.Module, data: dict, dataset: object) -> None:
-    """Check a built model as a training would before it starts.
-
-    Raises:
-        UserError: If the model is refused.
-    """
-    runner: Any = SimpleNamespace(
-        model=model, distributed=False, logger=MMLogger.get_current_instance()
-    )
-    check_norms(runner)
-    check_model(runner)
-    check_classes(model, dataset, 'train')
+def look(model: nn.Module, metainfo: dict) -> str:
+    """Return why a training of data with all classes would refuse a model; '' if it would not."""
+    classes = metainfo.get('classes') or ()
+    labels = metainfo.get('thing_classes') or classes  # of objects; the rest are pixels
+    found = check_head_classes(model, len(labels), len(classes))
+    return next((finding.text for finding in found if finding.refuse), '')
 
 
 @dataclass
@@ -450,23 +443,21 @@ def step(stock: Stock, cfg: dict) -> tuple[BaseException | None, str]:
         dict(iter=0, epoch=0, max_iters=100, max_epochs=10)
     )
     data = make_data(stock, model, size)
-    refusal = ''
-    try:
-        look(model, copy.deepcopy(data), SimpleNamespace(metainfo=stock.metainfo))
-    except UserError as error:
-        refusal = str(error)
+    refusal = look(model, stock.metainfo)
     nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
     try:
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-        loss, _ = model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))
-        loss.backward()
+        with watched(model):
+            loss, _ = model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))
+            loss.backward()
         if not math.isfinite(loss.item()):
             raise RuntimeError('the loss is not finite')
         if nets and not any(p.grad is not None for net in nets for p in net.parameters()):
             raise RuntimeError('the backbone gets no gradient')
         optimizer.step()
     except Exception as error:
-        return portable(error), refusal
+        cause = error.__cause__ if isinstance(error, UserError) else error  # what was named
+        return portable(cause or error), refusal
     return None, refusal
 
 

@@ -142,7 +142,7 @@ def check_head_classes(model: nn.Module, labels: int, classes: int) -> Iterator[
 
 
 def _sees_classes(name: str, module: nn.Module) -> bool:
-    """Tell whether a module tells classes apart; an RPN tells objects from background only."""
+    """Tell whether a module learns the labels of objects or images, not of pixels or boxes."""
     path = f'{name}.{type(module).__name__}'.lower()
-    outside = 'rpn' in path or 'backbone' in path or 'data_preprocessor' in path
-    return not outside and not getattr(module, 'class_agnostic', False)
+    others = 'rpn', 'semantic', 'backbone', 'data_preprocessor'
+    return not any(word in path for word in others) and not getattr(module, 'class_agnostic', False)

@@ -88,6 +88,8 @@ def modulated_deform_conv_forward(
 
     ``bias`` is added if ``with_bias``, and may be empty else.
     """
+    size = output.shape[2:]
+    offset, mask = _read(offset, size), _read(mask, size)
     _forward(input, weight, offset, mask, bias if with_bias else None, output, geometry)
 
 
@@ -103,9 +105,28 @@ def modulated_deform_conv_backward(*tensors: Tensor, with_bias: bool, **geometry
     input, weight, _, _, offset, mask, _, *targets, grad_output = tensors
     # torchvision has the bias last.
     targets.append(targets.pop(2))
-    found = _backward(grad_output, input, weight, offset, mask, geometry)
+    size = grad_output.shape[2:]
+    found = _backward(
+        grad_output, input, weight, _read(offset, size), _read(mask, size), geometry
+    )
     for target, grad in zip(targets[: 5 if with_bias else 4], found, strict=False):
-        target.copy_(grad)
+        if target.shape == grad.shape:
+            target.copy_(grad)
+        else:
+            target.zero_()
+            _read(target, size).copy_(grad)
+
+
+def _read(tensor: Tensor, size: torch.Size) -> Tensor:
+    """Return what mmcv reads of offsets or masks (N, C, H, W) for an output of another size.
+
+    Its operator does not look at their size, and reads the first numbers of each image. mmdet's
+    DyHead rests on it.
+    """
+    if tensor.shape[2:] == size:
+        return tensor
+    number = tensor.shape[1] * size.numel()
+    return tensor.contiguous().flatten(1)[:, :number].view(len(tensor), -1, *size)
 
 
 def _in_order(geometry: dict[str, int]) -> tuple[int, ...]:

@@ -44,6 +44,7 @@ def test_fewer_classes_than_labels_are_refused():
     'parts',
     [
         dict(rpn_head=Part(num_classes=1)),  # RPN alone
+        dict(bbox_head=Part(num_classes=3), semantic_head=Part(num_classes=2)),  # Panoptic FPN
         dict(bbox_head=Part(num_classes=3), mask_head=Part(num_classes=1, class_agnostic=True)),
         dict(backbone=Part(num_classes=1000), head=Part(num_classes=3)),
     ],

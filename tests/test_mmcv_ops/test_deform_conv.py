@@ -77,3 +77,20 @@ def test_autocast(device):
     assert out.dtype == other.dtype == torch.bfloat16
     assert x.grad.dtype == weight.grad.dtype == torch.float32
     torch.testing.assert_close(out, modulated(*rounded).bfloat16())
+
+
+def test_offsets_of_a_larger_map_are_read_from_their_beginning(device):
+    """As mmdet's DyHead passes them, and mmcv's operator takes them."""
+    x, offset, mask, weight, bias = random_case(device)
+    more = [torch.randn(2, t.shape[1], 6, 4, dtype=t.dtype, device=device) for t in (offset, mask)]
+    for large, small in zip(more, (offset, mask), strict=True):
+        large.flatten(1)[:, : small[0].numel()] = small.flatten(1)
+        large.requires_grad_()
+    result = modulated(x, *more, weight, bias)
+    torch.testing.assert_close(result, modulated(x, offset, mask, weight, bias))
+    small = [offset.requires_grad_(), mask.requires_grad_()]
+    expected = torch.autograd.grad(modulated(x, *small, weight, bias).sin().sum(), small)
+    for large, grad in zip(torch.autograd.grad(result.sin().sum(), more), expected, strict=True):
+        flat, number = large.flatten(1), grad[0].numel()
+        torch.testing.assert_close(flat[:, :number], grad.flatten(1))
+        assert not flat[:, number:].any()
