@@ -65,7 +65,8 @@ def train_config(args: argparse.Namespace) -> Config:
     if args.resume not in (None, 'auto'):
         cfg.load_from = args.resume
     elif args.resume or (cfg.get('resume') and not cfg.get('load_from')):
-        latest = mmvanilla.engine.latest_checkpoint(cfg.work_dir)
+        saver = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        latest = mmvanilla.engine.latest_checkpoint(cfg.work_dir, saver.get('out_dir'))
         # Where there is nothing to resume, begin from what the config names.
         cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
     return cfg

@@ -22,9 +22,16 @@ class _Stoppable:
     _looked = False
 
     def run(self) -> torch.nn.Module:
-        """Train; signals are noted meanwhile."""
-        with noted_signals():
-            return super().run()  # type: ignore[misc]
+        """Train; signals are noted meanwhile, and hooks give back what they hold at an error."""
+        runner = self.runner  # type: ignore[attr-defined]
+        try:
+            with noted_signals():
+                return super().run()  # type: ignore[misc]
+        except BaseException:
+            for hook in runner.hooks:
+                if hasattr(hook, 'abandon'):
+                    hook.abandon(runner)
+            raise
 
     def run_iter(self, *batch: Any) -> None:
         """Train on a batch; the first one shows whether the parts of the model fit."""

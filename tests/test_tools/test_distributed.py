@@ -49,7 +49,7 @@ def ranks(start_tool):
 
     def start(tool, *arguments):
         common = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-        common['PYTHONPATH'] = 'tests/data'
+        common['PYTHONPATH'] = os.pathsep.join(['tests/data', os.environ.get('PYTHONPATH', '')])
         return [
             start_tool(
                 tool, *arguments, '--launcher', 'pytorch', RANK=rank, LOCAL_RANK=rank, **common

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
@@ -13,6 +13,7 @@ from mmengine.runner import CheckpointLoader, Runner
 from ...checks import report
 from ...checks.record import Record, compare, record_of_checkpoint, record_of_config
 from ...models import safe_loading
+from .atomic_checkpoint import AtomicCheckpointHook
 
 
 @HOOKS.register_module(name='CheckResumeHook')
@@ -52,7 +53,7 @@ class ResumeHook(Hook):
         if not resumes:
             return
         info = checkpoint.get('message_hub', {}).get('runtime_info', {})
-        for name in [n for n in info if not _harmless(n, info[n], folders(runner))]:
+        for name in [n for n in info if not _harmless(n, info[n], runner)]:
             runner.logger.warning(f'{name} of the checkpoint is not taken over: {info[name]!r}')
             del info[name]
         if _differs(theirs, ours):
@@ -92,22 +93,15 @@ def resumed_seed(cfg: Config) -> int | None:
     return seed if isinstance(seed, int) else None
 
 
-def folders(runner: Runner) -> list[str]:
-    """Return the folders in which a run writes checkpoints."""
-    savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-    return [runner.work_dir, *(hook.out_dir for hook in savers if hook.out_dir)]
-
-
-def _harmless(name: object, value: object, own: list[str]) -> bool:
+def _harmless(name: str, value: object, runner: Runner) -> bool:
     """Tell whether an entry of the message hub names no files but the run's own."""
     if name == 'keep_ckpt_ids':
         return isinstance(value, list) and all(type(number) is int for number in value)
-    if not str(name).startswith(('best_ckpt', 'last_ckpt')) or value is None:
-        return True
-    if not isinstance(value, str) or os.path.isdir(value):
-        return False
-    path = os.path.realpath(value)
-    return any(path.startswith(os.path.join(os.path.realpath(root), '')) for root in own)
+    by_name = any(isinstance(hook, AtomicCheckpointHook) for hook in runner.hooks)
+    if by_name or not name.startswith(('best_ckpt', 'last_ckpt')) or value is None:
+        return True  # AtomicCheckpointHook looks for files of that name in its own folder
+    own = os.path.join(os.path.realpath(runner.work_dir), '')
+    return isinstance(value, str) and os.path.realpath(value).startswith(own)
 
 
 def _groups(runner: Runner) -> Iterator[dict]:
