@@ -91,8 +91,9 @@ def record_of_dataset(dataset: Any, images: bool = True, name: str = 'the data s
     """Return the record of a built data set, with its images and objects if asked for."""
     classes = _texts(_dict(getattr(dataset, 'metainfo', None)).get('classes'))
     ids = getattr(dataset, 'cat_ids', None) or ()
-    known = classes and len(ids) == len(classes)
-    categories = dict(zip(ids, classes, strict=True)) if known else None
+    categories = None
+    if classes and len(ids) == len(classes):
+        categories = dict(zip(ids, classes, strict=True))
     if getattr(dataset, 'return_classes', False):  # the model gets their names
         classes = None
     found = (_images(dataset), _objects(dataset)) if images else (None, None)
@@ -219,7 +220,7 @@ def _other_objects(first: Record, second: Record) -> str:
     if first.objects is None:
         return ''
     ours, others = (
-        sum(record.objects.get(i, 0) for i in first.images) for record in (first, second)
+        sum(found.get(i, 0) for i in first.images) for found in (first.objects, second.objects)
     )
     return f'{first.name} has {ours} objects and {second.name} {others}' * (ours != others)
 
@@ -298,7 +299,7 @@ def _settings(cfg: Any) -> dict[str, Any]:
             std=prepare.get('std') or 'none',
             channels='swapped' if swapped else 'as loaded',
         ),
-        sizes=dict(enumerate(steps), pad_size_divisor=prepare.get('pad_size_divisor')),
+        sizes=dict(steps=steps, pad_size_divisor=prepare.get('pad_size_divisor')),
         test_cfg=model.get('test_cfg'),
         optimizer=dict(_dict(wrapper.get('optimizer')), **optimizer),
         schedule=dict(schedule, scheduler=cfg.get('param_scheduler')),
