@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,8 @@ def _compare(
 def _read_json(file: str) -> dict:
     """Read a file in COCO's format without its polygons; {} if it has another format."""
     try:
-        document = json.loads(POLYGONS.sub(b'"segmentation":0', Path(file).read_bytes()))
+        with open(file, 'rb') as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+            document = json.loads(POLYGONS.sub(b'"segmentation":0', content))
     except ValueError:
         return {}
     if not isinstance(document, dict) or not {'images', 'categories'} <= document.keys():
