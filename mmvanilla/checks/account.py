@@ -1,4 +1,4 @@
-"""The account of a data set: what is in its files against what the library loaded."""
+"""The account of a data set: numbers in its files against the numbers that the library loaded."""
 
 import gc
 import html
@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Source:
         objects: Objects loaded, without those marked to be ignored.
         raw_objects: Objects in the files; None if the format is unknown.
         labels: Loaded objects, or images of a classifier, by label.
-        lost: What was not loaded, by ('images' or 'objects', reason, False if it is meant so).
+        lost: Numbers left out, by ('images' or 'objects', reason, False if the user chose that).
         examples: The first example of each key of ``lost``.
         findings: Mistakes in the files.
     """
@@ -61,7 +62,7 @@ class Source:
     findings: list[Finding] = field(default_factory=list)
 
     def lose(self, what: str, reason: str, example: object, loss: bool, number: int = 1) -> None:
-        """Count what was not loaded."""
+        """Count images or objects that were not loaded."""
         if number > 0:
             self.lost[what, reason, loss] += number
             self.examples.setdefault((what, reason, loss), str(example))
@@ -91,7 +92,7 @@ class Source:
 
 @dataclass
 class Account:
-    """What is in the files of a split against what was loaded.
+    """Numbers in the files of a split and loaded numbers.
 
     Attributes:
         split: ``'train'``, ``'val'`` or ``'test'``.
@@ -116,7 +117,7 @@ class Account:
         return f'{self.split}: {loaded} loaded' + (f'; left out: {lost}' if lost else '')
 
     def findings(self) -> list[Finding]:
-        """Return what is refused and what is warned of."""
+        """Return refusals and warnings."""
         found = [finding for source in self.sources for finding in source.findings]
         found += [finding for source in self.sources for finding in source.mostly_lost()]
         counts: Counter = Counter()
@@ -138,6 +139,7 @@ class Account:
 
     def table(self) -> list[dict]:
         """Return one row for each finding and each reason, with an example."""
+        rows: list[tuple[str, bool, int, list[str]]]
         rows = [(finding.text, finding.refuse, 1, []) for finding in self.findings()]
         for source in self.sources:
             for key, n in source.lost.items():
@@ -184,7 +186,7 @@ def leaves(dataset: Any) -> list:
 
 
 def _source(leaf: Any) -> Source:
-    """Count what one data set has loaded, and what is in its files."""
+    """Count the loaded images and objects of one data set, then those in its files."""
     file = getattr(leaf, 'ann_file', None)
     prefix = getattr(leaf, 'data_prefix', None)
     folders = list(prefix.values()) if isinstance(prefix, Mapping) else [prefix]
@@ -229,7 +231,7 @@ def _source(leaf: Any) -> Source:
 def _compare(
     leaf: Any, number: dict[Any, int], paths: dict[str, list[str]], source: Source
 ) -> None:
-    """Compare files in a known format with what was loaded."""
+    """Compare files in a known format with the loaded numbers."""
     file = str(getattr(leaf, 'ann_file', ''))
     if number and file and hasattr(leaf, 'ann_subdir'):
         _compare_objects(leaf, _read_xml(leaf), number, source)
@@ -252,7 +254,8 @@ def _compare(
 def _read_json(file: str) -> dict:
     """Read a file in COCO's format without its polygons; {} if it has another format."""
     try:
-        document = json.loads(POLYGONS.sub(b'"segmentation":0', Path(file).read_bytes()))
+        with open(file, 'rb') as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+            document = json.loads(POLYGONS.sub(b'"segmentation":0', content))
     except ValueError:
         return {}
     if not isinstance(document, dict) or not {'images', 'categories'} <= document.keys():
@@ -294,7 +297,7 @@ def _compare_objects(leaf: Any, document: dict, number: dict[Any, int], source: 
     labels = getattr(leaf, 'cat2label', None) or {}
     ids = set(labels) if labels and labels.keys() <= names.keys() else set()
     _check_similar_names(names.values(), source)
-    _check_names({names[i]: labels[i] for i in sorted(ids, key=labels.get)}, source)
+    _check_names({names[i]: labels[i] for i in sorted(ids, key=lambda i: labels[i])}, source)
     ids = ids or {i for i, name in names.items() if name in source.classes}
     all_found = set(source.classes) <= set(names.values())
 
@@ -430,7 +433,7 @@ def _check_names(labels: Mapping[str, int], source: Source) -> None:
 
 
 def _check_similar_names(names: Iterable[str], source: Source) -> None:
-    """Refuse classes whose name is in the files in another spelling only."""
+    """Refuse classes that the files have in another spelling only."""
     others = {str(name).strip().casefold(): name for name in names if name not in source.classes}
     for name in source.classes:
         other = others.get(str(name).strip().casefold())

@@ -29,12 +29,9 @@ LIMIT = Lock()  # protects Pillow's limit, which all threads share
 class Header(NamedTuple):
     """Facts from the header of an image file.
 
-    Attributes:
-        size: Width and height in pixels, as EXIF turns the image.
-        stored: Width and height in pixels, before EXIF turns the image.
-        mode: Pillow's mode, such as ``'RGB'``.
-        format: Pillow's name of the format, such as ``'PNG'``.
-        highest: The highest value in files of one channel with more than 8 bits, else 0.
+    Sizes are width and height in pixels, ``size`` as EXIF turns the image and ``stored`` before.
+    ``mode`` and ``format`` are Pillow's. ``highest`` is the highest value in files of one channel
+    with more than 8 bits, else 0.
     """
 
     size: tuple[int, int]
@@ -171,6 +168,7 @@ def _open(file: str | IO[bytes]) -> Image.Image:
 
 
 def _is_whole(path: str, form: str | None) -> bool:
+    """Return whether a file ends with the end marker of its format."""
     with open(path, 'rb') as file:
         file.seek(-min(TAIL, os.path.getsize(path)), os.SEEK_END)
         return form in END and END[form] in file.read()
