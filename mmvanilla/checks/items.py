@@ -154,8 +154,8 @@ def _failure(error: Exception, info: dict, name: str) -> str:
             name += ' of {1} x {0} pixels'.format(*results['ori_shape'])
     if isinstance(label_map, str):
         name += f' (label map {label_map!r})'
-    missing = isinstance(error, FileNotFoundError) and isinstance(path, str)
-    if step.startswith('Load') and (missing or _local({}, path)):
+    missing = isinstance(error, FileNotFoundError)
+    if step.startswith('Load') and isinstance(path, str) and (missing or os.path.exists(path)):
         try:
             check_image(path, decode=True)
             if isinstance(label_map, str) and 'Annotations' in step:
