@@ -1,5 +1,6 @@
 """Items of a data set: seeded draws, and errors that name the file and the step."""
 
+import os
 import random
 from traceback import walk_tb
 from typing import Any
@@ -71,7 +72,7 @@ class Items(Dataset):
             index = int(index)
         info = self._info(index)
         try:
-            step = label_map_step(self.source) if self.check and 'seg_map_path' in info else None
+            step = label_map_step(self.source) if self.check and _local(info) else None
             if step:
                 check_label_map(
                     info['seg_map_path'], info['img_path'], False, step.imdecode_backend
@@ -113,6 +114,12 @@ def _steps(node: Any) -> list:
     return [*steps, *(inner for step in steps for inner in _steps(step))]
 
 
+def _local(info: dict, *paths: Any) -> bool:
+    """Return whether paths, by default those of the image and label map, are local files."""
+    paths = paths or (info.get('img_path'), info.get('seg_map_path'))
+    return all(isinstance(path, str) and os.path.exists(path) for path in paths)
+
+
 def _compare_sizes(sample: Any, info: dict) -> None:
     """Compare the loaded image's size with the annotations of the same image."""
     path, shape = getattr(sample, 'img_path', None), getattr(sample, 'ori_shape', None)
@@ -147,7 +154,8 @@ def _failure(error: Exception, info: dict, name: str) -> str:
             name += ' of {1} x {0} pixels'.format(*results['ori_shape'])
     if isinstance(label_map, str):
         name += f' (label map {label_map!r})'
-    if step.startswith('Load') and isinstance(path, str):
+    missing = isinstance(error, FileNotFoundError)
+    if step.startswith('Load') and isinstance(path, str) and (missing or os.path.exists(path)):
         try:
             check_image(path, decode=True)
             if isinstance(label_map, str) and 'Annotations' in step:

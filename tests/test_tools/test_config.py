@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmvanilla import UserError
 from mmvanilla.cli import add_config_arguments, load_config, set_data_root
-from mmvanilla.data_checks import check_paths
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob('configs/*.py'))
@@ -113,35 +111,3 @@ def test_work_dir():
     assert load(config).work_dir == 'work_dirs/mask_rcnn_vanillanet13'
     assert load(config, '--work-dir', 'here').work_dir == 'here'
     assert load(config, '--cfg-options', 'work_dir=there').work_dir == 'there'
-
-
-def test_missing_data(tmp_path):
-    cfg = load(ROOT / 'configs/mask_rcnn_vanillanet13.py', '--data-root', tmp_path)
-    expected = (
-        f'train_dataloader looks for {str(tmp_path / "annotations/instances_train2017.json")!r}'
-    )
-    with pytest.raises(UserError, match='--data-root') as error:
-        check_paths(cfg)
-    assert str(error.value).startswith(expected)
-    (tmp_path / 'annotations').mkdir()
-    (tmp_path / 'annotations/instances_train2017.json').touch()
-    with pytest.raises(UserError, match='train2017/'):
-        check_paths(cfg)
-    for name in ('train2017', 'val2017'):
-        (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match='val_dataloader .*instances_val2017.json'):
-        check_paths(cfg)
-    (tmp_path / 'annotations/instances_val2017.json').touch()
-    check_paths(cfg)
-
-
-def test_remote_images_are_not_looked_for(tmp_path):
-    (tmp_path / 'a.json').touch()
-    prefix = dict(img='s3://bucket/train/')
-    dataset = dict(
-        type='CocoDataset', data_root=str(tmp_path), ann_file='a.json', data_prefix=prefix
-    )
-    check_paths(Config(dict(train_dataloader=dict(dataset=dataset))))
-    prefix['img'] = 'train/'
-    with pytest.raises(UserError, match='train/'):
-        check_paths(Config(dict(train_dataloader=dict(dataset=dataset))))
