@@ -37,7 +37,6 @@ from mmvanilla.cli import (
     load_config,
     one_sentence_errors,
 )
-from mmvanilla.data_checks import check_paths
 from mmvanilla.deploy.export import (
     compare,
     exportable,
@@ -176,7 +175,6 @@ def tested_images(cfg: Config) -> list[torch.Tensor]:
     """Return the first images that a config tests on; none where there are no data."""
     try:
         outermost = tested_datasets(cfg)[0][0]
-        check_paths(cfg, ['test' if cfg.get('test_dataloader') else 'val'])
     except UserError:
         return []
     with suppress(FileNotFoundError):  # where each class has a folder, only the data set looks
@@ -331,9 +329,6 @@ def main() -> None:
             accuracy = None
             if checked:
                 accuracy = Accuracy(cfg, fused, args.check_images, args.max_drop)
-            check_paths(
-                cfg, ['train', *(['val'] if accuracy and cfg.get('val_dataloader') else [])]
-            )
             set_random_seed(0)  # the training pipeline draws, too
             export_int8(function, targets, cfg, args.calibrate, accuracy, console, **details)
         for file in [] if args.int8 else targets:

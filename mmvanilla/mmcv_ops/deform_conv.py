@@ -106,9 +106,7 @@ def modulated_deform_conv_backward(*tensors: Tensor, with_bias: bool, **geometry
     # torchvision has the bias last.
     targets.append(targets.pop(2))
     size = grad_output.shape[2:]
-    found = _backward(
-        grad_output, input, weight, _read(offset, size), _read(mask, size), geometry
-    )
+    found = _backward(grad_output, input, weight, _read(offset, size), _read(mask, size), geometry)
     for target, grad in zip(targets[: 5 if with_bias else 4], found, strict=False):
         if target.shape == grad.shape:
             target.copy_(grad)
