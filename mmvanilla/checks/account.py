@@ -220,7 +220,7 @@ def _source(leaf: Any) -> Source:
         _check_polygons(polygons[:SAMPLE], source)
         if label_map_step(leaf):
             _check_jpeg(paths.get('seg_map_path', []), source)
-        if paths and os.path.exists(where):
+        if (paths or not source.images) and os.path.exists(where):
             _compare(leaf, number, paths, source)
     except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
         source.raw_images = source.raw_objects = None
@@ -233,16 +233,17 @@ def _compare(
 ) -> None:
     """Compare files in a known format with the loaded numbers."""
     file = str(getattr(leaf, 'ann_file', ''))
-    if number and file and hasattr(leaf, 'ann_subdir'):
+    objects = number or not source.images
+    if objects and file and hasattr(leaf, 'ann_subdir'):
         _compare_objects(leaf, _read_xml(leaf), number, source)
-    elif number and file.endswith('.json'):
+    elif objects and file.endswith('.json'):
         _compare_objects(leaf, _read_json(file), number, source)
     elif not file and getattr(leaf, '_indices', None) is None:
         if hasattr(leaf, 'seg_map_suffix') and hasattr(leaf, 'img_suffix'):
             _compare_pairs(leaf, paths, source)
         elif hasattr(leaf, 'folder_to_idx'):
             _check_names(leaf.folder_to_idx, source)
-            loaded = set(map(os.path.normpath, paths['img_path']))
+            loaded = set(map(os.path.normpath, paths.get('img_path', [])))
             for path in _image_files(leaf.img_prefix) - loaded:
                 source.lose('images', 'with another suffix or in no class folder', path, True)
             source.raw_images = source.images + sum(source.lost.values())
@@ -458,7 +459,7 @@ def _image_files(folder: str) -> set[str]:
 def _compare_pairs(leaf: Any, paths: dict[str, list[str]], source: Source) -> None:
     """Compare folders of images and label maps with the loaded ones."""
     images, maps = (leaf.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
-    loaded = set(map(os.path.normpath, paths['img_path']))
+    loaded = set(map(os.path.normpath, paths.get('img_path', [])))
     partners = set(map(os.path.normpath, paths.get('seg_map_path', [])))
     found = _image_files(maps) if maps else set()
     for path in sorted(_image_files(images) - loaded - found):

@@ -90,12 +90,13 @@ class Detector(nn.Module):
         (128, (8, 16, 32), (32, 16, 8), True),
     ],
 )
-def test_strides_are_compared_with_the_features(side, strides, down, warned, capsys):
+def test_strides_are_compared_with_the_features(side, strides, down, warned, monkeypatch):
+    found = []
+    monkeypatch.setattr('mmvanilla.engine.look.report', found.extend)
     detector = Detector(strides, down)
     with watched(detector):
         detector(torch.zeros(1, 3, side, side))
-    printed = capsys.readouterr()
-    assert ('model.head has strides' in printed.out + printed.err) == warned
+    assert ['model.head has strides' in text for text, _ in found] == [True] * warned
     assert not detector.head._forward_pre_hooks
 
 
