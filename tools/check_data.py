@@ -24,9 +24,9 @@ from rich.table import Table
 
 import mmvanilla  # noqa: F401 - lets mmdet and mmseg be imported without a compiled mmcv
 from mmvanilla.checks import Items, account
-from mmvanilla.checks.account import Account, leaves
+from mmvanilla.checks.account import Account
 from mmvanilla.checks.files import check_image, check_label_map
-from mmvanilla.checks.items import failing_step, label_map_step
+from mmvanilla.checks.items import failing_step, label_map_step, leaves
 from mmvanilla.cli import (
     add_cfg_options,
     add_data_root,

@@ -1,14 +1,13 @@
 """The account of a data set: numbers in its files against the numbers that the library loaded."""
 
 import gc
-import html
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,14 @@ import numpy as np
 from mmengine.fileio import list_from_file
 from PIL import Image
 
-from ..errors import InputError
-from .files import LOSSY, read_header
 from .findings import Finding
-from .items import label_map_step
+from .items import label_map_step, leaves
 
 POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[\s*(?:\[[^\[\]"]*\][\s,]*)*\]')
 OBJECT = re.compile(rb'<object\b.*?<name>(.*?)</name>', re.DOTALL)
 SIDE = re.compile(rb'<(width|height)>\s*(\d+)')
 BOXES = 50_000  # boxes that are compared with their image, about
-SAMPLE = 1000  # polygons that are compared with their boxes
-CATEGORY = 'of a category that is no class of the config'
+SAMPLE = 1000  # polygons that are compared with their boxes, about
 EMPTY = 'without objects'
 IGNORED = 'marked as crowd, difficult or to be ignored'
 ELSE = 'for another reason'
@@ -35,12 +31,12 @@ CORNER = 'write bbox as x and y of the upper left corner, width and height, all 
 
 @dataclass
 class Source:
-    """Numbers of one data set without wrappers, in its files (``raw``) and loaded.
+    """Numbers of one data set without wrappers, loaded and in its files.
 
     Attributes:
         name: Its type, and its annotation file or folder.
-        classes: The config's classes.
         images: Images loaded.
+        classes: The config's classes.
         raw_images: Images in the files; None if the format is unknown.
         objects: Objects loaded, without those marked to be ignored.
         raw_objects: Objects in the files; None if the format is unknown.
@@ -51,8 +47,8 @@ class Source:
     """
 
     name: str
+    images: int
     classes: tuple[str, ...] = ()
-    images: int = 0
     raw_images: int | None = None
     objects: int = 0
     raw_objects: int | None = None
@@ -73,21 +69,15 @@ class Source:
 
     def mostly_lost(self) -> Iterator[Finding]:
         """Refuse a data set that lost most of its images or objects."""
-        numbers = (
-            ('images', self.images, self.raw_images),
-            ('objects', self.objects, self.raw_objects),
-        )
-        for what, loaded, raw in numbers:
-            keys = [key for key in self.lost if key[0] == what]
-            losses = sum(self.lost[key] for key in keys if key[2])
-            meant = sum(self.lost[key] for key in keys if key[1:] == (EMPTY, False))
+        for what in ('images', 'objects'):
+            loaded, raw = getattr(self, what), getattr(self, f'raw_{what}')
+            lost = {key: n for key, n in self.lost.items() if key[0] == what}
+            losses = sum(n for key, n in lost.items() if key[2])
+            meant = self.lost[what, EMPTY, False]
             if raw and (2 * losses > raw - meant or (what == 'objects' and not loaded)):
-                key = max(keys, key=lambda key: (key[2], self.lost[key]))
-                yield Finding(
-                    f'{self.name}: {loaded:,} of {raw:,} {what} loaded; {self.lost[key]:,} are '
-                    f'left out {key[1]} ({self.examples[key]})',
-                    True,
-                )
+                key = max(lost, key=lambda key: (key[2], lost[key]))
+                text = f'{loaded:,} of {raw:,} {what} loaded; {lost[key]:,} are left out {key[1]}'
+                yield Finding(f'{self.name}: {text} ({self.examples[key]})', True)
 
 
 @dataclass
@@ -124,8 +114,7 @@ class Account:
         for source in self.sources:
             for i, name in enumerate(source.classes if source.labels else ()):
                 counts[name] += source.labels[i]
-        empty = [name for name, number in counts.items() if not number]
-        if empty:
+        if empty := [name for name, number in counts.items() if not number]:
             names = ', '.join(map(repr, empty[:3])) + ' ...' * (len(empty) > 3)
             text = f'{self.split}: {len(empty)} of {len(counts)} classes have no objects ({names})'
             found.append(Finding(text))
@@ -139,15 +128,15 @@ class Account:
 
     def table(self) -> list[dict]:
         """Return one row for each finding and each reason, with an example."""
-        rows: list[tuple[str, bool, int, list[str]]]
-        rows = [(finding.text, finding.refuse, 1, []) for finding in self.findings()]
+        rows: list[dict] = [
+            dict(kind=finding.text, error=finding.refuse, count=1, examples=[])
+            for finding in self.findings()
+        ]
         for source in self.sources:
             for key, n in source.lost.items():
-                rows.append(
-                    (' '.join(key[:2]), False, n, [f'{source.name}: {source.examples[key]}'])
-                )
-        names = 'kind', 'error', 'count', 'examples'
-        return [dict(zip(names, row, strict=True), data=self.split) for row in rows]
+                examples = [f'{source.name}: {source.examples[key]}']
+                rows.append(dict(kind=' '.join(key[:2]), error=False, count=n, examples=examples))
+        return [dict(row, data=self.split) for row in rows]
 
     def _number(self, what: str) -> str:
         loaded = sum(getattr(source, what) for source in self.sources)
@@ -175,30 +164,19 @@ def account(dataset: Any, split: str) -> Account:
             gc.enable()
 
 
-def leaves(dataset: Any) -> list:
-    """Return the different data sets inside wrappers."""
-    inner = getattr(dataset, 'datasets', None)
-    if inner is None and getattr(dataset, 'dataset', None) is not None:
-        inner = [dataset.dataset]
-    if not inner:
-        return [dataset]
-    return list({id(leaf): leaf for child in inner for leaf in leaves(child)}.values())
-
-
 def _source(leaf: Any) -> Source:
     """Count the loaded images and objects of one data set, then those in its files."""
-    file = getattr(leaf, 'ann_file', None)
-    prefix = getattr(leaf, 'data_prefix', None)
+    file, prefix = str(getattr(leaf, 'ann_file', None) or ''), getattr(leaf, 'data_prefix', None)
     folders = list(prefix.values()) if isinstance(prefix, Mapping) else [prefix]
-    where = str(file or next((folder for folder in folders if folder), ''))
-    source = Source(f'{type(leaf).__name__} {where}'.strip(), (), len(leaf))
+    where = file or next((str(folder) for folder in folders if folder), '')
+    source = Source(f'{type(leaf).__name__} {where}'.strip(), len(leaf))
     classes = (getattr(leaf, 'metainfo', None) or {}).get('classes') or ()
-    if isinstance(classes, (list, tuple)) and len(set(classes)) == len(classes):
+    if isinstance(classes, list | tuple) and len(set(classes)) == len(classes):
         source.classes = tuple(classes)
     else:
         source.add(f'metainfo.classes is {classes!r}, expected a tuple of different names')
-    number: dict[Any, int] = {}  # of objects, by image
-    paths: dict[str, list[str]] = {}
+    number: Counter = Counter()  # of objects, by image
+    paths: dict[str, set[str]] = dict(img_path=set(), seg_map_path=set())
     polygons: list[dict] = []
     labels: list[int] = []
     for i in range(len(leaf) if hasattr(leaf, 'get_data_info') else 0):
@@ -209,122 +187,81 @@ def _source(leaf: Any) -> Source:
             source.labels.update(np.atleast_1d(info['gt_label']).tolist())
         if 'img_id' in info and 'instances' in info:
             number[info['img_id']] = len(instances)
-        for key in ('img_path', 'seg_map_path'):
+        for key, found in paths.items():
             if isinstance(info.get(key), str):
-                paths.setdefault(key, []).append(info[key])
+                found.add(os.path.normpath(info[key]))
         if len(polygons) < SAMPLE:
             polygons += [item for item in instances if isinstance(item.get('mask'), list)]
     source.objects = len(labels)
     source.labels.update(labels)
-    try:
-        _check_polygons(polygons[:SAMPLE], source)
-        if label_map_step(leaf):
-            _check_jpeg(paths.get('seg_map_path', []), source)
-        if (paths or not source.images) and os.path.exists(where):
-            _compare(leaf, number, paths, source)
-    except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
-        source.raw_images = source.raw_objects = None
-        source.add(f'its files cannot be counted ({type(error).__name__}: {error})', False)
+    with suppress(AttributeError, IndexError, KeyError, OSError, TypeError, ValueError):
+        # Files in an unknown format have no raw numbers.
+        if file and os.path.exists(file) and (number or not source.images):
+            document = _read_xml(leaf) if hasattr(leaf, 'ann_subdir') else _read_json(file)
+            _compare_objects(leaf, document, number, source)
+        elif not file and os.path.exists(where):
+            _compare_folders(leaf, *paths.values(), source)
+        _check_polygons(polygons, source)
     return source
-
-
-def _compare(
-    leaf: Any, number: dict[Any, int], paths: dict[str, list[str]], source: Source
-) -> None:
-    """Compare files in a known format with the loaded numbers."""
-    file = str(getattr(leaf, 'ann_file', ''))
-    objects = number or not source.images
-    if objects and file and hasattr(leaf, 'ann_subdir'):
-        _compare_objects(leaf, _read_xml(leaf), number, source)
-    elif objects and file.endswith('.json'):
-        _compare_objects(leaf, _read_json(file), number, source)
-    elif not file and getattr(leaf, '_indices', None) is None:
-        if hasattr(leaf, 'seg_map_suffix') and hasattr(leaf, 'img_suffix'):
-            _compare_pairs(leaf, paths, source)
-        elif hasattr(leaf, 'folder_to_idx'):
-            _check_names(leaf.folder_to_idx, source)
-            loaded = set(map(os.path.normpath, paths.get('img_path', [])))
-            for path in _image_files(leaf.img_prefix) - loaded:
-                source.lose('images', 'with another suffix or in no class folder', path, True)
-            source.raw_images = source.images + sum(source.lost.values())
 
 
 # ---- Images and objects
 
 
 def _read_json(file: str) -> dict:
-    """Read a file in COCO's format without its polygons; {} if it has another format."""
-    try:
-        with open(file, 'rb') as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
-            document = json.loads(POLYGONS.sub(b'"segmentation":0', content))
-    except ValueError:
-        return {}
-    if not isinstance(document, dict) or not {'images', 'categories'} <= document.keys():
-        return {}
-    notes = document.get('annotations') or []
-    return document if not notes or 'category_id' in notes[0] else {}
+    """Read a file in COCO's format without its polygons, which take most of the time."""
+    return json.loads(POLYGONS.sub(b'"segmentation":0', Path(file).read_bytes()))
 
 
 def _read_xml(leaf: Any) -> dict:
     """Read the XML files of a list as if they were one file in COCO's format."""
     images, notes = [], []
     for i in list_from_file(leaf.ann_file):
-        path = os.path.join(leaf.sub_data_root, leaf.ann_subdir, f'{i}.xml')
-        content = Path(path).read_bytes() if os.path.exists(path) else b''
+        file = Path(leaf.sub_data_root, leaf.ann_subdir, f'{i}.xml')
+        content = file.read_bytes() if file.exists() else b''
         sides = {side.decode(): int(value) for side, value in SIDE.findall(content)}
-        images.append(dict(id=i, file_name=f'{i}.xml', **sides))
-        names = [html.unescape(name.decode()) for name in OBJECT.findall(content)]
-        notes += [dict(image_id=i, category_id=name) for name in names]
+        images.append(dict(id=i, file_name=file.name, **sides))
+        notes += [dict(image_id=i, category_id=name.decode()) for name in OBJECT.findall(content)]
     categories = [dict(id=name, name=name) for name in {note['category_id'] for note in notes}]
     return dict(images=images, annotations=notes, categories=categories)
 
 
-def _compare_objects(leaf: Any, document: dict, number: dict[Any, int], source: Source) -> None:
+def _compare_objects(leaf: Any, document: dict, number: Counter, source: Source) -> None:
     """Compare the images and objects of files with the loaded ones.
 
     Args:
         leaf: The data set.
-        document: The files' content in COCO's format; {} compares nothing.
+        document: The files' content in COCO's format.
         number: Number of loaded objects by image id.
         source: Takes the result.
     """
-    if not document:
-        return
     images, notes = document['images'], document.get('annotations') or []
-    if getattr(leaf, '_indices', None) is not None:  # what these leave out is no loss
+    names = {category['id']: category['name'] for category in document['categories']}
+    if getattr(leaf, '_indices', None) is not None:  # the user's choice is no loss
         images = [image for image in images if image['id'] in number]
         notes = [note for note in notes if note['image_id'] in number]
-    names = {category['id']: category['name'] for category in document['categories']}
     labels = getattr(leaf, 'cat2label', None) or {}
-    ids = set(labels) if labels and labels.keys() <= names.keys() else set()
-    _check_similar_names(names.values(), source)
-    _check_names({names[i]: labels[i] for i in sorted(ids, key=lambda i: labels[i])}, source)
-    ids = ids or {i for i, name in names.items() if name in source.classes}
-    all_found = set(source.classes) <= set(names.values())
-
+    ids = {i for i, name in names.items() if i in labels or name in source.classes}
     used = [note for note in notes if note['category_id'] in ids]
     others = Counter(note['category_id'] for note in notes if note['category_id'] not in ids)
-    losses = 0
+    all_found = set(source.classes) <= set(names.values())
     for i, n in others.items():
-        loss = i not in names or not all_found
-        reason = CATEGORY if i in names else 'of a category that is not in the file'
-        source.lose('objects', reason, repr(names.get(i, i)), loss, n)
-        losses += n * loss
+        reason, loss = 'of a category that is no class of the config', not all_found
+        source.lose('objects', reason, repr(names.get(i, i)), loss or i not in names, n)
+    losses = sum(n for key, n in source.lost.items() if key[2])
     source.raw_images, source.raw_objects = len(images), len(used) + losses
-    _check_files_twice(images, source)
-    by_id = {image['id']: image for image in images}
-    _check_reach(by_id, used, source)
 
+    by_id = {image['id']: image for image in images}
     raw = Counter(note['image_id'] for note in used)
-    lost = {i: n - number.get(i, 0) for i, n in raw.items() if n != number.get(i, 0)}
-    source.lose('objects', IGNORED, '', False, sum(number.values()) - source.objects)
+    lost = raw - number
+    source.lose('objects', IGNORED, '', False, number.total() - source.objects)
     for note in used if lost else ():
         i = note['image_id']
-        if lost.get(i, 0) > 0 and (reason := _reason(note, by_id.get(i), i in number)):
+        if lost[i] > 0 and (reason := _reason(note, by_id.get(i), i in number)):
             where = f'annotation {note.get("id", "")} of image {i}'
             source.lose('objects', reason, where, reason != IGNORED)
             lost[i] -= 1
-    source.lose('objects', ELSE, next(iter(lost), ''), True, sum(lost.values()))
+    source.lose('objects', ELSE, next(iter(lost), ''), True, lost.total())
     smallest = (getattr(leaf, 'filter_cfg', None) or {}).get('min_size', 0)
     for i in by_id.keys() - number.keys():
         image, reason = by_id[i], ELSE
@@ -332,9 +269,13 @@ def _compare_objects(leaf: Any, document: dict, number: dict[Any, int], source: 
             reason = EMPTY
         elif min(image.get('width', smallest), image.get('height', smallest)) < smallest:
             reason = f'with a side under min_size={smallest} pixels'
-        loss = not all_found if reason == EMPTY else True
-        source.lose('images', reason, _file(image), loss)
+        source.lose('images', reason, _file(image), reason != EMPTY or not all_found)
     source.lose('images', 'with an id of another image', '', True, len(images) - len(by_id))
+
+    _check_spelling(names.values(), source)
+    _check_names({names[i]: label for i, label in labels.items() if i in names}, source)
+    _check_files_twice(images, source)
+    _check_reach(by_id, used, source)
 
 
 def _file(image: dict) -> str:
@@ -350,73 +291,17 @@ def _reason(note: dict, image: dict | None, loaded: bool) -> str:
         return 'of an unknown image'
     if not loaded:
         return 'in images that are left out'
-    try:
-        x, y, width, height = note['bbox']
-        if not (note['area'] > 0 and width >= 1 and height >= 1):
-            fractions = ' (boxes as fractions of the image)' * (max(note['bbox']) <= 1)
-            return f'with a side under 1 pixel or without area{fractions}'
-        if x + width <= 0 or y + height <= 0 or x >= image['width'] or y >= image['height']:
-            return 'outside the image'
-    except (KeyError, TypeError, ValueError):
+    if 'bbox' not in note:
         return ''
-    return ''
+    x, y, width, height = note['bbox']
+    if not (note['area'] > 0 and width >= 1 and height >= 1):
+        fractions = ' (boxes as fractions of the image)' * (max(note['bbox']) <= 1)
+        return f'with a side under 1 pixel or without area{fractions}'
+    outside = x + width <= 0 or y + height <= 0 or x >= image['width'] or y >= image['height']
+    return 'outside the image' if outside else ''
 
 
 # ---- Mistakes
-
-
-def _check_polygons(items: list[dict], source: Source) -> None:
-    """Refuse boxes that are not the bounds of their polygons."""
-    differ = 0
-    for item in items:
-        points = np.concatenate([np.reshape(p, (-1, 2)) for p in item['mask']])
-        bounds = np.concatenate([points.min(0), points.max(0)])
-        side = max(2.0, 0.1 * float((bounds[2:] - bounds[:2]).max()))
-        differ += bool(np.abs(np.asarray(item['bbox']) - bounds).max() > side)
-    if 2 * differ > len(items):
-        source.add(f'{differ} of {len(items)} boxes are not the bounds of their polygons; {CORNER}')
-
-
-def _check_reach(images: dict[Any, dict], notes: list[dict], source: Source) -> None:
-    """Warn of boxes that reach beyond their image, as corners in place of sides do."""
-    notes = [note for note in notes[:: len(notes) // BOXES + 1] if note['image_id'] in images]
-    try:
-        boxes = np.array([note['bbox'] for note in notes], float).reshape(-1, 4)
-        sides = [(images[note['image_id']][k] for k in ('width', 'height')) for note in notes]
-        ends = np.array([list(side) for side in sides], float).reshape(-1, 2)
-    except (KeyError, TypeError, ValueError):
-        return
-    beyond = (boxes[:, :2] < -1).any(1) | (boxes[:, :2] + boxes[:, 2:] > ends + 1).any(1)
-    if beyond.sum() > 0.1 * len(notes):
-        source.add(
-            f'{beyond.sum():,} of {len(notes):,} boxes reach beyond their image, such as '
-            f'annotation {notes[int(beyond.argmax())].get("id")}; {CORNER}',
-            bool(beyond.mean() > 0.5),
-        )
-
-
-def _check_files_twice(images: list[dict], source: Source) -> None:
-    """Warn of image files that have several ids."""
-    names = Counter(os.path.normpath(_file(image)) for image in images)
-    twice = {name: n for name, n in names.items() if n > 1}
-    if twice:
-        source.add(
-            f'{len(twice):,} image files have several ids, such as {next(iter(twice))!r}, so each '
-            'copy has a part of the objects; give each file one id',
-            2 * sum(twice.values()) > len(images),
-        )
-
-
-def _check_jpeg(paths: list[str], source: Source) -> None:
-    """Refuse label maps in JPEG, looking at eight of them."""
-    for path in paths[:: len(paths) // 8 + 1]:
-        try:
-            header = read_header(path, path)
-        except InputError:
-            continue
-        if header and header.format in LOSSY:
-            source.add(f'label map {path!r} is a JPEG file, which changes labels; write PNG files')
-            return
 
 
 def _check_names(labels: Mapping[str, int], source: Source) -> None:
@@ -433,7 +318,7 @@ def _check_names(labels: Mapping[str, int], source: Source) -> None:
             return
 
 
-def _check_similar_names(names: Iterable[str], source: Source) -> None:
+def _check_spelling(names: Collection[str], source: Source) -> None:
     """Refuse classes that the files have in another spelling only."""
     others = {str(name).strip().casefold(): name for name in names if name not in source.classes}
     for name in source.classes:
@@ -442,7 +327,72 @@ def _check_similar_names(names: Iterable[str], source: Source) -> None:
             source.add(f'class {name!r} is {other!r} in the files; correct one of them')
 
 
+def _check_files_twice(images: list[dict], source: Source) -> None:
+    """Warn of image files that have several ids."""
+    names = Counter(os.path.normpath(_file(image)) for image in images)
+    if twice := {name: n for name, n in names.items() if n > 1}:
+        source.add(
+            f'{len(twice):,} image files have several ids, such as {next(iter(twice))!r}, so each '
+            'copy has a part of the objects; give each file one id',
+            2 * sum(twice.values()) > len(images),
+        )
+
+
+def _check_reach(images: dict[Any, dict], notes: list[dict], source: Source) -> None:
+    """Warn of boxes that reach beyond their image, as corners in place of sides do."""
+    notes = [note for note in notes[:: len(notes) // BOXES + 1] if note['image_id'] in images]
+    boxes = np.array([note['bbox'] for note in notes], float).reshape(-1, 4)
+    sides = [[images[note['image_id']][k] for k in ('width', 'height')] for note in notes]
+    ends = np.array(sides, float).reshape(-1, 2)
+    beyond = (boxes[:, :2] < -1).any(1) | (boxes[:, :2] + boxes[:, 2:] > ends + 1).any(1)
+    if beyond.sum() > 0.1 * len(notes):
+        source.add(
+            f'{beyond.sum():,} of {len(notes):,} boxes reach beyond their image, such as '
+            f'annotation {notes[int(beyond.argmax())].get("id")}; {CORNER}',
+            bool(beyond.mean() > 0.5),
+        )
+
+
+def _check_polygons(items: list[dict], source: Source) -> None:
+    """Refuse boxes that are not the bounds of their polygons."""
+    differ = 0
+    for item in items:
+        points = np.concatenate([np.reshape(p, (-1, 2)) for p in item['mask']])
+        bounds = np.concatenate([points.min(0), points.max(0)])
+        side = max(2.0, 0.1 * float((bounds[2:] - bounds[:2]).max()))
+        differ += bool(np.abs(np.asarray(item['bbox']) - bounds).max() > side)
+    if 2 * differ > len(items):
+        source.add(f'{differ} of {len(items)} boxes are not the bounds of their polygons; {CORNER}')
+
+
 # ---- Folders
+
+
+def _compare_folders(leaf: Any, images: set[str], maps: set[str], source: Source) -> None:
+    """Compare folders of images, and of label maps, with the loaded ones."""
+    if getattr(leaf, '_indices', None) is not None:  # the user's choice is no loss
+        return
+    if hasattr(leaf, 'folder_to_idx'):
+        _check_names(leaf.folder_to_idx, source)
+        for path in _image_files(leaf.img_prefix) - images:
+            source.lose('images', 'with another suffix or in no class folder', path, True)
+        source.raw_images = source.images + source.lost.total()
+        return
+    suffix, map_suffix = leaf.img_suffix, leaf.seg_map_suffix
+    folder, map_folder = (leaf.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
+    found = _image_files(map_folder) if map_folder else set()
+    unused = found - maps
+    for path in sorted(_image_files(folder) - images - found):
+        stem = os.path.splitext(os.path.relpath(path, folder))[0]
+        partner = os.path.normpath(os.path.join(map_folder or '', stem + map_suffix))
+        if not map_folder or partner in unused:
+            source.lose('images', f'whose suffix is not {suffix!r}', path, True)
+            unused.discard(partner)
+    source.raw_images = source.images + source.lost.total()
+    alone = sorted(path for path in unused - images if path.endswith(map_suffix))
+    source.lose('label maps', 'without an image', next(iter(alone), ''), True, len(alone))
+    if label_map_step(leaf) and (missing := sorted(maps - found)):
+        source.add(f'{len(missing)} images have no label map, such as {missing[0]!r}')
 
 
 def _image_files(folder: str) -> set[str]:
@@ -454,23 +404,3 @@ def _image_files(folder: str) -> set[str]:
         for name in names
         if os.path.splitext(name)[1].lower() in suffixes
     }
-
-
-def _compare_pairs(leaf: Any, paths: dict[str, list[str]], source: Source) -> None:
-    """Compare folders of images and label maps with the loaded ones."""
-    images, maps = (leaf.data_prefix.get(key) for key in ('img_path', 'seg_map_path'))
-    loaded = set(map(os.path.normpath, paths.get('img_path', [])))
-    partners = set(map(os.path.normpath, paths.get('seg_map_path', [])))
-    found = _image_files(maps) if maps else set()
-    for path in sorted(_image_files(images) - loaded - found):
-        stem = os.path.splitext(os.path.relpath(path, images))[0]
-        partner = os.path.normpath(os.path.join(maps or '', stem + leaf.seg_map_suffix))
-        if not maps or partner in found - partners:
-            source.lose('images', f'whose suffix is not {leaf.img_suffix!r}', path, True)
-            partners.add(partner)
-    source.raw_images = source.images + sum(source.lost.values())
-    alone = sorted(path for path in found - partners - loaded if path.endswith(leaf.seg_map_suffix))
-    source.lose('label maps', 'without an image', alone[0] if alone else '', True, len(alone))
-    missing = sorted(partners - found) if maps and label_map_step(leaf) else []
-    if missing:
-        source.add(f'{len(missing)} images have no label map, such as {missing[0]!r}')

@@ -2,6 +2,7 @@
 
 import os
 import random
+from contextlib import suppress
 from traceback import walk_tb
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import Dataset, get_worker_info
 from ..errors import InputError, sentence
 from .files import ADVICE, check_image, check_label_map, compare_size
 
-OWN = 'source', 'seed', 'check'
+LABEL_MAPS = 'mmseg.datasets.transforms.loading', 'LoadAnnotations'
 
 
 def seed_all(*words: int) -> None:
@@ -42,20 +43,15 @@ class Items(Dataset):
     """
 
     def __init__(self, dataset: Any, seed: int | None = None, check: bool = True) -> None:
-        self.source = dataset
-        self.seed = seed
-        self.check = check
+        vars(self).update(source=dataset, seed=seed, check=check)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or name in OWN:
+        if name.startswith('__'):  # while it is unpickled
             raise AttributeError(name)
         return getattr(self.source, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in OWN:
-            object.__setattr__(self, name, value)
-        else:
-            setattr(self.source, name, value)
+        setattr(self.source, name, value)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -70,61 +66,51 @@ class Items(Dataset):
             seed_all(self.seed, *index.draw)
         if isinstance(index, int):
             index = int(index)
-        info = self._info(index)
+        info: dict = {}
+        with suppress(Exception):  # other data sets have no such method
+            info = dict(self.source.get_data_info(index))
         try:
-            step = label_map_step(self.source) if self.check and _local(info) else None
-            if step:
-                check_label_map(
-                    info['seg_map_path'], info['img_path'], False, step.imdecode_backend
-                )
+            step = label_map_step(self.source) if self.check else None
+            path, label_map = info.get('img_path', ''), info.get('seg_map_path') or ''
+            if step and os.path.exists(path) and os.path.exists(label_map):
+                check_label_map(label_map, path, False, step.imdecode_backend)
             item = self.source[index]
         except InputError:
             raise
         except Exception as error:
-            if isinstance(error, IndexError) and isinstance(index, int) and index >= len(self):
+            if isinstance(error, IndexError) and index == len(self):
                 raise  # ends a loop over the items
             raise InputError(_failure(error, info, f'item {index!r}')) from error
-        if self.check and isinstance(item, dict):
-            _compare_sizes(item.get('data_samples'), info)
+        sample = item.get('data_samples') if self.check and isinstance(item, dict) else None
+        shape = getattr(sample, 'ori_shape', None)
+        # Mixing steps may put another image first.
+        if shape and info.get('width') and getattr(sample, 'img_path', '') == info.get('img_path'):
+            compare_size(info['img_path'], shape[1::-1], (info['width'], info['height']))
         return item
 
-    def _info(self, index: Any) -> dict:
-        """Return the annotations of an item, {} if there are none."""
-        try:
-            info = self.source.get_data_info(index)
-        except Exception:
-            return {}
-        return info if isinstance(info, dict) else {}
+
+def leaves(dataset: Any) -> list:
+    """Return the different data sets inside wrappers."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if inner[0] is None:
+        return [dataset]
+    return list({id(leaf): leaf for child in inner for leaf in leaves(child)}.values())
 
 
 def label_map_step(dataset: Any) -> Any:
-    """Return mmseg's own step that loads label maps, None if a data set has another or none."""
-    while dataset is not None and not hasattr(dataset, 'pipeline'):
-        inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-        dataset = inner[0]
-    names = {f'{type(step).__module__}.{type(step).__name__}': step for step in _steps(dataset)}
-    return names.get('mmseg.datasets.transforms.loading.LoadAnnotations')
+    """Return mmseg's own step that loads label maps; None if the data set has another or none."""
+    for step in _steps(leaves(dataset)[0]):
+        if (type(step).__module__, type(step).__name__) == LABEL_MAPS:
+            return step
+    return None
 
 
 def _steps(node: Any) -> list:
     """Return the steps of a pipeline, with the steps inside steps."""
     for name in ('pipeline', 'transforms'):
         node = getattr(node, name, node)
-    steps = list(node) if isinstance(node, (list, tuple)) else []
+    steps = list(node) if isinstance(node, list | tuple) else []
     return [*steps, *(inner for step in steps for inner in _steps(step))]
-
-
-def _local(info: dict, *paths: Any) -> bool:
-    """Return whether paths, by default those of the image and label map, are local files."""
-    paths = paths or (info.get('img_path'), info.get('seg_map_path'))
-    return all(isinstance(path, str) and os.path.exists(path) for path in paths)
-
-
-def _compare_sizes(sample: Any, info: dict) -> None:
-    """Compare the loaded image's size with the annotations of the same image."""
-    path, shape = getattr(sample, 'img_path', None), getattr(sample, 'ori_shape', None)
-    if path and shape and path == info.get('img_path') and {'height', 'width'} <= info.keys():
-        compare_size(path, tuple(shape[1::-1]), (info['width'], info['height']))
 
 
 def failing_step(error: BaseException) -> tuple[str, dict]:
@@ -133,9 +119,8 @@ def failing_step(error: BaseException) -> tuple[str, dict]:
     caller = owner = None
     for frame, _ in walk_tb(error.__traceback__):
         caller, owner = owner, frame.f_locals.get('self')
-        if isinstance(owner, BaseTransform):
-            step = type(owner).__name__
-        elif type(caller).__name__ == 'Compose' and owner is not caller:
+        called = type(caller).__name__ == 'Compose' and owner is not caller
+        if called or isinstance(owner, BaseTransform):
             step = frame.f_code.co_name if owner is None else type(owner).__name__
         for value in list(frame.f_locals.values()):
             if isinstance(value, dict) and isinstance(value.get('img_path'), str):
@@ -148,17 +133,17 @@ def _failure(error: Exception, info: dict, name: str) -> str:
     step, results = failing_step(error)
     results = results or info
     path, label_map = results.get('img_path'), results.get('seg_map_path')
-    if isinstance(path, str):
+    if path:
         name = f'image {path!r}'
-        if 'ori_shape' in results:
-            name += ' of {1} x {0} pixels'.format(*results['ori_shape'])
-    if isinstance(label_map, str):
+    if 'ori_shape' in results:
+        name += ' of {1} x {0} pixels'.format(*results['ori_shape'])
+    if label_map:
         name += f' (label map {label_map!r})'
     missing = isinstance(error, FileNotFoundError)
     if step.startswith('Load') and isinstance(path, str) and (missing or os.path.exists(path)):
         try:
             check_image(path, decode=True)
-            if isinstance(label_map, str) and 'Annotations' in step:
+            if label_map and 'Annotations' in step:
                 check_label_map(label_map, path, decode=True)
         except InputError as cause:
             return str(cause)

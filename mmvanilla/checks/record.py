@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -36,14 +36,14 @@ class Record:
 
     name: str = ''
     classes: list | None = None
-    settings: Mapping | None = None
+    settings: Mapping = field(default_factory=dict)
     categories: dict | None = None
     images: dict | None = None
     objects: dict | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is known of a model, for JSON and checkpoints."""
-        return dict(classes=self.classes, settings=dict(self.settings or {}))
+        return dict(classes=self.classes, settings=dict(self.settings))
 
     @classmethod
     def from_dict(cls, values: Mapping, name: str = '') -> 'Record':
@@ -54,17 +54,12 @@ class Record:
 
 def record_of_config(cfg: Any, split: str = 'train', name: str = 'the config') -> Record:
     """Return the record of a config; its classes are those of a split, or of the next it has."""
-    classes, dataset = None, _datasets(cfg, split)[-1]
+    dataset = _datasets(cfg, split)[-1]
+    classes = _texts(_named(dataset))
     with suppress(Exception):  # the run itself will say what is wrong with a data set
-        kind = dataset['type']
         init_default_scope(scope(cfg))
-        if isinstance(kind, str):
-            with DATASETS.switch_scope_and_registry(None) as registry:
-                kind = registry.get(kind)
-        classes = _texts(_named(dataset) or getattr(kind, 'METAINFO', {}).get('classes'))
-        if not classes:  # a file or folders have them
-            built = DATASETS.build(dict(dataset, lazy_init=True))
-            classes = _texts(built.metainfo.get('classes')) or find_classes(built.img_prefix)[0]
+        built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
+        classes = _texts(built.metainfo.get('classes')) or find_classes(built.img_prefix)[0]
     return Record(name, None if dataset.get('return_classes') else classes, _settings(cfg))
 
 
@@ -74,10 +69,8 @@ def record_of_checkpoint(checkpoint: Mapping, name: str = 'the checkpoint') -> R
     if isinstance(meta.get('record'), Mapping):
         return Record.from_dict(meta['record'], name)
     data = {**meta, **_dict(meta.get('dataset_meta'))}
-    texts = [
-        meta[key] for key in ('config_text', 'cfg', 'config') if isinstance(meta.get(key), str)
-    ]
-    cfg = read_literals(texts[0]) if texts else {}
+    texts = (meta.get(key) for key in ('config_text', 'cfg', 'config'))
+    cfg = read_literals(next((text for text in texts if isinstance(text, str)), ''))
     classes = data.get('classes', data.get('CLASSES')) or _named(_datasets(cfg, 'train')[-1])
     return Record(name, _texts(classes), _settings(cfg))
 
@@ -108,13 +101,11 @@ def record_of_evaluator(metric: Any, dataset: Any = None) -> Record:
         dataset: The data set. Only objects of its classes count, and a file that it has loaded is
             not read again.
     """
-    name, file = "the evaluator's annotation file", _dict(metric).get('ann_file')
-    if not isinstance(file, str) or not file.endswith('.json') or not os.path.isfile(file):
-        return Record(name)
-    own = getattr(dataset, 'ann_file', None)
-    if isinstance(own, str) and os.path.realpath(own) == os.path.realpath(file):
-        return Record(name, objects=_objects(dataset))
-    with suppress(ValueError, KeyError, TypeError, AttributeError):  # the library will say why
+    name = "the evaluator's annotation file"
+    with suppress(AttributeError, KeyError, OSError, TypeError, ValueError):  # no such file
+        file, own = metric['ann_file'], getattr(dataset, 'ann_file', None)
+        if own and os.path.realpath(own) == os.path.realpath(file):
+            return Record(name, objects=_objects(dataset))
         with open(file) as stream:
             content = json.load(stream)
         categories = {each['id']: each['name'] for each in content['categories']}
@@ -139,14 +130,12 @@ def compare(first: Record, second: Record, door: str) -> list[Finding]:
     Returns:
         A sentence for each rule of the door that finds a difference, with the first one.
     """
-    findings = []
+    findings: dict[str, Finding] = {}
     for rule, refuse, advice in DOORS[door]:
-        if isinstance(rule, str):
-            text = _differing_setting(first, second, *rule.split())
-        else:
-            text = rule(first, second)
-        findings += [Finding(f'{text}; {advice}', refuse)] if text else []
-    return findings
+        text = _setting(first, second, rule) if isinstance(rule, str) else rule(first, second)
+        if text:
+            findings.setdefault(text, Finding(f'{text}; {advice}', refuse))
+    return list(findings.values())
 
 
 def compare_evaluator(dataset: Any, evaluator: Any) -> list[Finding]:
@@ -169,46 +158,45 @@ def _other_classes(first: Record, second: Record) -> str:
 
 
 def _renamed_classes(first: Record, second: Record) -> str:
-    ours, others = first.classes, second.classes
-    if not ours or not others or len(ours) != len(others) or ours == others:
-        return ''
-    i = next(i for i, own in enumerate(ours) if own != others[i])
-    return f'class {i} is {ours[i]!r} in {first.name} and {others[i]!r} in {second.name}'
+    ours, others = first.classes or [], second.classes or []
+    for i, (own, other) in enumerate(zip(ours, others, strict=False)):
+        if own != other and len(ours) == len(others):
+            return f'class {i} is {own!r} in {first.name} and {other!r} in {second.name}'
+    return ''
 
 
-def _differing_setting(first: Record, second: Record, group: str, skipped: str = '') -> str:
+def _setting(first: Record, second: Record, group: str) -> str:
     ours, others = (
-        {key: value for key, value in (record.settings or {}).items() if key.startswith(group)}
+        {key: value for key, value in record.settings.items() if key.startswith(group)}
         for record in (first, second)
     )
-    for key in dict.fromkeys([*ours, *others]) if ours and others else ():
-        if ours.get(key) != others.get(key) and key != skipped:
-            own, other = (repr(v[key]) if key in v else 'not set' for v in (ours, others))
+    for key in {**ours, **others} if ours and others else ():
+        if ours.get(key) != others.get(key):
+            own, other = (repr(each[key]) if key in each else 'not set' for each in (ours, others))
             return f'{key} is {own} in {first.name} and {other} in {second.name}'
     return ''
 
 
 def _other_categories(first: Record, second: Record) -> str:
-    if not first.categories or not second.categories:
-        return ''
-    known = set(first.categories.values())
-    others = [each for each in second.categories.items() if each[1] in known]
-    for i, (own, other) in enumerate(zip_longest(first.categories.items(), others)):
+    ours, others = (list((record.categories or {}).items()) for record in (first, second))
+    known = {name for _, name in ours}
+    pairs = zip_longest(ours, [each for each in others if each[1] in known])
+    for i, (own, other) in enumerate(pairs if others else ()):
         if own != other:
             return f'label {i} is category {own} in {first.name} and {other} in {second.name}'
     return ''
 
 
 def _other_images(first: Record, second: Record) -> str:
-    if not first.images or not second.images:
-        return ''
-    if missing := [i for i in first.images if i not in second.images]:
-        numbers = f'{len(missing)} of {len(first.images)}'
+    ours, others = first.images or {}, second.images or {}
+    missing = [i for i in ours if i not in others] if others else []
+    if missing:
+        numbers = f'{len(missing)} of {len(ours)}'
         return f'{numbers} images of {first.name} (id {missing[0]!r}) are not in {second.name}'
-    for i, own in first.images.items():
-        other = second.images[i]
-        if any(None not in pair and pair[0] != pair[1] for pair in zip(own, other, strict=True)):
-            return f'image {i!r} is {own} in {first.name} and {other} in {second.name}'
+    for i, own in ours.items() if others else ():
+        pairs = zip(own, others[i], strict=True)
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            return f'image {i!r} is {own} in {first.name} and {others[i]} in {second.name}'
     return ''
 
 
@@ -217,11 +205,8 @@ def _other_objects(first: Record, second: Record) -> str:
         return ''
     if extra := second.objects.keys() - first.images.keys():
         return f'{second.name} has {len(extra)} images with objects that {first.name} does not have'
-    if first.objects is None:
-        return ''
-    ours, others = (
-        sum(found.get(i, 0) for i in first.images) for found in (first.objects, second.objects)
-    )
+    both = (first.objects or second.objects, second.objects)
+    ours, others = (sum(found.get(i, 0) for i in first.images) for found in both)
     return f'{first.name} has {ours} objects and {second.name} {others}' * (ours != others)
 
 
@@ -231,14 +216,14 @@ _EXPORTED = 'use the config that it was exported with, or export it again'
 _RESUMED = "the config's settings hold from the resumed iteration on"
 _START = 'start from its weights with load_from instead of resuming'
 _FILE = 'give the evaluator the annotation file of the data set'
-# Difference (a function, or a group of settings, perhaps without one), refused or not, advice.
+# Difference (a function or a group of settings), refused or not, advice.
 DOORS: dict[str, list[tuple]] = dict(
     load_from=[(_renamed_classes, False, _INTENDED), ('preprocessing', False, _INTENDED)],
     resume=[
         (_other_classes, True, _START),
         ('optimizer.type', True, _START),
         ('preprocessing', False, _RESUMED),
-        ('optimizer optimizer.type', False, _RESUMED),
+        ('optimizer', False, _RESUMED),
         ('schedule', False, _RESUMED),
     ],
     test=[

@@ -300,6 +300,14 @@ def test_label_maps_that_do_not_fit(labels, words, maps):
         maps(labels)[0]
 
 
+def test_label_maps_in_jpeg(maps, tmp_path):
+    items = maps(LABELS)
+    noise = np.random.default_rng(0).integers(0, 47, (6, 8), np.uint8)
+    Image.fromarray(noise).save(tmp_path / 'labels/a.png', 'JPEG')  # under the name of a PNG
+    with pytest.raises(InputError, match='label map .*a.png.* is a JPEG file'):
+        items[0]
+
+
 def test_a_palette_that_opencv_makes_colours_of(maps):
     with pytest.raises(InputError, match="imdecode_backend='pillow'"):
         maps(LABELS, mode='P', imdecode_backend='cv2')[0]
