@@ -31,19 +31,11 @@ CORNER = 'write bbox as x and y of the upper left corner, width and height, all 
 
 @dataclass
 class Source:
-    """Numbers of one data set without wrappers, loaded and in its files.
+    """Loaded numbers of one data set without wrappers, and ``raw`` ones of its files.
 
-    Attributes:
-        name: Its type, and its annotation file or folder.
-        images: Images loaded.
-        classes: The config's classes.
-        raw_images: Images in the files; None if the format is unknown.
-        objects: Objects loaded, without those marked to be ignored.
-        raw_objects: Objects in the files; None if the format is unknown.
-        labels: Loaded objects, or images of a classifier, by label.
-        lost: Numbers left out, by ('images' or 'objects', reason, False if the user chose that).
-        examples: The first example of each key of ``lost``.
-        findings: Mistakes in the files.
+    Raw numbers are None if the format is unknown. Objects that are marked to be ignored are not
+    loaded. ``labels`` counts loaded objects, or images of a classifier, by label. ``lost`` and
+    ``examples`` have the keys ('images' or 'objects', reason, False if the user chose that).
     """
 
     name: str
@@ -82,12 +74,7 @@ class Source:
 
 @dataclass
 class Account:
-    """Numbers in the files of a split and loaded numbers.
-
-    Attributes:
-        split: ``'train'``, ``'val'`` or ``'test'``.
-        sources: The split's data sets without wrappers.
-    """
+    """Numbers of a split, ``'train'``, ``'val'`` or ``'test'``, by data set without wrappers."""
 
     split: str
     sources: list[Source]
@@ -200,7 +187,7 @@ def _source(leaf: Any) -> Source:
             document = _read_xml(leaf) if hasattr(leaf, 'ann_subdir') else _read_json(file)
             _compare_objects(leaf, document, number, source)
         elif not file and os.path.exists(where):
-            _compare_folders(leaf, *paths.values(), source)
+            _compare_folders(leaf, paths['img_path'], paths['seg_map_path'], source)
         _check_polygons(polygons, source)
     return source
 
@@ -227,14 +214,7 @@ def _read_xml(leaf: Any) -> dict:
 
 
 def _compare_objects(leaf: Any, document: dict, number: Counter, source: Source) -> None:
-    """Compare the images and objects of files with the loaded ones.
-
-    Args:
-        leaf: The data set.
-        document: The files' content in COCO's format.
-        number: Number of loaded objects by image id.
-        source: Takes the result.
-    """
+    """Compare a document in COCO's format with the number of loaded objects by image id."""
     images, notes = document['images'], document.get('annotations') or []
     names = {category['id']: category['name'] for category in document['categories']}
     if getattr(leaf, '_indices', None) is not None:  # the user's choice is no loss
@@ -291,7 +271,7 @@ def _reason(note: dict, image: dict | None, loaded: bool) -> str:
         return 'of an unknown image'
     if not loaded:
         return 'in images that are left out'
-    if 'bbox' not in note:
+    if 'bbox' not in note:  # of XML files
         return ''
     x, y, width, height = note['bbox']
     if not (note['area'] > 0 and width >= 1 and height >= 1):

@@ -54,12 +54,16 @@ class Record:
 
 def record_of_config(cfg: Any, split: str = 'train', name: str = 'the config') -> Record:
     """Return the record of a config; its classes are those of a split, or of the next it has."""
-    dataset = _datasets(cfg, split)[-1]
-    classes = _texts(_named(dataset))
+    classes, dataset = None, _datasets(cfg, split)[-1]
     with suppress(Exception):  # the run itself will say what is wrong with a data set
         init_default_scope(scope(cfg))
-        built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
-        classes = _texts(built.metainfo.get('classes')) or find_classes(built.img_prefix)[0]
+        kind = dataset['type']
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind) if isinstance(kind, str) else kind
+        classes = _texts(_named(dataset) or getattr(kind, 'METAINFO', {}).get('classes'))
+        if not classes:  # a file or folders have them
+            built = DATASETS.build(dict(dataset, lazy_init=True))
+            classes = _texts(built.metainfo.get('classes')) or find_classes(built.img_prefix)[0]
     return Record(name, None if dataset.get('return_classes') else classes, _settings(cfg))
 
 
@@ -131,10 +135,11 @@ def compare(first: Record, second: Record, door: str) -> list[Finding]:
         A sentence for each rule of the door that finds a difference, with the first one.
     """
     findings: dict[str, Finding] = {}
-    for rule, refuse, advice in DOORS[door]:
-        text = _setting(first, second, rule) if isinstance(rule, str) else rule(first, second)
-        if text:
-            findings.setdefault(text, Finding(f'{text}; {advice}', refuse))
+    for refuse, advice, rules in DOORS[door]:
+        for rule in rules:
+            text = _setting(first, second, rule) if isinstance(rule, str) else rule(first, second)
+            if text:
+                findings.setdefault(text, Finding(f'{text}; {advice}', refuse))
     return list(findings.values())
 
 
@@ -211,38 +216,24 @@ def _other_objects(first: Record, second: Record) -> str:
 
 
 _INTENDED = 'make them equal unless this is intended'
-_TRAINED = 'use the config that it was trained with'
 _EXPORTED = 'use the config that it was exported with, or export it again'
 _RESUMED = "the config's settings hold from the resumed iteration on"
 _START = 'start from its weights with load_from instead of resuming'
 _FILE = 'give the evaluator the annotation file of the data set'
-# Difference (a function or a group of settings), refused or not, advice.
-DOORS: dict[str, list[tuple]] = dict(
-    load_from=[(_renamed_classes, False, _INTENDED), ('preprocessing', False, _INTENDED)],
+# For each door: refused or not, advice, and what is compared (a function or a group of settings).
+DOORS: dict[str, list[tuple[bool, str, list]]] = dict(
+    load_from=[(False, _INTENDED, [_renamed_classes, 'preprocessing'])],
     resume=[
-        (_other_classes, True, _START),
-        ('optimizer.type', True, _START),
-        ('preprocessing', False, _RESUMED),
-        ('optimizer', False, _RESUMED),
-        ('schedule', False, _RESUMED),
+        (True, _START, [_other_classes, 'optimizer.type']),
+        (False, _RESUMED, ['preprocessing', 'optimizer', 'schedule']),
     ],
     test=[
-        (_other_classes, True, _TRAINED),
-        ('preprocessing', True, _TRAINED),
-        ('sizes', False, _INTENDED),
-        ('test_cfg', False, _INTENDED),
+        (True, 'use the config that it was trained with', [_other_classes, 'preprocessing']),
+        (False, _INTENDED, ['sizes', 'test_cfg']),
     ],
-    exported=[
-        (_other_classes, True, _EXPORTED),
-        ('preprocessing', True, _EXPORTED),
-        ('test_cfg', True, _EXPORTED),
-    ],
-    evaluator=[
-        (_other_images, True, _FILE),
-        (_other_categories, True, _FILE),
-        (_other_objects, False, _FILE),
-    ],
-    data=[(_other_classes, True, 'give both data sets the same classes in the same order')],
+    exported=[(True, _EXPORTED, [_other_classes, 'preprocessing', 'test_cfg'])],
+    evaluator=[(True, _FILE, [_other_images, _other_categories]), (False, _FILE, [_other_objects])],
+    data=[(True, 'give both data sets the same classes in the same order', [_other_classes])],
 )
 
 
@@ -272,7 +263,6 @@ def _settings(cfg: Any) -> dict[str, Any]:
     model, wrapper, train = (_dict(cfg.get(k)) for k in ('model', 'optim_wrapper', 'train_cfg'))
     prepare = _dict(model.get('data_preprocessor') or cfg.get('data_preprocessor'))
     prepare = _dict(prepare.get('data_preprocessor')) or prepare  # of several branches
-    swapped = any(prepare.get(name) for name in CHANNELS)
     steps = [s for node in reversed(_datasets(cfg, 'test')) for s in node.get('pipeline') or []]
     steps = [step for step in steps if any(word in type_name(step) for word in SIZES)]
     optimizer = {name: wrapper.get(name) for name in ('accumulative_counts', 'paramwise_cfg')}
@@ -282,7 +272,7 @@ def _settings(cfg: Any) -> dict[str, Any]:
         and dict(
             mean=prepare.get('mean') or 'none',
             std=prepare.get('std') or 'none',
-            channels='swapped' if swapped else 'as loaded',
+            channels='swapped' if any(map(prepare.get, CHANNELS)) else 'as loaded',
         ),
         sizes=dict(steps=steps, pad_size_divisor=prepare.get('pad_size_divisor')),
         test_cfg=model.get('test_cfg'),
