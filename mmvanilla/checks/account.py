@@ -21,8 +21,7 @@ from .items import label_map_step, leaves
 POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[\s*(?:\[[^\[\]"]*\][\s,]*)*\]')
 OBJECT = re.compile(rb'<object\b.*?<name>(.*?)</name>', re.DOTALL)
 SIDE = re.compile(rb'<(width|height)>\s*(\d+)')
-BOXES = 50_000  # boxes that are compared with their image, about
-SAMPLE = 1000  # polygons that are compared with their boxes, about
+SAMPLE = 1000  # images, about, in which boxes are looked at
 EMPTY = 'without objects'
 IGNORED = 'marked as crowd, difficult or to be ignored'
 ELSE = 'for another reason'
@@ -164,7 +163,7 @@ def _source(leaf: Any) -> Source:
         source.add(f'metainfo.classes is {classes!r}, expected a tuple of different names')
     number: Counter = Counter()  # of objects, by image
     paths: dict[str, set[str]] = dict(img_path=set(), seg_map_path=set())
-    polygons: list[dict] = []
+    sample: list[dict] = []
     labels: list[int] = []
     for i in range(len(leaf) if hasattr(leaf, 'get_data_info') else 0):
         info = leaf.get_data_info(i)
@@ -177,8 +176,8 @@ def _source(leaf: Any) -> Source:
         for key, found in paths.items():
             if isinstance(info.get(key), str):
                 found.add(os.path.normpath(info[key]))
-        if len(polygons) < SAMPLE:
-            polygons += [item for item in instances if isinstance(item.get('mask'), list)]
+        if i % (len(leaf) // SAMPLE + 1) == 0:
+            sample.append(info)
     source.objects = len(labels)
     source.labels.update(labels)
     with suppress(AttributeError, IndexError, KeyError, OSError, TypeError, ValueError):
@@ -188,7 +187,7 @@ def _source(leaf: Any) -> Source:
             _compare_objects(leaf, document, number, source)
         elif not file and os.path.exists(where):
             _compare_folders(leaf, paths['img_path'], paths['seg_map_path'], source)
-        _check_polygons(polygons, source)
+        _check_boxes(sample, source)
     return source
 
 
@@ -255,7 +254,6 @@ def _compare_objects(leaf: Any, document: dict, number: Counter, source: Source)
     _check_spelling(names.values(), source)
     _check_names({names[i]: label for i, label in labels.items() if i in names}, source)
     _check_files_twice(images, source)
-    _check_reach(by_id, used, source)
 
 
 def _file(image: dict) -> str:
@@ -318,31 +316,28 @@ def _check_files_twice(images: list[dict], source: Source) -> None:
         )
 
 
-def _check_reach(images: dict[Any, dict], notes: list[dict], source: Source) -> None:
-    """Warn of boxes that reach beyond their image, as corners in place of sides do."""
-    notes = [note for note in notes[:: len(notes) // BOXES + 1] if note['image_id'] in images]
-    boxes = np.array([note['bbox'] for note in notes], float).reshape(-1, 4)
-    sides = [[images[note['image_id']][k] for k in ('width', 'height')] for note in notes]
-    ends = np.array(sides, float).reshape(-1, 2)
-    beyond = (boxes[:, :2] < -1).any(1) | (boxes[:, :2] + boxes[:, 2:] > ends + 1).any(1)
-    if beyond.sum() > 0.1 * len(notes):
-        source.add(
-            f'{beyond.sum():,} of {len(notes):,} boxes reach beyond their image, such as '
-            f'annotation {notes[int(beyond.argmax())].get("id")}; {CORNER}',
-            bool(beyond.mean() > 0.5),
-        )
+def _check_boxes(infos: list[dict], source: Source) -> None:
+    """Find boxes beyond their image and boxes that are not the bounds of their polygons.
 
-
-def _check_polygons(items: list[dict], source: Source) -> None:
-    """Refuse boxes that are not the bounds of their polygons."""
+    Both follow from corners or centres in the place of COCO's boxes.
+    """
+    pairs = [(info, item) for info in infos for item in info.get('instances') or ()]
+    boxes = np.array([item['bbox'] for _, item in pairs], float).reshape(-1, 4)
+    sides = np.array([(info['width'], info['height']) for info, _ in pairs]).reshape(-1, 2)
+    beyond = (boxes < -1).any(1) | (boxes[:, 2:] > sides + 1).any(1)
+    if beyond.sum() > 0.1 * len(boxes):
+        path = pairs[int(beyond.argmax())][0]['img_path']
+        text = f'{beyond.sum():,} of {len(boxes):,} boxes reach beyond their image'
+        source.add(f'{text}, such as one of {path!r}; {CORNER}', bool(beyond.mean() > 0.5))
+    masks = [item for _, item in pairs if isinstance(item.get('mask'), list)]
     differ = 0
-    for item in items:
+    for item in masks:
         points = np.concatenate([np.reshape(p, (-1, 2)) for p in item['mask']])
         bounds = np.concatenate([points.min(0), points.max(0)])
         side = max(2.0, 0.1 * float((bounds[2:] - bounds[:2]).max()))
         differ += bool(np.abs(np.asarray(item['bbox']) - bounds).max() > side)
-    if 2 * differ > len(items):
-        source.add(f'{differ} of {len(items)} boxes are not the bounds of their polygons; {CORNER}')
+    if 2 * differ > len(masks):
+        source.add(f'{differ} of {len(masks)} boxes are not the bounds of their polygons; {CORNER}')
 
 
 # ---- Folders
