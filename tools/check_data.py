@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mmvanilla  # noqa: F401 - lets mmdet and mmseg be imported without a compiled mmcv
-from mmvanilla.checks import Items, account
-from mmvanilla.checks.account import Account
+from mmvanilla.checks import Items, Record, account, compare, record_of_dataset
 from mmvanilla.checks.files import check_image, check_label_map
 from mmvanilla.checks.items import failing_step, label_map_step, leaves
 from mmvanilla.cli import (
@@ -39,7 +39,7 @@ from mmvanilla.errors import InputError, UserError, sentence
 from mmvanilla.type_name import type_name
 
 EXAMPLES = 3  # in the table; the JSON file has all
-Finding = tuple[str, str]  # what is found, and where
+Result = tuple[str, str, bool]  # what is found, where, and whether it is an error
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,7 +78,7 @@ def main() -> None:
     args = parse_args()
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     start, rows, count, lines = time.perf_counter(), [], 0, []
-    training: Account | None = None
+    training: Record | None = None
     with one_sentence_errors(args.debug, Exception):
         cfg = load_config(args)
         for split, config in data_sets(cfg):
@@ -87,23 +87,26 @@ def main() -> None:
             except UserError as error:
                 rows.append(row(split, 'data set that cannot be built', [sentence(error)], True))
                 continue
-            found = account(dataset, split)
-            lines.append(found.line())
-            rows += [dict(r, error=r['error'] and not args.warn_only) for r in found.table()]
-            training = training or found
-            rows += other_folders(found, training)
-            jobs, last = file_jobs(dataset, cfg, args.decode)
+            counted = account(dataset, split)
+            lines.append(counted.line())
+            record = record_of_dataset(dataset, images=False, name=f'the data of {split}')
+            training = training or record
+            judged = counted.table()
+            for finding in compare(training, record, 'data'):
+                judged.append(row(split, 'other classes than in training', [finding.text], True))
+            rows += [dict(each, error=each['error'] and not args.warn_only) for each in judged]
+            maps = [LabelMaps(leaf, cfg) for leaf in leaves(dataset)]
+            jobs = file_jobs(dataset, maps, args.decode)
             with (
                 ThreadPoolExecutor(args.workers) as pool,
                 Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar,
             ):
                 done = pool.map(lambda job: job(), jobs)
-                tracked = bar.track(done, len(jobs), description=split)
-                results = [found for job in tracked for found in job]
-            results += last()
-            for kind, error in dict.fromkeys((kind, error) for kind, _, error in results):
-                places = [where for name, where, _ in results if name == kind]
-                rows.append(row(split, kind, places, error))
+                results = list(bar.track(done, len(jobs), description=split))
+            places: dict[tuple[str, bool], list[str]] = {}
+            for kind, where, wrong in chain(*results, *(labels.missing() for labels in maps)):
+                places.setdefault((kind, wrong), []).append(where)
+            rows += [row(split, kind, where, wrong) for (kind, wrong), where in places.items()]
             count += len(jobs)
         rows.sort(key=lambda row: not row['error'])
         if args.json:
@@ -155,38 +158,23 @@ def build(cfg: Config, split: str, config: dict) -> Any:
         ) from error
 
 
-def other_folders(found: Account, training: Account) -> list[dict]:
-    """Compare the classes that class folders give with those of training."""
-    classes, expected = (
-        list(dict.fromkeys(name for source in a.sources for name in source.classes))
-        for a in (found, training)
-    )
-    if classes == expected:
-        return []
-    text = f'{len(classes)} classes, but {len(expected)} in training'
-    for word, names in (('without', expected), ('with', classes)):
-        other = [name for name in names if name not in classes or name not in expected]
-        text += f', {word} {other[0]!r}' if other else ''
-    return [row(found.split, 'classes other than those of training', [text], True)]
-
-
-def file_jobs(dataset: Any, cfg: Config, decode: bool) -> tuple[list[Callable], Callable]:
-    """Return the checks of all files, and the check that follows them."""
+def file_jobs(dataset: Any, maps: list['LabelMaps'], decode: bool) -> list[Callable]:
+    """Return the checks of all files, and of all items if they are decoded."""
     jobs: list[Callable] = []
-    maps = [LabelMaps(leaf, cfg) for leaf in leaves(dataset)]
-    for leaf, labels in zip(leaves(dataset), maps, strict=True):
-        for i in range(len(leaf) if hasattr(leaf, 'get_data_info') else 0):
-            jobs.append(partial(check_files, leaf, i, labels, decode))
+    for labels in maps:
+        for i in range(len(labels.leaf) if hasattr(labels.leaf, 'get_data_info') else 0):
+            jobs.append(partial(check_files, labels, i, decode))
     if decode:
         items = Items(dataset, check=False)
         jobs += [partial(load, items, i) for i in range(len(items))]
-    return jobs, lambda: [found for labels in maps for found in labels.missing()]
+    return jobs
 
 
 class LabelMaps:
     """The labels in the label maps of one data set, as mmseg's loading step reads them."""
 
     def __init__(self, leaf: Any, cfg: Config) -> None:
+        self.leaf = leaf
         self.step = label_map_step(leaf)
         self.shift = bool(getattr(leaf, 'reduce_zero_label', False))
         self.classes = (getattr(leaf, 'metainfo', None) or {}).get('classes') or ()
@@ -194,12 +182,11 @@ class LabelMaps:
         head = heads[-1] if isinstance(heads, (list, tuple)) else heads
         self.ignored = head.get('ignore_index', 255)
         self.seen: set[int] = set()
-        self.raw: set[int] = set()
 
-    def check(self, info: dict) -> list[tuple[str, str, bool]]:
+    def check(self, info: dict) -> list[Result]:
         """Read one label map and compare its labels with the classes."""
-        found = self._labels(info, True)
-        self.raw |= self._labels(info, False) if self.shift else found
+        step = copy(self.step)  # notes down the first value that it sees
+        found = set(np.unique(step(dict(info, seg_fields=[]))['gt_seg_map']).tolist())
         self.seen |= found
         path = info['seg_map_path']
         wrong = sorted(found - {*range(len(self.classes)), self.ignored})
@@ -209,21 +196,14 @@ class LabelMaps:
             return [('label out of range', where, True)]
         return [('label map without a label', path, False)] if found == {self.ignored} else []
 
-    def _labels(self, info: dict, shift: bool) -> set[int]:
-        results = dict(info, reduce_zero_label=shift and self.shift, seg_fields=[])
-        results['label_map'] = info.get('label_map') if shift or not self.shift else None
-        step = copy(self.step)  # which notes down the first value that it sees
-        step.reduce_zero_label = results['reduce_zero_label']
-        return set(np.unique(step(results)['gt_seg_map']).tolist())
-
-    def missing(self) -> list[tuple[str, str, bool]]:
+    def missing(self) -> list[Result]:
         """Return the classes that are in no label map, and guess why."""
         found, last = [], len(self.classes) - 1
         for i, name in enumerate(self.classes if self.seen else ()):
             if i in self.seen and i != self.ignored:
                 continue
             hint = ''
-            if self.shift and i == last and 0 in self.raw:
+            if self.shift and i == last and self.ignored in self.seen:
                 hint = '; labels seem to count from 0, for which reduce_zero_label must be False'
             elif not self.shift and i == 0 and last + 1 in self.seen:
                 hint = '; labels seem to count from 1, for which reduce_zero_label must be True'
@@ -233,9 +213,9 @@ class LabelMaps:
         return found
 
 
-def check_files(leaf: Any, i: int, labels: LabelMaps, decode: bool) -> list[tuple[str, str, bool]]:
+def check_files(labels: LabelMaps, i: int, decode: bool) -> list[Result]:
     """Check the files of one item."""
-    info = leaf.get_data_info(i)
+    info = labels.leaf.get_data_info(i)
     path, label_map = info.get('img_path'), info.get('seg_map_path')
     size = (info['width'], info['height']) if {'width', 'height'} <= info.keys() else None
     kind = 'image'
@@ -251,7 +231,7 @@ def check_files(leaf: Any, i: int, labels: LabelMaps, decode: bool) -> list[tupl
     return []
 
 
-def load(items: Items, i: int) -> list[tuple[str, str, bool]]:
+def load(items: Items, i: int) -> list[Result]:
     """Send one item through the pipeline."""
     try:
         items[i]

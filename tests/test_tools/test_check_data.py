@@ -312,8 +312,8 @@ def test_class_folders(pictures, check):
     shutil.rmtree(pictures / 'val/owl')
     code, rows, _ = check(pictures / 'config.py', pictures)
     assert code == 1
-    row = find(rows, 'val', 'classes other than those of training')
-    assert "without 'owl'" in row['examples'][0]
+    row = find(rows, 'val', 'other classes than in training')
+    assert 'train has 3 classes and the data of val 2' in row['examples'][0]
 
 
 # ---- Mistakes
