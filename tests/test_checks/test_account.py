@@ -162,6 +162,12 @@ def test_some_boxes_beyond_the_image_are_a_warning(document, coco):
     assert '9 of 60 boxes reach beyond their image' in warned(found)
 
 
+def test_boxes_in_images_of_different_sizes(document, coco):
+    """The last image is small; only its own boxes reach beyond it."""
+    document['images'][-1].update(width=50, height=40)
+    assert warned(account(coco(document), 'train')) == ''
+
+
 @pytest.mark.parametrize('spelling', ['{}', './{}'])
 def test_one_file_under_two_ids(spelling, document, coco):
     for i in range(1, 4):
