@@ -1,6 +1,6 @@
 """Compare deep training with act_learn fixed at 1, from scratch on the shapes, over several seeds.
 
-    python benchmarks/deep_training.py --out docs/deep_training.json
+    python benchmarks/deep_training.py --out work_dirs/deep_training.json
 
 Trains UPerNet with the narrow VanillaNet-13 of configs/upernet_vanillanet13_shapes.py. Both ways
 see the same images in the same order from the same initial weights. Prints the mIoU of every run,

@@ -92,8 +92,8 @@ def prepare_loader(loader: DataLoader, seed: int | None) -> DataLoader:
     else:
         options |= dict(batch_size=loader.batch_size, drop_last=loader.drop_last)
         options['sampler'] = Draws(loader.sampler)
-    start = StartWorker(loader.worker_init_fn)
-    return DataLoader(Items(dataset, seed), worker_init_fn=start, **options)
+    options['worker_init_fn'] = StartWorker(loader.worker_init_fn)
+    return DataLoader(Items(dataset, seed), **options)
 
 
 def prepare_loop(runner: Runner, loop: BaseLoop) -> None:

@@ -1,8 +1,9 @@
 """The way from a config to a runner that is ready: built, looked at, compared."""
 
 import copy
+import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -148,16 +149,29 @@ def build_loop(runner: Runner, split: str) -> None:
 
 def build_error(cfg: Config, split: str, error: Exception) -> UserError:
     """Return what to say where the library cannot build a split from a config."""
+    loader = cfg.get(f'{split}_dataloader') or {}
+    files = [os.path.join(d.get('data_root') or '', d['ann_file']) for d in data_configs(loader)]
     text = (
         f'{split}_dataloader, {split}_cfg or {split}_evaluator cannot be built '
-        f'({type(error).__name__}: {sentence(error)}); put the data there, set data_root '
-        '(--data-root of the tools), or correct the config'
+        f'({type(error).__name__}: {sentence(error)}), with {", ".join(files) or "no ann_file"}; '
+        'put the data there, set data_root (--data-root of the tools), or correct the config'
     )
     with suppress(Exception):  # that of above is told
         dataset = DATASETS.build(unserialized(cfg[f'{split}_dataloader'].dataset))
         refused = [finding.text for finding in account(dataset, split).findings() if finding.refuse]
         text = next(iter(refused), text)
     return UserError(text)
+
+
+def data_configs(node: Any) -> Iterator[dict]:
+    """Yield the configs of data sets that name an annotation file, inside wrappers, too."""
+    if isinstance(node, list | tuple):
+        for child in node:
+            yield from data_configs(child)
+    elif isinstance(node, dict):
+        if isinstance(node.get('ann_file'), str):
+            yield node
+        yield from data_configs([node.get('dataset'), node.get('datasets')])
 
 
 def unserialized(dataset: dict) -> dict:

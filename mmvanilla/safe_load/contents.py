@@ -40,8 +40,9 @@ def check_contents(checkpoint: Any) -> None:
     for name, parent in (('meta', checkpoint), ('message_hub', checkpoint), ('runtime_info', hub)):
         if parent.get(name) is not None:
             _check_dict(name, parent[name])
-            parent[name].pop('config', None)
-            parent[name].pop('cfg', None)
+            texts = [parent[name].pop(key, None) for key in ('config', 'cfg')]
+            if name == 'meta' and (text := next(filter(None, texts), None)):
+                parent[name]['config_text'] = str(text)  # to be read, under a name that none runs
 
 
 def _check_dict(name: str, value: Any) -> None:

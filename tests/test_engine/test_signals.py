@@ -10,7 +10,18 @@ import pytest
 
 from mmvanilla.engine.signals import StartWorker, noted_signals
 
-HANDLERS = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+HANDLERS = signal.SIG_DFL, signal.default_int_handler
+
+
+@pytest.fixture(autouse=True)
+def python_s_own_handlers():
+    """A process in the background of a shell begins with SIGINT ignored."""
+    before = handlers()
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), HANDLERS, strict=True):
+        signal.signal(number, handler)
+    yield
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+        signal.signal(number, handler)
 
 
 def handlers():
@@ -41,11 +52,11 @@ def test_a_metric_that_evaluates_in_a_pool_ends_within_a_training():
     with noted_signals():
         pool = multiprocessing.get_context('fork').Pool(2)
         assert pool.map(square, [2, 3]) == [4, 9]
-        begin = threading.Timer(20, os._exit, [1])  # a pool that hangs would hang the test, too
-        begin.start()
+        watch = threading.Timer(100, os._exit, [1])  # a pool that hangs would hang the test, too
+        watch.start()
         pool.terminate()
         pool.join()
-        begin.cancel()
+        watch.cancel()
         assert noted_signals.active is not None
 
 
