@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import torch
 from mmengine.dist import master_only
-from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
@@ -16,6 +15,7 @@ from ...errors import UserError
 from ...models import fuse, safe_loading
 from ...models.twins import add_twins, drop_twins, fused_weights
 from ...whole_files import replace_file
+from ..look import unwrap
 
 
 @HOOKS.register_module()
@@ -94,15 +94,11 @@ def ema_hooks(runner: Runner) -> list[EMAHook]:
     return [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside DDP and the like."""
-    while is_model_wrapper(model):
-        model = model.module
-    return model
-
-
 def kept_checkpoint(runner: Runner) -> str | None:
-    """Return the path of the best checkpoint, or of the last one where there is no best one."""
-    info = runner.message_hub.runtime_info
-    paths = [path for name, path in info.items() if name.startswith('best_ckpt')]
-    return next(filter(os.path.isfile, filter(None, [*paths, info.get('last_ckpt')])), None)
+    """Return the path of the best checkpoint, else of the last one."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            best = getattr(hook, 'best_ckpt_path_dict', None) or {}
+            paths = [getattr(hook, 'best_ckpt_path', None), *best.values(), hook.last_ckpt]
+            return next((path for path in paths if path and os.path.isfile(path)), None)
+    return None
