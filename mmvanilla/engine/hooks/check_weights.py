@@ -61,7 +61,8 @@ class CheckWeightsHook(Hook):
             # mmdet's SoftTeacher loads each tensor as student.NAME and teacher.NAME.
             there = weights.get(name, weights.get(name.partition('.')[2]))
             shape = 'missing' if there is None else tuple(there.shape)
-            if there is None or not (name.startswith(inside) or torch.equal(value, there.to(value))):
+            loaded = there is not None and torch.equal(value, there.to(value))
+            if not loaded and (there is None or not name.startswith(inside)):
                 left.append(f'{name} (here {tuple(value.shape)}, there {shape})')
         if not left:
             return
