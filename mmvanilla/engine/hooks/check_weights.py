@@ -50,10 +50,10 @@ class CheckWeightsHook(Hook):
         for name, net in nets.items():
             if net.found is False:
                 raise CheckpointError(NO_BACKBONE.format(name))
-        loaded, self._weights = self._weights, None
-        if loaded is None:
+        if self._weights is None:
             return
-        weights = {unwrapped(n): v for n, v in loaded.items() if isinstance(v, Tensor)}
+        weights = {unwrapped(n): v for n, v in self._weights.items() if isinstance(v, Tensor)}
+        self._weights = None
         here = {n: v for n, v in model.state_dict().items() if not n.endswith(OPTIONAL)}
         inside = tuple(f'{name}.' for name in nets)  # the nets pad kernels of a smaller act_num
         left = []
