@@ -21,16 +21,16 @@ NOTHING_YET = 'nothing saved yet'  # in last_checkpoint of a training among file
 def latest_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
     """Return the checkpoint that ``last_checkpoint`` names, or else the newest one that is whole.
 
-    The training's folder may have been copied or moved: only the name of the file counts. The log
-    says where the checkpoint is not the named one.
+    Only the name of the file counts, since the folder may have been copied or moved. A warning
+    tells if the checkpoint is not the named one.
 
     Args:
         work_dir: Folder of a training.
-        out_dir: ``out_dir`` of the checkpoint hook. If None, the default, a checkpoint elsewhere
-            is found only where the work dir has none.
+        out_dir: ``out_dir`` of the checkpoint hook. If None, a checkpoint elsewhere is found only
+            if the work dir has none.
 
     Returns:
-        The path, or None where nothing was saved yet.
+        The path, or None if nothing was saved yet.
 
     Raises:
         CheckpointError: If there are checkpoints, but none is whole.
@@ -41,16 +41,14 @@ def latest_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
     if named == NOTHING_YET:
         _warn(f'the last training in {work_dir!r} saved nothing; begin again, its files are older')
         return None
-    expected = [str(folder / Path(named).name)] if named else []
-    if named and not files:
-        expected.append(named)
-    for file in [*expected, *files]:
+    expected = str(folder / Path(named).name) if files else named  # elsewhere, without out_dir
+    for file in filter(None, [expected, *files]):
         if _is_resumable(file):
-            if file not in expected:
+            if file != expected:
                 text = f'{str(pointer)!r} names {named!r}, which is missing or broken; '
                 _warn(f'{text}going on from {file!r}, the newest whole one')
             return file
-    if expected or files:
+    if named or files:
         raise CheckpointError(
             f'no checkpoint in {work_dir!r} is whole and has an optimizer state; give another one '
             'with --resume CHECKPOINT, or begin again without --resume'
