@@ -31,9 +31,9 @@ class KeyValueAction(DictAction):
             super().__call__(parser, *args)
         except (ValueError, AssertionError, RecursionError) as error:
             parser.error(
-                f'--cfg-options got {" ".join(pairs)}, a value of which cannot be read '
-                f'({sentence(error)[:200]}); expected numbers, strings, [lists] and (tuples); set '
-                'the entries of a dict one by one, such as model.backbone.arch.dims=[64,128]'
+                f'--cfg-options {" ".join(pairs)} cannot be read ({sentence(error)[:200]}); values '
+                'are numbers, strings, [lists] and (tuples); set the entries of a dict one by one, '
+                'such as model.backbone.arch.dims=[64,128]'
             )
 
 
@@ -77,8 +77,8 @@ def add_warn_only(parser: ArgumentParser) -> None:
 
 def add_exported(parser: ArgumentParser) -> None:
     """Add the arguments that say how an exported file is opened."""
-    text = 'dtype in which OpenVINO computes an .xml file, except its 8-bit layers; auto is the '
-    text += 'fastest one on this processor (default: %(default)s)'
+    text = 'dtype for .xml files except their 8-bit layers; auto is the fastest on this processor '
+    text += '(default: %(default)s)'
     choices = ['fp32', 'bf16', 'auto']
     parser.add_argument('--precision', choices=choices, default='fp32', help=text)
     text = 'open a .pt2 file, which is a program that is run; trust only your own'

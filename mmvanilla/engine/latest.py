@@ -57,7 +57,7 @@ def latest_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
 
 
 def checkpoint_folder(work_dir: str, out_dir: str | None) -> Path:
-    """Return the folder in which mmengine's CheckpointHook saves."""
+    """Return the folder where mmengine's CheckpointHook saves."""
     folder = Path(work_dir)
     return Path(out_dir, folder.resolve().name) if out_dir and Path(out_dir) != folder else folder
 

@@ -45,7 +45,7 @@ register_backend('atomic', AtomicBackend)
 
 
 class RemovingLater:
-    """A storage backend that notes which files to remove once newer ones are written."""
+    """A storage backend that notes outdated files instead of removing them at once."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -82,7 +82,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """Lock the work dir, and find the files of this run and of others.
 
         Raises:
-            UserError: In every process, if another training uses the work dir.
+            UserError: If another training uses the work dir.
         """
         refusal: list = [None]
         if is_main_process():
@@ -171,7 +171,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self._remove_outdated(runner)
 
     def _write(self, runner: Runner, name: str, meta: dict) -> None:
-        """Write a checkpoint to resume from, then the file that names it."""
+        """Write a checkpoint with optimizer, then ``last_checkpoint``."""
         self._warn_of_gradients(runner)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -197,7 +197,7 @@ class AtomicCheckpointHook(CheckpointHook):
         runner.logger.warning(
             f'A checkpoint is saved after {wrapper.inner_count % every} of {every} batches of an '
             'accumulation without their gradients, so a resumed run differs; save by iterations '
-            f'(by_epoch=False), at an interval that is a multiple of {every}'
+            f'(by_epoch=False) with an interval of {every}, or a multiple'
         )
 
     def _remove_outdated(self, runner: Runner) -> None:

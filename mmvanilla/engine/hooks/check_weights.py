@@ -21,7 +21,7 @@ class CheckWeightsHook(Hook):
     or of a backbone is refused. The backbone itself refuses weights of another net.
 
     Args:
-        whole: Refuse a checkpoint in which anything is missing, for tests. Resuming always does.
+        whole: Refuse a checkpoint with any tensor missing, for tests. Resuming always does.
     """
 
     def __init__(self, whole: bool = False) -> None:
@@ -67,7 +67,7 @@ class CheckWeightsHook(Hook):
         if not left:
             return
         text = f'{len(left)} of {len(here)} tensors of the model are not in the checkpoint: '
-        text += ', '.join([*left[:3], *(['...'] if len(left) > 3 else [])])
+        text += ', '.join(left[:3])
         if self.whole or runner._resume or len(left) == len(here):
             raise CheckpointError(f'{text}; use the checkpoint of this config')
         runner.logger.warning(f'{text}; they keep their initial values')

@@ -41,10 +41,10 @@ class ResumeHook(Hook):
         """Compare the checkpoint with the config, and remove paths outside the work dir from it.
 
         Raises:
-            UserError: If this run cannot load the checkpoint.
+            UserError: If the checkpoint does not fit the config.
         """
         ours, theirs = record_of_config(runner.cfg), record_of_checkpoint(checkpoint)
-        resumes = runner._resume  # no public name; missing in the config of a Runner(...)
+        resumes = runner._resume  # no public name; runner.cfg of a Runner(...) has none
         report(compare(theirs, ours, 'resume' if resumes else 'load_from'), self.warn_only)
         if not resumes:
             return
@@ -94,7 +94,7 @@ def _harmless(name: str, value: object, runner: Runner) -> bool:
     """Tell whether an entry of the message hub names only files of the work dir."""
     if name == 'keep_ckpt_ids':
         return isinstance(value, list) and all(type(number) is int for number in value)
-    # AtomicCheckpointHook takes only the name, and looks for the file in its own folder.
+    # AtomicCheckpointHook looks for the file name in its own folder only.
     by_name = any(isinstance(hook, AtomicCheckpointHook) for hook in runner.hooks)
     if by_name or not name.startswith(('best_ckpt', 'last_ckpt')) or value is None:
         return True

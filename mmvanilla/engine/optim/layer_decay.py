@@ -69,7 +69,7 @@ class VanillaNetLayerDecayConstructor(DefaultOptimWrapperConstructor):
 
 
 def _layer(name: str, prefix: str, last: int) -> int:
-    """Return the layer of a parameter of a model whose backbone is at ``prefix``."""
+    """Return the layer of a parameter; ``prefix`` is the name of the backbone."""
     match name.removeprefix(f'{prefix}.').split('.') if name.startswith(prefix) else []:
         case ['stem' | 'stem1' | 'stem2', *_]:
             return 0
