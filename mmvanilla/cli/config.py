@@ -102,12 +102,11 @@ def load_config(args: Namespace) -> Config:
     except UserError:
         raise
     except Exception as error:  # it is a program, which may raise anything
-        if isinstance(error, ImportError):
-            error = root_import_error(error)
+        cause = root_import_error(error) if isinstance(error, ImportError) else error
         raise UserError(
-            f'{args.config!r} cannot be read as a config file ({type(error).__name__}: '
-            f'{sentence(error)}); correct it, or the packages that it imports'
-        ) from error
+            f'{args.config!r} cannot be read as a config file ({type(cause).__name__}: '
+            f'{sentence(cause)}); correct it, or the packages that it imports'
+        ) from cause
     options = args.cfg_options or {}
     try:
         cfg.merge_from_dict(options)
