@@ -1,4 +1,4 @@
-"""What the command-line tools share: arguments, configs, errors in one sentence."""
+"""Arguments, configs and error messages of the command-line tools."""
 
 from .config import (
     KeyValueAction,

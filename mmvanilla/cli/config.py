@@ -1,4 +1,4 @@
-"""Reading a config file and fitting it to the command line, for mmdet's and mmseg's alike."""
+"""Read a config file and apply the command line to it."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -15,7 +15,6 @@ from ..type_name import scope
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
-MAX_REASON = 200  # characters; mmengine quotes whole lists
 
 
 class KeyValueAction(DictAction):
@@ -31,19 +30,17 @@ class KeyValueAction(DictAction):
         try:
             super().__call__(parser, *args)
         except (ValueError, AssertionError, RecursionError) as error:
-            reason = sentence(error).splitlines()[0] if str(error) else type(error).__name__
             parser.error(
-                f'--cfg-options got {" ".join(pairs)}, of which a value cannot be read ({reason}); '
-                'values are numbers, texts, [lists] and (tuples), so set what is in a dict by '
-                'itself, such as model.backbone.arch.dims=[64,128]'
+                f'--cfg-options {" ".join(pairs)} cannot be read ({sentence(error)[:200]}); values '
+                'are numbers, strings, [lists] and (tuples); set the entries of a dict one by one, '
+                'such as model.backbone.arch.dims=[64,128]'
             )
 
 
 def add_config(parser: ArgumentParser) -> None:
     """Add the argument that names the config."""
-    parser.add_argument(
-        'config', help="config file; it is Python and is run, so read a stranger's before"
-    )
+    text = "config file; it is Python and is run, so read a stranger's before"
+    parser.add_argument('config', help=text)
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:
@@ -67,10 +64,9 @@ def add_data_root(parser: ArgumentParser) -> None:
 
 def add_cfg_options(parser: ArgumentParser) -> None:
     """Add the argument that replaces settings."""
+    options: Any = dict(nargs='+', action=KeyValueAction, metavar='KEY=VALUE')
     text = 'settings of the config to replace, e.g. model.backbone.arch=9'
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValueAction, metavar='KEY=VALUE', help=text
-    )
+    parser.add_argument('--cfg-options', help=text, **options)
 
 
 def add_warn_only(parser: ArgumentParser) -> None:
@@ -81,24 +77,21 @@ def add_warn_only(parser: ArgumentParser) -> None:
 
 def add_exported(parser: ArgumentParser) -> None:
     """Add the arguments that say how an exported file is opened."""
-    parser.add_argument(
-        '--precision',
-        choices=['fp32', 'bf16', 'auto'],
-        default='fp32',
-        help='in what OpenVINO computes an .xml file, but for what is in 8 bits; auto is what is '
-        'fastest on this processor (default: %(default)s)',
-    )
-    text = 'open a .pt2 file, a program that is run: your own, or of somebody you trust'
+    text = 'dtype for .xml files except their 8-bit layers; auto is the fastest on this processor '
+    text += '(default: %(default)s)'
+    choices = ['fp32', 'bf16', 'auto']
+    parser.add_argument('--precision', choices=choices, default='fp32', help=text)
+    text = 'open a .pt2 file, which is a program that is run; trust only your own'
     parser.add_argument('--trust', action='store_true', help=text)
 
 
 def load_config(args: Namespace) -> Config:
-    """Read the config file that the command line names and apply those arguments that it has.
+    """Read the config file that the command line names, and apply the arguments.
 
     Raises:
         FileNotFoundError: If there is no such config file.
-        UserError: If it is not one, has no place for a setting that is to be replaced, or needs a
-            library that is not installed.
+        UserError: If the file is not a config, an option does not fit it, or a library is not
+            installed.
     """
     launcher = getattr(args, 'launcher', 'none')
     if launcher == 'pytorch' and 'RANK' not in os.environ:
@@ -109,21 +102,18 @@ def load_config(args: Namespace) -> Config:
     except UserError:
         raise
     except Exception as error:  # it is a program, which may raise anything
-        if isinstance(error, ImportError):
-            error = root_import_error(error)
+        cause = root_import_error(error) if isinstance(error, ImportError) else error
         raise UserError(
-            f'{args.config!r} cannot be read as a config file ({type(error).__name__}: '
-            f'{sentence(error)}); correct it, or the packages that it imports'
-        ) from error
+            f'{args.config!r} cannot be read as a config file ({type(cause).__name__}: '
+            f'{sentence(cause)}); correct it, or the packages that it imports'
+        ) from cause
+    options = args.cfg_options or {}
     try:
-        cfg.merge_from_dict(args.cfg_options or {})
-    # What mmengine raises where a key leads into a number, beyond a list or past its end.
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        text = sentence(error)
-        text = text if len(text) <= MAX_REASON else f'{text[:MAX_REASON]}...'
-        keys = ', '.join(args.cfg_options)
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:  # keys into numbers or lists
         raise UserError(
-            f'--cfg-options {keys} does not fit the config ({text}); check the keys'
+            f'--cfg-options {", ".join(options)} does not fit the config '
+            f'({sentence(error)[:200]}); check the keys'
         ) from error
     cfg.launcher = launcher
     cfg.default_scope = scope(cfg)  # one in pure Python has none, but its metrics may name others
@@ -143,8 +133,8 @@ def set_data_root(cfg: Config, root: str) -> None:
 
     Args:
         cfg: The config; every dict with a ``data_root`` is a data set.
-        root: The folder that takes the place of each ``data_root``. Evaluators' paths below an old
-            one, and absolute paths of data sets below it, are moved along, however they are spelt.
+        root: The new ``data_root``. Absolute paths of data sets and paths of evaluators below an
+            old one are moved too.
 
     Raises:
         UserError: If the config has no data set to move.
@@ -167,23 +157,20 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def _below(path: str, folder: str) -> str | None:
-    """Return the path of a file below a folder, None where it is elsewhere or no path."""
-    if path.startswith(os.path.join(folder, '')):
-        return path.removeprefix(os.path.join(folder, ''))
-    for spell in (os.path.abspath, os.path.realpath):
-        below = os.path.relpath(spell(path), spell(folder))
-        # Any text, such as the name of a metric, would be a path below the working directory.
-        texts = not os.path.relpath(os.getcwd(), spell(folder)).startswith(os.pardir)
-        if not below.startswith(os.pardir) and (os.path.isfile(path) or not texts):
-            return below
+    """Return the path of a file below a folder, or None."""
+    # Any string, such as the name of a metric, would be a path below the working directory.
+    is_path = os.path.isabs(path) or os.path.isfile(path)
+    for spell in (os.path.normpath, os.path.realpath) if is_path else (os.path.normpath,):
+        start = os.path.join(spell(folder), '')
+        if spell(path).startswith(start):
+            return spell(path).removeprefix(start)
     return None
 
 
-def _walk(node: object) -> Iterator[ConfigDict]:
+def _walk(node: Any) -> Iterator[ConfigDict]:
     """Walk over all dicts of a nested config."""
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _walk(child)
-    elif isinstance(node, dict):
+    if isinstance(node, dict):
         yield node
-        yield from _walk(list(node.values()))
+    children = node.values() if isinstance(node, dict) else node
+    for child in children if isinstance(node, dict | list | tuple) else ():
+        yield from _walk(child)

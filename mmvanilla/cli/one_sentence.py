@@ -10,21 +10,20 @@ from ..errors import UserError, sentence
 
 
 def add_debug(parser: ArgumentParser) -> None:
-    """Add the argument that shows where an error comes from."""
-    parser.add_argument(
-        '--debug', action='store_true', help='show the traceback of an error, not one sentence'
-    )
+    """Add the argument that shows tracebacks."""
+    text = 'show the traceback of an error, not one sentence'
+    parser.add_argument('--debug', action='store_true', help=text)
 
 
 @contextmanager
 def one_sentence_errors(debug: bool, *kinds: type[Exception]) -> Iterator[None]:
     """Turn exceptions of the given kinds into one line on stderr and exit code 2.
 
-    Those of others, which may not tell what to do, are named by their class.
+    Errors other than UserError and OSError are named by their class.
 
     Args:
         debug: Raise them as they are.
-        kinds: Such as UserError.
+        kinds: Types such as UserError.
     """
     try:
         yield

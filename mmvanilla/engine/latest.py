@@ -14,55 +14,56 @@ from mmengine.runner import CheckpointLoader
 from ..errors import CheckpointError, UserError, sentence
 from ..models import safe_loading
 
+_warn = partial(print_log, logger='current', level=logging.WARNING)
 NOTHING_YET = 'nothing saved yet'  # in last_checkpoint of a training among files of an older one
-
-
-warn = partial(print_log, logger='current', level=logging.WARNING)
 
 
 def latest_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
     """Return the checkpoint that ``last_checkpoint`` names, or else the newest one that is whole.
 
-    It is looked up by its name in the training's own folder, which may have been copied or moved.
+    Only the name of the file counts, since the folder may have been copied or moved. A warning
+    tells if the checkpoint is not the named one.
 
     Args:
         work_dir: Folder of a training.
-        out_dir: ``out_dir`` of the checkpoint hook, by default None. A checkpoint elsewhere is then
-            taken only where the work dir has none.
+        out_dir: ``out_dir`` of the checkpoint hook. If None, a checkpoint elsewhere is found only
+            if the work dir has none.
 
     Returns:
-        The path, or None where nothing was saved yet; the log says where it is not the named one.
+        The path, or None if nothing was saved yet.
 
     Raises:
         CheckpointError: If there are checkpoints, but none is whole.
     """
-    pointer, folder = Path(work_dir, 'last_checkpoint'), Path(work_dir)
-    if out_dir and Path(out_dir) != folder:
-        folder = Path(out_dir, folder.resolve().name)  # as mmengine's hook does
+    pointer, folder = Path(work_dir, 'last_checkpoint'), checkpoint_folder(work_dir, out_dir)
     named = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
-    files = sorted(folder.glob('*.pth'), key=os.path.getmtime, reverse=True)
+    files = sorted(map(str, folder.glob('*.pth')), key=os.path.getmtime, reverse=True)
     if named == NOTHING_YET:
-        warn(f'{work_dir!r} is of a training that saved nothing; it begins anew, files are older')
+        _warn(f'the last training in {work_dir!r} saved nothing; begin again, its files are older')
         return None
-    expected = [str(folder / Path(named).name)] if named else []
-    if named and not files:
-        expected.append(named)
-    for file in [*expected, *map(str, files)]:
-        if is_resumable(file):
-            if file not in expected:
-                reason = f'names {named!r}, which is missing or broken' if named else 'is missing'
-                warn(f'{str(pointer)!r} {reason}; going on from {file!r}, the newest whole one')
+    expected = str(folder / Path(named).name) if files else named  # elsewhere, without out_dir
+    for file in filter(None, [expected, *files]):
+        if _is_resumable(file):
+            if file != expected:
+                text = f'{str(pointer)!r} names {named!r}, which is missing or broken; '
+                _warn(f'{text}going on from {file!r}, the newest whole one')
             return file
     if named or files:
         raise CheckpointError(
-            f'no checkpoint in {work_dir!r} is whole and holds what resuming needs; name one with '
-            '--resume CHECKPOINT, or begin anew without --resume'
+            f'no checkpoint in {work_dir!r} is whole and has an optimizer state; give another one '
+            'with --resume CHECKPOINT, or begin again without --resume'
         )
     return None
 
 
-def is_resumable(file: str) -> bool:
-    """Tell whether a checkpoint is whole, to the last bit, and holds an optimizer's state."""
+def checkpoint_folder(work_dir: str, out_dir: str | None) -> Path:
+    """Return the folder where mmengine's CheckpointHook saves."""
+    folder = Path(work_dir)
+    return Path(out_dir, folder.resolve().name) if out_dir and Path(out_dir) != folder else folder
+
+
+def _is_resumable(file: str) -> bool:
+    """Tell whether a checkpoint is whole, to the last bit, and has an optimizer state."""
     try:
         with zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None:  # compares checksums, which torch.load does not
@@ -76,11 +77,11 @@ def is_resumable(file: str) -> bool:
 
 @contextmanager
 def naming_last_checkpoint(work_dir: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Raise UserError, with the checkpoint to go on from, in place of other exceptions.
+    """Add the checkpoint to resume from to errors, and raise them as UserError.
 
     Args:
         work_dir: Folder of the training.
-        kinds: Types such as OSError: a full disk, a read-only folder, data that vanished.
+        kinds: Types such as OSError: a full disk, a read-only folder, missing data.
     """
     try:
         yield

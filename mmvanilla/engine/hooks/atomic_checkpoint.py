@@ -17,13 +17,13 @@ from mmengine.utils import apply_to
 
 from ...errors import UserError
 from ...whole_files import lock, replace_file
-from ..latest import NOTHING_YET
+from ..latest import NOTHING_YET, checkpoint_folder
 
 INTERRUPTED = 'interrupted.pth'
 
 
 def plain(value: Any) -> Any:
-    """Return Python's own dicts and numbers for OpenMMLab's and numpy's, logs as tensors (2, N)."""
+    """Convert to Python's own dicts and numbers, and logs to tensors (2, N)."""
     if isinstance(value, dict):
         return {key: plain(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
@@ -45,31 +45,28 @@ register_backend('atomic', AtomicBackend)
 
 
 class RemovingLater:
-    """A storage backend that only notes which files to remove."""
+    """A storage backend that notes outdated files instead of removing them at once."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
-        self.removed: list[str] = []
+        self.outdated: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
         """Note a file."""
-        self.removed.append(path)
+        self.outdated.add(path)
 
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """Save checkpoints as mmengine's hook does, but so that a kill at any moment loses none.
+    """mmengine's CheckpointHook, except that a kill at any moment loses no checkpoint.
 
-    A new checkpoint is complete on the disk before ``last_checkpoint`` names it, and that before
-    an older one is removed to keep ``max_keep_ckpts`` or because a better one was found. While a
-    training runs no other one may use its work dir. A resumed run finds its files by name in its
-    own folder, wherever that was copied.
-
-    Checkpoints hold tensors, numbers and strings, so that any program can load them:
-    ``torch.load(weights_only=True)``, its default, refuses what mmengine saves by itself.
+    A new checkpoint is complete on the disk before ``last_checkpoint`` names it. Only then the hook
+    removes older ones. While a training runs, no other one may use its work dir. A resumed run
+    finds its files by name in its own folder, which may be a copy. ``torch.load`` reads the
+    checkpoints with ``weights_only=True``, since they hold tensors, numbers and strings only.
 
     Args:
         backend_args: Config of the storage backend; local files by default.
@@ -85,44 +82,43 @@ class AtomicCheckpointHook(CheckpointHook):
         """Lock the work dir, and find the files of this run and of others.
 
         Raises:
-            UserError: In every process, if another training uses the work dir.
+            UserError: If another training uses the work dir.
         """
         refusal: list = [None]
         if is_main_process():
             try:
                 self._lock = lock(runner.work_dir)
             except UserError as error:
-                refusal = [str(error)]
+                refusal = [error]
         broadcast_object_list(refusal)
         if refusal[0]:
-            raise UserError(refusal[0])
-        folder = Path(self.out_dir or runner.work_dir)
-        if str(folder) != runner.work_dir:
-            folder /= Path(runner.work_dir).name
-        self._look_up(runner, folder)
+            raise refusal[0]
+        folder = checkpoint_folder(runner.work_dir, self.out_dir)
+        self._find_own_files(runner, folder)
         super().before_train(runner)
-        for file in folder.glob('.*.pth.partial'):
-            self._remove(str(file))
+        self.file_backend: Any = RemovingLater(self.file_backend)
+        if is_main_process():
+            for file in filter(Path.is_file, folder.glob('.*.pth.partial')):
+                file.unlink()
 
-    def _look_up(self, runner: Runner, folder: Path) -> None:
-        """Keep of a resumed run's files those that are in its folder; warn of others there."""
+    def _find_own_files(self, runner: Runner, folder: Path) -> None:
+        """Correct the paths of a resumed run; warn of files of another training."""
         source = runner._load_from or find_latest_checkpoint(runner.work_dir)
         own = runner._resume and source and Path(source).resolve().parent == folder.resolve()
         self._continues = bool(own or self.last_ckpt)
-        info, watched = runner.message_hub.runtime_info, self.save_best or []
-        best = ['best_ckpt'] if len(watched) == 1 else [f'best_ckpt_{key}' for key in watched]
+        info = runner.message_hub.runtime_info
         for name in [n for n in info if n.startswith(('best_ckpt', 'last_ckpt'))]:
             file = folder / Path(str(info[name])).name
-            if self._continues and name in [*best, 'last_ckpt'] and file.is_file():
+            if self._continues and file.is_file():
                 info[name] = str(file)
             else:
                 info.pop(name)
                 info.pop(name.replace('ckpt', 'score'), None)
-        numbers = info.get('keep_ckpt_ids', []) if self._continues else []
-        found = [n for n in numbers if (folder / self.filename_tmpl.format(n)).is_file()]
-        info['keep_ckpt_ids'] = found
+        if self._continues:
+            return
+        info.pop('keep_ckpt_ids', None)
         others = sorted(folder.glob(self.filename_tmpl.format('*')), key=os.path.getmtime)
-        if others and not self._continues and is_main_process():
+        if others and is_main_process():
             runner.logger.warning(
                 f'{str(folder)!r} holds {others[-1].name} of another training; this one replaces '
                 'files of the same names and removes none; use another work_dir, or --resume'
@@ -140,7 +136,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self.abandon(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Make all but the weights plain."""
+        """Convert logs and metadata to tensors and Python's own types."""
         for name in checkpoint.keys() & {'meta', 'message_hub', 'param_schedulers'}:
             checkpoint[name] = plain(checkpoint[name])
 
@@ -148,15 +144,14 @@ class AtomicCheckpointHook(CheckpointHook):
         """Turn logs back into buffers, which mmengine resumes."""
         hub = checkpoint.get('message_hub') or {}
         if 'log_scalars' in hub:
-            hub['log_scalars'] = apply_to(
-                hub['log_scalars'],
-                torch.is_tensor,
-                lambda history: HistoryBuffer(*history.cpu().numpy()),
-            )
+            logs = hub['log_scalars']
+            logs = apply_to(logs, torch.is_tensor, lambda log: HistoryBuffer(*log.cpu().numpy()))
+            hub['log_scalars'] = logs
 
     def save_interrupted(self, runner: Runner) -> str:
         """Save ``interrupted.pth`` after the current iteration; return its path."""
-        return self._write(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=runner.iter + 1))
+        self._write(runner, INTERRUPTED, dict(epoch=runner.epoch, iter=runner.iter + 1))
+        return self.last_ckpt
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = [INTERRUPTED] if self._continues else []
@@ -167,31 +162,22 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         self._write(runner, self.filename_tmpl.format(step), meta)
         for name in outdated:
-            self._remove(self.file_backend.join_path(self.out_dir, name))
+            self.file_backend.remove(self.file_backend.join_path(self.out_dir, name))
+        self._remove_outdated(runner)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        backend = getattr(self, 'file_backend', None)
-        if backend is None:  # a validation by itself, which saves nothing
-            return
-        self.file_backend = later = RemovingLater(backend)
-        try:
+        if hasattr(self, 'file_backend'):  # else a validation without training, which saves nothing
             super()._save_best_checkpoint(runner, metrics)
-        finally:
-            self.file_backend = backend
-        info = runner.message_hub.runtime_info
-        best = {path for name, path in info.items() if name.startswith('best_ckpt')}
-        for path in set(later.removed) - best:
-            self._remove(path)
+            self._remove_outdated(runner)
 
-    def _write(self, runner: Runner, name: str, meta: dict) -> str:
-        """Write a checkpoint to resume from, then the file that names it."""
+    def _write(self, runner: Runner, name: str, meta: dict) -> None:
+        """Write a checkpoint with optimizer, then ``last_checkpoint``."""
         self._warn_of_gradients(runner)
-        path = self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
-        runner.message_hub.update_info('last_ckpt', path)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
             self.out_dir,
             name,
-            self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
             meta=meta,
@@ -200,23 +186,25 @@ class AtomicCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            replace_file(f'{runner.work_dir}/last_checkpoint', path.encode())
-        return path
+            replace_file(f'{runner.work_dir}/last_checkpoint', self.last_ckpt.encode())
 
     def _warn_of_gradients(self, runner: Runner) -> None:
         """Warn once that gradients are waiting for the rest of an accumulation."""
         wrapper = runner.optim_wrapper
-        for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-            if self._warned or each.should_update():
-                continue
-            self._warned, every = True, each._accumulative_counts  # which has no public name
-            runner.logger.warning(
-                f'A checkpoint is saved after {each.inner_count % every} of {every} batches of an '
-                'accumulation, whose gradients are not in it, so that a resumed run differs; save '
-                f'by iterations (by_epoch=False), at an interval that is a multiple of {every}'
-            )
+        if self._warned or isinstance(wrapper, OptimWrapperDict) or wrapper.should_update():
+            return
+        self._warned, every = True, wrapper._accumulative_counts  # no public name
+        runner.logger.warning(
+            f'A checkpoint is saved after {wrapper.inner_count % every} of {every} batches of an '
+            'accumulation without their gradients, so a resumed run differs; save by iterations '
+            f'(by_epoch=False) with an interval of {every}, or a multiple'
+        )
 
-    def _remove(self, path: str) -> None:
-        """Remove a file that a newer or better one replaces."""
-        if is_main_process() and self.file_backend.isfile(path):
-            self.file_backend.remove(path)
+    def _remove_outdated(self, runner: Runner) -> None:
+        """Remove the noted files, except new ones of the same names."""
+        backend, info = self.file_backend, runner.message_hub.runtime_info
+        best = {path for name, path in info.items() if name.startswith('best_ckpt')}
+        for path in backend.outdated - best:
+            if is_main_process() and backend.isfile(path):
+                backend.backend.remove(path)
+        backend.outdated.clear()

@@ -1,4 +1,4 @@
-"""A check of semantic labels in training and validation."""
+"""A check of label maps in training and validation."""
 
 import torch
 from mmengine.dataset import BaseDataset
@@ -18,9 +18,9 @@ LABELS = 256
 class CheckLabelsHook(Hook):
     """Stop at a label that the data set does not have; warn of classes without a pixel.
 
-    Otherwise training ends deep inside the loss, on a GPU without the file's name, and a validation
-    counts such pixels in some of its sums only. A class without a pixel in an epoch's images, in
-    all processes together, is never learned: label maps of 0 and 255, for example.
+    Training would end deep inside the loss, and a validation would count such pixels in some of its
+    sums only. The warning follows the first epoch: no process has seen a pixel of the class, as
+    with label maps of 0 and 255.
     """
 
     def __init__(self) -> None:
@@ -28,10 +28,10 @@ class CheckLabelsHook(Hook):
         self.ignored = {IGNORED}
 
     def before_train(self, runner: Runner) -> None:
-        """Begin to count, and ask the heads which label they ignore."""
+        """Begin to count, and find the labels that the heads ignore."""
         self.counts = torch.zeros(LABELS + 1, dtype=torch.int64)
-        asked = (getattr(module, 'ignore_index', None) for module in runner.model.modules())
-        self.ignored = {label for label in asked if isinstance(label, int)} or {IGNORED}
+        labels = (getattr(module, 'ignore_index', None) for module in runner.model.modules())
+        self.ignored = {label for label in labels if isinstance(label, int)} or {IGNORED}
         self.left = len(runner.train_dataloader)  # batches, as many in every process
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
@@ -46,14 +46,13 @@ class CheckLabelsHook(Hook):
             return
         all_reduce(self.counts)
         counts, self.counts, classes = self.counts.tolist(), None, dataset.metainfo['classes']
-        unseen = [i for i in range(len(classes)) if not counts[i] and i not in self.ignored]
-        ignored = [label for label in sorted(self.ignored) if counts[label]]
-        if unseen:
-            rest = f', whose pixels of {ignored[0]} are ignored' if ignored else ''
+        labels = [i for i in range(len(classes)) if not counts[i] and i not in self.ignored]
+        if labels:
+            ignored = ', '.join(f'{counts[i]} pixels of {i}' for i in self.ignored if counts[i])
             runner.logger.warning(
-                f'No pixel of {", ".join(repr(classes[label]) for label in unseen)} was in the '
-                f'{counts[LABELS]} images{rest}; such a class is not learned: correct the classes, '
-                'the label maps or reduce_zero_label, tools/check_data.py looks at all label maps'
+                f'No pixel of {", ".join(repr(classes[label]) for label in labels)} was in the '
+                f'{counts[LABELS]} images (ignored: {ignored or "none"}), so these classes are not '
+                'learned; correct the classes, the label maps or reduce_zero_label'
             )
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
@@ -62,26 +61,18 @@ class CheckLabelsHook(Hook):
 
 
 def check_labels(dataset: BaseDataset, data_batch: dict, ignored: set[int]) -> Tensor:
-    """Check the label maps (1, H, W) of a batch; ``ignored`` are labels beyond the classes.
-
-    Returns:
-        The number of pixels of every label, (256,).
-
-    Raises:
-        UserError: If a label is out of range; the message names the file.
-    """
+    """Check the label maps (1, H, W) of a batch, and count the pixels of each label, (256,)."""
     classes = len(dataset.metainfo['classes'])
     total = torch.zeros(LABELS, dtype=torch.int64)
     for sample in data_batch['data_samples']:
         pixels = sample.gt_sem_seg.data.flatten().bincount(minlength=LABELS).cpu()
-        found = pixels.nonzero().flatten().tolist()
-        wrong = [label for label in found if label >= classes and label not in ignored]
-        if wrong:
+        found = set(pixels.nonzero().flatten().tolist())
+        if wrong := found - ignored - set(range(classes)):
             shift = int(sample.reduce_zero_label)  # the file counts from 1, 0 is unlabelled
             raise UserError(
-                f'{sample.seg_map_path!r} holds the label {max(wrong) + shift}, but the '
-                f'labels of the {classes} classes go from 0 to {classes - 1 + shift}; '
-                'correct the file or the classes'
+                f'{sample.seg_map_path!r} holds the label {max(wrong) + shift}, but the labels of '
+                f'the {classes} classes go from 0 to {classes - 1 + shift}; correct the file or '
+                'the classes'
             )
         total += pixels
     return total

@@ -11,12 +11,9 @@ from ...errors import UserError
 
 @HOOKS.register_module()
 class CheckLossHook(Hook):
-    """Stop training at a loss that is not finite, in every process, before anything is saved.
+    """Stop training at a loss that is not finite, in every process, before anything is saved."""
 
-    mmdet's hook of this kind looks at every fiftieth loss and names nothing.
-    """
-
-    priority = 'HIGH'  # before averaged weights and checkpoints take over what the loss has done
+    priority = 'HIGH'  # before EMAHook averages the weights and a checkpoint is saved
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
@@ -29,7 +26,7 @@ class CheckLossHook(Hook):
         values = [torch.as_tensor(value) for value in (outputs or {}).values()]
         device = next((value.device for value in values if value.device.type != 'cpu'), 'cpu')
         bad = [(~torch.isfinite(value)).any().to(device) for value in values]
-        # One transfer to the host, whatever the number of losses and processes.
+        # All flags are copied to the host at once.
         flags = torch.stack(bad).int() if bad else torch.zeros(1, dtype=torch.int32)
         anywhere = flags.amax(0, keepdim=True)
         all_reduce(anywhere, 'max')
@@ -37,32 +34,30 @@ class CheckLossHook(Hook):
         if not stop:
             return
         wrong = [name for name, is_bad in zip(outputs or {}, bad, strict=False) if is_bad]
-        where = f'in iteration {runner.iter + 1}'
+        where = f'not finite in iteration {runner.iter + 1}'
         if not wrong:
-            raise UserError(f'another process has a loss that is not finite {where}')
+            raise UserError(f'another process has a loss that is {where}')
         raise UserError(
-            f'{", ".join(wrong)} {"is" if len(wrong) == 1 else "are"} not finite {where}, '
-            f'on {image_names(data_batch)}; look at these images, lower the learning rate or clip '
-            'the gradients'
+            f'{", ".join(wrong)} {"is" if len(wrong) == 1 else "are"} {where}, on '
+            f'{_images(data_batch)}; check these images, lower the learning rate or clip the '
+            'gradients'
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check the weights, which may have become infinite under a loss that still was not.
+        """Check the weights, which may overflow although the last loss was finite.
 
         Raises:
             UserError: If one is not finite; nothing is saved.
         """
-        done = checkpoint['meta']['iter']
         for name, value in checkpoint['state_dict'].items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise UserError(
-                    f'{name!r} is no longer finite after iteration {done}, so no checkpoint '
-                    'is written; lower the learning rate or clip the gradients'
+                    f'{name!r} is no longer finite after iteration {checkpoint["meta"]["iter"]}, '
+                    'so no checkpoint is written; lower the learning rate or clip the gradients'
                 )
 
 
-def image_names(data_batch: object) -> str:
-    """List the image files of a batch as mmdet and mmseg give it."""
+def _images(data_batch: object) -> str:
     samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
     paths = [getattr(sample, 'img_path', None) for sample in samples]
     return ', '.join(map(str, filter(None, paths))) or 'images whose names are not known'

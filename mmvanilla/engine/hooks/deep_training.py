@@ -15,19 +15,18 @@ from .switch_to_deploy import ema_hooks
 class DeepTrainingHook(Hook):
     """Raise ``act_learn`` linearly from 0 to 1 over the first part of training (section 3.1).
 
-    At 0 a ReLU stands between the two convolutions of every layer; at 1 nothing does, and they can
-    be fused. The value follows from the epoch or iteration alone, so a resumed run goes on exactly.
-    It is set on backbone, head and whatever else is trained deep, and on their averaged copies, and
-    logged with the other scalars.
+    At 0 each layer has a ReLU between its two convolutions. At 1 it has none, and the convolutions
+    can be fused. The value depends on the epoch or iteration only, so a resumed run continues
+    exactly. The hook sets it on all modules that are trained deep and on their averaged copies.
 
     Args:
-        end: The first epoch or iteration at which it is 1; epoch 100 of 300 in the paper.
-        begin: The last epoch or iteration at which it is 0.
+        end: The first epoch or iteration with a value of 1; epoch 100 of 300 in the paper.
+        begin: The last epoch or iteration with a value of 0.
         by_epoch: Count epochs, as the paper does, or iterations.
 
     Raises:
         UserError: Before training, if the window is empty or does not end within the training, or
-            if nothing of the model is in training form.
+            if the model has no module in training form.
     """
 
     priority = 'HIGH'
@@ -37,29 +36,26 @@ class DeepTrainingHook(Hook):
             raise UserError(
                 f'DeepTrainingHook has begin={begin} and end={end}, expected 0 <= begin < end'
             )
-        self.begin = begin
-        self.end = end
-        self.by_epoch = by_epoch
+        self.begin, self.end, self.by_epoch = begin, end, by_epoch
 
     def before_train(self, runner: Runner) -> None:
-        """Check that the window fits the training and that there is a net to train deep."""
-        total, unit = (
-            (runner.max_epochs, 'epochs') if self.by_epoch else (runner.max_iters, 'iterations')
-        )
+        """Check that the window fits the training and that a net can be trained deep."""
         if self.by_epoch and 'max_epochs' not in runner.cfg.train_cfg:
             raise UserError(
                 'DeepTrainingHook counts epochs, but training counts iterations; set '
                 'by_epoch=False and its end in iterations'
             )
+        total = runner.max_epochs if self.by_epoch else runner.max_iters
         if self.end >= total:
             raise UserError(
-                f'DeepTrainingHook ends at {self.end} of {total} {unit}, so act_learn would never '
-                f'be 1; set its end to at most {total - 1}'
+                f'DeepTrainingHook ends at {self.end} of {total} '
+                f'{"epochs" if self.by_epoch else "iterations"}, so act_learn would never be 1; '
+                f'set its end to at most {total - 1}'
             )
         if all(net.deploy for net in self._nets(runner)):
             raise UserError(
-                'DeepTrainingHook finds no net in training form; remove it from '
-                'custom_hooks or set deploy=False on the backbone'
+                'DeepTrainingHook finds no net in training form; remove it from custom_hooks or '
+                'set deploy=False on the backbone'
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:

@@ -1,4 +1,4 @@
-"""A bar that shows where a run stands, to whoever watches it on a terminal."""
+"""A progress bar for the terminal."""
 
 import logging
 import sys
@@ -19,16 +19,14 @@ INTERVAL = 0.1  # seconds from one drawing of the bar to the next
 
 @contextmanager
 def progress_bar(runner: Runner, mode: str = 'auto') -> Iterator[None]:
-    """Show a training, validation or test as a bar for as long as the context lasts.
+    """Show the progress of a training, validation or test as a bar in the first process.
 
-    The bar has the time that is left, the losses as they are logged (means of the last iterations)
-    and ``act_learn``. LoggerHook's lines of single iterations then go to the log file only; all
-    other output stands above the bar. Only the first process shows one.
+    The bar has the remaining time, the losses (means of the last iterations, as in the log) and
+    ``act_learn``. LoggerHook's lines of single iterations then go to the log file only.
 
     Args:
-        runner: What is about to run.
-        mode: ``'rich'`` shows the bar, ``'plain'`` does not, ``'auto'`` does if stdout is a
-            terminal.
+        runner: The runner, before it starts.
+        mode: ``'rich'`` for a bar, ``'plain'`` for none, ``'auto'`` for a bar on a terminal.
     """
     console = _Console(soft_wrap=True, highlight=False, force_terminal=mode == 'rich' or None)
     watched = console.is_interactive and (mode == 'rich' or sys.stdout.isatty())
@@ -36,16 +34,13 @@ def progress_bar(runner: Runner, mode: str = 'auto') -> Iterator[None]:
         yield
         return
     stdout = sys.stdout
-    handlers = [
-        handler
-        for handler in runner.logger.handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream is stdout
-    ]
-    # No thread draws: a worker forked while it did could never print, for the lock would stay held.
+    streams = [h for h in runner.logger.handlers if isinstance(h, logging.StreamHandler)]
+    handlers = [handler for handler in streams if handler.stream is stdout]
+    # Without a thread: a worker that is forked while it draws would inherit a lock that stays held.
     with Live(console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty()) as live:
         runner.register_hook(_ProgressHook(live))
         for handler in handlers:
-            handler.setStream(sys.stdout)  # which prints above the bar now
+            handler.setStream(sys.stdout)  # prints above the bar
             handler.addFilter(_is_no_iteration)
         try:
             yield
@@ -60,20 +55,20 @@ def _is_no_iteration(record: logging.LogRecord) -> bool:
 
 
 class _Console(Console):
-    """One that never hides the cursor, so that no kill leaves a terminal without."""
+    """A console that never hides the cursor, which a kill would leave hidden."""
 
     def show_cursor(self, show: bool = True) -> bool:
         return False
 
 
 class _ProgressHook(Hook):
-    """Draw bars of the training and of the validation or test that is running."""
+    """Draw one bar for the training and one for the current validation or test."""
 
-    priority = 'VERY_LOW'  # when the iteration is logged
+    priority = 'VERY_LOW'  # after the iteration is logged
 
     def __init__(self, live: Live) -> None:
         columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
-        # Over so long a time that slow iterations and the validations between them count.
+        # The estimate covers an hour, so that it includes validations.
         self._bars = Progress(*columns, TimeRemainingColumn(), speed_estimate_period=3600)
         self._values = Text(no_wrap=False, overflow='fold')
         self._live = live
@@ -89,12 +84,12 @@ class _ProgressHook(Hook):
         name = f'epoch {runner.epoch + 1}/{runner.max_epochs}' if epochs else 'train'
         self._bars.update(self._train, completed=runner.iter + 1, description=name)
         window = runner.log_processor.window_size
-        scalars = runner.message_hub.log_scalars
-        names = [name for name in scalars if name.startswith('train/') and 'loss' in name]
-        logged = {name.removeprefix('train/'): scalars[name].mean(window) for name in names}
-        if 'train/act_learn' in scalars:
-            logged['act_learn'] = scalars['train/act_learn'].current()
-        self._values.plain = '  '.join(f'{name} {value:.4f}' for name, value in logged.items())
+        logs = [(*key.partition('/'), log) for key, log in runner.message_hub.log_scalars.items()]
+        self._values.plain = '  '.join(
+            f'{name} {log.current() if name == "act_learn" else log.mean(window):.4f}'
+            for mode, _, name, log in logs
+            if mode == 'train' and ('loss' in name or name == 'act_learn')
+        )
         self._draw()
 
     def before_val_epoch(self, runner: Runner) -> None:

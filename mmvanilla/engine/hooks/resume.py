@@ -1,12 +1,10 @@
-"""Resuming: what a checkpoint may decide, and what the config does."""
+"""Resume with the state of a checkpoint and the settings of the config."""
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 
@@ -19,12 +17,11 @@ from .atomic_checkpoint import AtomicCheckpointHook
 @HOOKS.register_module(name='CheckResumeHook')
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Compare a checkpoint with the run that loads it; keep a record of the config in new ones.
+    """Compare a checkpoint with the config; save a record of the config in new checkpoints.
 
-    A resumed run has the state of the checkpoint and the settings of its config: a schedule or an
-    optimizer's settings that have changed hold from the resumed iteration on. Classes or an
-    optimizer that have changed are refused. A path in the checkpoint is taken over only if it lies
-    in the run's own folders, since mmengine deletes the best checkpoint that it names.
+    A changed schedule or changed settings of the optimizer apply from the resumed iteration on.
+    Other classes and another optimizer are refused. Paths in the checkpoint must lie in the work
+    dir, since mmengine deletes the best checkpoint named there.
 
     Args:
         warn_only: Warn where a judgement would refuse.
@@ -41,14 +38,13 @@ class ResumeHook(Hook):
         checkpoint['meta']['record'] = record_of_config(runner.cfg).to_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare the checkpoint with the config, and take paths elsewhere out of it.
+        """Compare the checkpoint with the config, and remove paths outside the work dir from it.
 
         Raises:
-            UserError: If this run cannot go on from it.
+            UserError: If the checkpoint does not fit the config.
         """
-        ours = record_of_config(runner.cfg)
-        resumes = runner._resume  # no public name; the config lacks it in a Runner(...)
-        theirs = record_of_checkpoint(checkpoint)
+        ours, theirs = record_of_config(runner.cfg), record_of_checkpoint(checkpoint)
+        resumes = runner._resume  # no public name; runner.cfg of a Runner(...) has none
         report(compare(theirs, ours, 'resume' if resumes else 'load_from'), self.warn_only)
         if not resumes:
             return
@@ -56,32 +52,33 @@ class ResumeHook(Hook):
         for name in [n for n in info if not _harmless(n, info[n], runner)]:
             runner.logger.warning(f'{name} of the checkpoint is not taken over: {info[name]!r}')
             del info[name]
-        if _differs(theirs, ours):
+        before, now = _optimization(theirs), _optimization(ours)
+        if before and before != now:
             self._settings = [
                 {name: value for name, value in group.items() if name != 'params'}
-                for group in _groups(runner)
+                for group in _flat(runner.optim_wrapper.param_groups)
             ]
             checkpoint.pop('param_schedulers', None)
 
     def before_train(self, runner: Runner) -> None:
-        """Follow the config's schedule to the iteration that the training goes on from."""
+        """Step a changed schedule up to the resumed iteration."""
         if self._settings is None:
             return
-        for group, settings in zip(_groups(runner), self._settings, strict=True):
+        groups = _flat(runner.optim_wrapper.param_groups)
+        for group, settings in zip(groups, self._settings, strict=True):
             group.update(settings)
-        schedulers = runner.param_schedulers or []
-        lists = list(schedulers.values()) if isinstance(schedulers, dict) else [schedulers]
-        steps = [s for each in lists for s in each if not hasattr(s, 'monitor')]  # of no metric
+        # A scheduler with a monitor follows a metric.
+        schedulers = [s for s in _flat(runner.param_schedulers or []) if not hasattr(s, 'monitor')]
         epochs, batches = runner.epoch, len(runner.train_dataloader)
         for done in range(1, runner.iter + 1):
-            for scheduler in steps:
+            for scheduler in schedulers:
                 if not scheduler.by_epoch or (done % batches == 0 and done // batches <= epochs):
                     scheduler.step()
         self._settings = None
 
 
 def resumed_seed(cfg: Config) -> int | None:
-    """Return the seed of the checkpoint that a config resumes, None if it resumes none.
+    """Return the seed of the checkpoint that a config resumes, or None.
 
     Data loaders are built, with the seed, before mmengine reads the checkpoint.
     """
@@ -94,26 +91,23 @@ def resumed_seed(cfg: Config) -> int | None:
 
 
 def _harmless(name: str, value: object, runner: Runner) -> bool:
-    """Tell whether an entry of the message hub names no files but the run's own."""
+    """Tell whether an entry of the message hub names only files of the work dir."""
     if name == 'keep_ckpt_ids':
         return isinstance(value, list) and all(type(number) is int for number in value)
+    # AtomicCheckpointHook looks for the file name in its own folder only.
     by_name = any(isinstance(hook, AtomicCheckpointHook) for hook in runner.hooks)
     if by_name or not name.startswith(('best_ckpt', 'last_ckpt')) or value is None:
-        return True  # AtomicCheckpointHook looks for files of that name in its own folder
+        return True
     own = os.path.join(os.path.realpath(runner.work_dir), '')
     return isinstance(value, str) and os.path.realpath(value).startswith(own)
 
 
-def _groups(runner: Runner) -> Iterator[dict]:
-    wrapper: Any = runner.optim_wrapper
-    for each in [wrapper] if isinstance(wrapper, OptimWrapper) else wrapper.values():
-        yield from each.optimizer.param_groups
+def _flat(value: Any) -> list:
+    """Return a list, or the joined lists of a model with several optimizers."""
+    return [e for each in value.values() for e in each] if isinstance(value, dict) else value
 
 
-def _differs(theirs: Record, ours: Record) -> bool:
-    """Tell whether the optimizer's settings or the schedule have changed, as far as is known."""
-    before, now = (
-        {k: v for k, v in (r.settings or {}).items() if k.startswith(('optimizer', 'schedule'))}
-        for r in (theirs, ours)
-    )
-    return bool(before) and before != now
+def _optimization(record: Record) -> dict:
+    """Return the settings of the optimizer and the schedule, as far as they are known."""
+    settings = (record.settings or {}).items()
+    return {key: value for key, value in settings if key.startswith(('optimizer', 'schedule'))}

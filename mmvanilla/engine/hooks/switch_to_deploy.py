@@ -1,13 +1,13 @@
-"""Deep training, shallow inference: a hook that tests and validates the fused net."""
+"""Deep training, shallow inference: test and validate the fused net."""
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine.dist import master_only
-from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
@@ -16,19 +16,20 @@ from ...errors import UserError
 from ...models import fuse, safe_loading
 from ...models.twins import add_twins, drop_twins, fused_weights
 from ...whole_files import replace_file
+from ..look import unwrap
 
 
 @HOOKS.register_module()
 class SwitchToDeployHook(Hook):
-    """Test the deploy form of VanillaNet, and validate it while training goes on.
+    """Test and validate the deploy form of VanillaNet.
 
     A test fuses the runner's model for good. In a validation each fusable module computes with a
     fused twin, so the weights in training stay the same to the last bit. A net that cannot be
-    fused, as during deep training, is used in training form, and the log says why.
+    fused, as during deep training, is used in training form, and the log gives the reason.
 
     Args:
-        save: At the end of training write ``*_deploy.pth``, fused, next to the best checkpoint, or
-            next to the last one where no best one is kept.
+        save: At the end of training write the fused ``*_deploy.pth`` next to the best checkpoint,
+            or next to the last one if there is no best one.
     """
 
     # After EMAHook has put the averaged weights in place, before CheckpointHook saves the best.
@@ -41,13 +42,15 @@ class SwitchToDeployHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Fuse the runner's model and the averaged copies of EMAHook."""
         averaged = [hook.ema_model for hook in ema_hooks(runner)]
-        if possible(lambda: fuse(nn.ModuleList([runner.model, *averaged])), runner):
+        with _training_form_on_error(runner):
+            fuse(nn.ModuleList([runner.model, *averaged]))
             runner.logger.info('The deploy form is tested')
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Fuse twins from the current weights."""
         self._validates = True
-        possible(lambda: add_twins(unwrap(runner.model)), runner)
+        with _training_form_on_error(runner):
+            add_twins(unwrap(runner.model))
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Drop the twins."""
@@ -55,7 +58,7 @@ class SwitchToDeployHook(Hook):
         drop_twins(runner.model)
 
     def abandon(self, runner: Runner) -> None:
-        """Undo the beginning of a validation that an error or Ctrl-C has ended."""
+        """End a validation after an error or Ctrl-C."""
         if self._validates:
             for hook in [*ema_hooks(runner), self]:
                 hook.after_val_epoch(runner)
@@ -69,24 +72,19 @@ class SwitchToDeployHook(Hook):
         with safe_loading():
             checkpoint = CheckpointLoader.load_checkpoint(file, 'cpu', 'silent')
         content, target = io.BytesIO(), f'{os.path.splitext(file)[0]}_deploy.pth'
-
-        def write() -> None:
+        with _training_form_on_error(runner):
             weights = fused_weights(unwrap(runner.model), checkpoint['state_dict'])
             torch.save(dict(meta=checkpoint['meta'], state_dict=weights), content)
             replace_file(target, content.getvalue())
             runner.logger.info(f'{target} holds the deploy form of {file}')
 
-        possible(write, runner)
 
-
-def possible(fusion: Callable[[], object], runner: Runner) -> bool:
-    """Fuse, or log why the net stays in training form; return which."""
+@contextmanager
+def _training_form_on_error(runner: Runner) -> Iterator[None]:
     try:
-        fusion()
+        yield
     except UserError as error:
         runner.logger.warning(f'The training form is used: {error}')
-        return False
-    return True
 
 
 def ema_hooks(runner: Runner) -> list[EMAHook]:
@@ -94,15 +92,11 @@ def ema_hooks(runner: Runner) -> list[EMAHook]:
     return [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model inside DDP and the like."""
-    while is_model_wrapper(model):
-        model = model.module
-    return model
-
-
 def kept_checkpoint(runner: Runner) -> str | None:
-    """Return the path of the best checkpoint, or of the last one where there is no best one."""
-    info = runner.message_hub.runtime_info
-    paths = [path for name, path in info.items() if name.startswith('best_ckpt')]
-    return next(filter(os.path.isfile, filter(None, [*paths, info.get('last_ckpt')])), None)
+    """Return the path of the best checkpoint, else of the last one."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            best = getattr(hook, 'best_ckpt_path_dict', None) or {}
+            paths = [getattr(hook, 'best_ckpt_path', None), *best.values(), hook.last_ckpt]
+            return next((path for path in paths if path and os.path.isfile(path)), None)
+    return None
