@@ -1,5 +1,8 @@
 """Training and testing in many processes: by mmengine on GPUs, with gloo on CPUs."""
 
+import os
+from typing import Any
+
 import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
@@ -20,7 +23,7 @@ def init_processes(cfg: Config) -> None:
         return
     if torch.cuda.is_available():
         if not is_distributed():
-            init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}))
+            init_dist(cfg.launcher, **cfg.get('env_cfg', {}).get('dist_cfg', {}), **restarted())
         return
     if cfg.launcher != 'pytorch':
         raise UserError(
@@ -28,7 +31,7 @@ def init_processes(cfg: Config) -> None:
             'tools/dist_test.sh'
         )
     if not is_distributed():
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', **restarted())
     # The statistics of the first process, which it saves, are everyone's, also after a resume.
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
@@ -36,3 +39,16 @@ def init_processes(cfg: Config) -> None:
         broadcast_buffers=True,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
+
+
+def restarted() -> dict[str, Any]:
+    """Return where processes meet that torchrun has started again, {} at their first start.
+
+    Its store still has the addresses of those that died.
+    """
+    count = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    if count == '0':
+        return {}
+    store, rank, world_size = next(torch.distributed.rendezvous('env://'))
+    store = torch.distributed.PrefixStore(f'restart {count}', store)
+    return dict(store=store, rank=rank, world_size=world_size)

@@ -108,6 +108,11 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
         return runner
 
     runner = together(build)
+    if runner.distributed and not torch.cuda.is_available():
+        runner.logger.info(
+            'Batch norms average over the images of their own process, since only GPUs synchronise '
+            'them; the running statistics are those of the first process'
+        )
     if added:
         runner.logger.info(f'As in the recipes of mmvanilla there is {", ".join(added)}')
     return runner
