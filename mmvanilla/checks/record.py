@@ -93,6 +93,8 @@ def record_of_dataset(dataset: Any, images: bool = True, name: str = 'the data s
         categories = dict(zip(ids, classes, strict=True))
     if getattr(dataset, 'return_classes', False):  # the model gets their names
         classes = None
+    if folders := getattr(dataset, 'folder_to_idx', None):  # they may have other names
+        classes = list(folders)
     found = (_images(dataset), _objects(dataset)) if images else (None, None)
     return Record(name, classes, {}, categories, *found)
 

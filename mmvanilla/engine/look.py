@@ -116,7 +116,7 @@ def check_head_classes(model: nn.Module, labels: int, classes: int) -> Iterator[
 
     Yields:
         A refusal for a head with fewer classes than labels: the label that is left over would be
-        the background, or out of range. A warning for one with more than the classes.
+        the background, or out of range. A warning for another number than that of the classes.
     """
     heads = {
         name.removeprefix('module.'): number
@@ -132,12 +132,12 @@ def check_head_classes(model: nn.Module, labels: int, classes: int) -> Iterator[
                 f'classes; set num_classes to {max(labels, classes)}, or correct metainfo.classes',
                 refuse=True,
             )
-    more = {name: number for name, number in heads.items() if classes and number > classes}
-    if more:
-        listed = ', '.join(f'model.{name} {number}' for name, number in more.items())
+    other = {name: n for name, n in heads.items() if classes and n != classes and n >= labels}
+    if other:
+        listed = ', '.join(f'model.{name} {number}' for name, number in other.items())
         yield Finding(
-            f'num_classes is more than the {classes} classes of the data ({listed}); set it to '
-            f'{classes} unless the model needs more'
+            f'num_classes is not that of the data, {classes} ({listed}); set it to {classes} '
+            'unless the model needs another'
         )
 
 

@@ -62,6 +62,9 @@ def test_a_head_for_more_classes_is_a_warning():
 
 def test_labels_that_are_unknown_are_no_fault():
     assert texts(model(head=Part(num_classes=2)), 0, 0) == []
+    ((text, refuse),) = texts(model(decode_head=Part(num_classes=5)), 0, 7)  # of pixels
+    assert not refuse
+    assert '5' in text
 
 
 class Detector(nn.Module):
