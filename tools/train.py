@@ -67,7 +67,7 @@ def train_config(args: argparse.Namespace) -> Config:
     elif args.resume or (cfg.get('resume') and not cfg.get('load_from')):
         saver = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         latest = mmvanilla.engine.latest_checkpoint(cfg.work_dir, saver.get('out_dir'))
-        # Where there is nothing to resume, begin from what the config names.
+        # Without a checkpoint to resume, start from the config's load_from.
         cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
     return cfg
 

@@ -222,7 +222,7 @@ _EXPORTED = 'use the config that it was exported with, or export it again'
 _RESUMED = "the config's settings hold from the resumed iteration on"
 _START = 'start from its weights with load_from instead of resuming'
 _FILE = 'give the evaluator the annotation file of the data set'
-# For each door: refused or not, advice, and what is compared (a function or a group of settings).
+# Rules by door: refused or not, advice, and the comparison (a function or group of settings).
 DOORS: dict[str, list[tuple[bool, str, list]]] = dict(
     load_from=[(False, _INTENDED, [_renamed_classes, 'preprocessing'])],
     resume=[

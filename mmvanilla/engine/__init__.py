@@ -1,4 +1,4 @@
-"""What training needs besides the model: hooks, optimizers, a loop, checks before it starts."""
+"""Runs: from a config to a runner, loops, loaders, hooks and optimizers."""
 
 from .distributed import init_processes
 from .hooks.atomic_checkpoint import AtomicCheckpointHook

@@ -1,4 +1,4 @@
-"""Data loaders whose samples draw the same random numbers wherever a run was resumed."""
+"""Data loaders with a seed for each sample, so that resumed runs repeat its draws."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..checks.items import Items
 from .signals import StartWorker, held_signals
 
-# What a loader hands on to the one in its place; some are missing in old versions of torch.
+# Arguments of a DataLoader that are copied; old versions of torch lack some.
 OPTIONS = (
     *('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context'),
     *('generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'in_order'),
@@ -21,7 +21,7 @@ OPTIONS = (
 
 
 class Draw(int):
-    """The index of a sample, with the words that seed it beside the run's seed.
+    """The index of a sample, with the words of its seed after the run's seed.
 
     The words are the epoch, the rank, the index, and how often the index came before in the epoch.
     """
@@ -40,7 +40,7 @@ class Draw(int):
 
 
 class Draws:
-    """A sampler, or batch sampler, whose indices are ``Draw``; other attributes are its own.
+    """Yield the indices of a sampler or batch sampler as ``Draw``, and forward its attributes.
 
     Attributes:
         skip: How many elements to leave out when it is iterated next.
@@ -77,7 +77,7 @@ class Draws:
 
 
 def prepare_loader(loader: DataLoader, seed: int | None) -> DataLoader:
-    """Return a loader that names files that fail and seeds every sample.
+    """Return a loader that seeds each sample and names files that fail.
 
     Args:
         loader: The loader that the library built.
@@ -121,7 +121,7 @@ def pass_over(loader: DataLoader, batches: int) -> int:
 
 
 def start(loader: DataLoader) -> Iterator:
-    """Iterate a loader, of which no worker misses a signal while it starts."""
+    """Iterate a loader; signals wait until its workers have started."""
     with held_signals():
         return iter(loader)
 

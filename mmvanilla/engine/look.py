@@ -1,4 +1,4 @@
-"""Look at a model while it runs: what fails, and what its heads get."""
+"""Look at a model in its first step: failing modules, strides, classes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -90,7 +90,7 @@ def _far(sides: list[int], strides: list[float], image: int) -> bool:
 
 
 def failing_module(model: nn.Module, error: BaseException) -> str | None:
-    """Return the name of the innermost part of a model in which an error was raised."""
+    """Return the name of the innermost module that an error passed through."""
     names = {id(module): f'model.{name}' for name, module in model.named_modules() if name}
     found, trace = None, error.__traceback__
     while trace is not None:

@@ -1,4 +1,4 @@
-"""Training loops that stop cleanly at a signal and go on in the midst of an epoch."""
+"""Training loops that stop at a signal and resume within an epoch."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -17,12 +17,12 @@ BATCHES = 'batches_an_epoch'
 
 
 class _Stoppable:
-    """What both loops add to mmengine's."""
+    """Base of both loops: signals, and the look at the first step."""
 
     _looked = False
 
     def run(self) -> torch.nn.Module:
-        """Train; signals are noted meanwhile, and hooks give back what they hold at an error."""
+        """Train, noting signals; after an error hooks release locks and swapped weights."""
         runner = self.runner  # type: ignore[attr-defined]
         try:
             with noted_signals():
@@ -50,7 +50,7 @@ class ResumableIterLoop(_Stoppable, IterBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableEpochLoop(_Stoppable, EpochBasedTrainLoop):
-    """Count epochs, and go on after the last batch of a checkpoint saved within an epoch.
+    """Count epochs, and resume within one, after the last batch of the checkpoint.
 
     mmengine's loop starts such an epoch again. ``StopOnSignalHook`` saves and stops at SIGTERM and
     SIGINT.

@@ -11,17 +11,17 @@ LOOPS = dict(EpochBasedTrainLoop='ResumableEpochLoop', IterBasedTrainLoop='Resum
 
 
 def add_hooks(cfg: Config) -> list[str]:
-    """Give a config the hooks of ``configs/_base_/runtime.py`` that it lacks, in place.
+    """Add the missing hooks of ``configs/_base_/runtime.py`` to a config, in place.
 
-    So a config on mmdet's own base saves at signals, resumes with the same losses and writes
-    checkpoints that load without running code. mmengine's CheckpointHook and loops become those
-    that do, with the same arguments. A hook whose name the config sets to None stays off.
+    A config on mmdet's own base then saves at signals, resumes with the same losses and writes
+    checkpoints that load without running code. mmengine's CheckpointHook and loops are replaced by
+    ours with the same arguments. A hook set to None stays off.
 
     Args:
         cfg: The config of a training.
 
     Returns:
-        The types of what was added.
+        The types of the added hooks and loop.
     """
     recipe = Config.fromfile(MIM / 'configs/_base_/runtime.py')
     hooks, custom = dict(cfg.get('default_hooks') or {}), list(cfg.get('custom_hooks') or [])
@@ -53,7 +53,7 @@ def add_hooks(cfg: Config) -> list[str]:
 
 
 def drop_hooks_set_to_none(cfg: Config) -> None:
-    """Drop the hooks that a config sets to None, in place; mmengine takes None for its own only."""
+    """Drop hooks set to None, in place; mmengine accepts None for its own hooks only."""
     own = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
     hooks = cfg.get('default_hooks') or {}
     cfg.default_hooks = {n: hook for n, hook in hooks.items() if hook is not None or n in own}

@@ -38,13 +38,13 @@ Result = TypeVar('Result')
 
 
 class PreparedRunner:
-    """What ``build_runner`` adds to a runner's class."""
+    """Mixin of the runners that ``build_runner`` makes."""
 
     @staticmethod
     def build_dataloader(
         dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Build a loader that names files that fail and seeds every sample."""
+        """Build a loader that seeds each sample and names files that fail."""
         return prepare_loader(Runner.build_dataloader(dataloader, seed, diff_rank_seed), seed)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
@@ -54,7 +54,7 @@ class PreparedRunner:
         return super().wrap_model(model_wrapper_cfg, model)  # type: ignore[misc]
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Resume; what mmengine or torch cannot take from the file is one sentence."""
+        """Resume, with one sentence if mmengine or torch cannot use the file."""
         try:
             super().resume(filename, *args, **kwargs)  # type: ignore[misc]
             if not all(isinstance(n, int) and n >= 0 for n in (self.epoch, self.iter)):  # type: ignore
@@ -82,7 +82,7 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
 
     Raises:
         UserError: If the run would fail or compute something wrong.
-        SystemExit: In a process that has no fault itself, if another one has.
+        SystemExit: If another process has a fault, and this one has none.
     """
     cfg = copy.deepcopy(cfg)
     added = add_hooks(cfg) if task == 'train' else []
@@ -114,7 +114,7 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
             'them; the running statistics are those of the first process'
         )
     if added:
-        runner.logger.info(f'As in the recipes of mmvanilla there is {", ".join(added)}')
+        runner.logger.info(f'Added as in the recipes of mmvanilla: {", ".join(added)}')
     return runner
 
 
@@ -122,7 +122,7 @@ def together(step: Callable[[], Result]) -> Result:
     """Take a step in every process; where one fails, all end, and one says why.
 
     Raises:
-        Exception: That of the step, in the first process that failed.
+        Exception: The step's own, in the first process that failed.
         SystemExit: In all others.
     """
     fault: Exception | None = None
@@ -161,7 +161,7 @@ def build_error(cfg: Config, split: str, error: Exception) -> UserError:
         f'({type(error).__name__}: {sentence(error)}), with {", ".join(files) or "no ann_file"}; '
         'put the data there, set data_root (--data-root of the tools), or correct the config'
     )
-    with suppress(Exception):  # that of above is told
+    with suppress(Exception):  # the library's error is reported
         dataset = DATASETS.build(unserialized(cfg[f'{split}_dataloader'].dataset))
         refused = [finding.text for finding in account(dataset, split).findings() if finding.refuse]
         text = next(iter(refused), text)
@@ -244,7 +244,7 @@ def try_items(loader: DataLoader, split: str, model: torch.nn.Module | None = No
                 batch, step = loader.collate_fn([item]), 'data preprocessor'
                 if preprocess is not None:
                     preprocess(batch, False)
-            except Exception as error:  # of whatever the config names
+            except Exception as error:  # collate functions may raise anything
                 raise InputError(
                     f'a sample of {split} fails in the {step} ({type(error).__name__}: '
                     f'{sentence(error)}), of image {image_name(item)}; compare {split}_dataloader, '
@@ -255,7 +255,7 @@ def try_items(loader: DataLoader, split: str, model: torch.nn.Module | None = No
 
 
 def image_name(item: Any) -> str:
-    """Return the image file of an item, if it tells."""
+    """Return the image file of an item."""
     sample = item.get('data_samples') if isinstance(item, dict) else None
     return repr(getattr(sample, 'img_path', 'of unknown name'))
 

@@ -87,7 +87,7 @@ def test_a_config_on_mmdets_base_begins_from_its_checkpoint(arguments, run_tool,
     )
     assert code == 0, error
     assert f'Load checkpoint from {cfg.load_from}' in out
-    assert re.search('As in the recipes of mmvanilla there is .*StopOnSignalHook', out)
+    assert re.search('Added as in the recipes of mmvanilla: .*StopOnSignalHook', out)
     saved = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=True)
     begun = torch.load(cfg.load_from, weights_only=True)['state_dict']
     name = 'backbone.stem1.0.weight'

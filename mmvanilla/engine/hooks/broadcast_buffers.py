@@ -12,7 +12,7 @@ from ...models import DeepTraining
 class BroadcastBuffersHook(Hook):
     """Validate with the buffers of the first process, which are saved, in every process.
 
-    Running statistics differ where each process normalises by its own images, as on CPUs.
+    Running statistics differ if each process normalises by its own images, as on CPUs.
     """
 
     priority = 'VERY_HIGH'  # before averaged weights are put in and a copy is fused

@@ -60,4 +60,4 @@ class CheckLossHook(Hook):
 def _images(data_batch: object) -> str:
     samples = data_batch.get('data_samples', []) if isinstance(data_batch, dict) else []
     paths = [getattr(sample, 'img_path', None) for sample in samples]
-    return ', '.join(map(str, filter(None, paths))) or 'images whose names are not known'
+    return ', '.join(map(str, filter(None, paths))) or 'images of unknown names'

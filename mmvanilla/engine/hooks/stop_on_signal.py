@@ -14,7 +14,7 @@ from .atomic_checkpoint import AtomicCheckpointHook
 
 @HOOKS.register_module()
 class StopOnSignalHook(Hook):
-    """Save and stop after the iteration in which SIGTERM or SIGINT came, in every process.
+    """Save and stop every process after the iteration with SIGTERM or SIGINT.
 
     The exit code is the shell's for a signal: 143 after SIGTERM, 130 after SIGINT. A validation is
     finished first, as is a training in its last iteration. SIGQUIT ends at once. The signals are
