@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, DefaultScope
 from torchvision.datasets.folder import find_classes
 
 from ..type_name import scope, type_name
@@ -55,8 +55,8 @@ class Record:
 def record_of_config(cfg: Any, split: str = 'train', name: str = 'the config') -> Record:
     """Return the record of a config; its classes are those of a split, or of the next it has."""
     classes, dataset = None, _datasets(cfg, split)[-1]
-    with suppress(Exception):  # the run itself will say what is wrong with a data set
-        init_default_scope(scope(cfg))
+    # The run itself will say what is wrong with a data set.
+    with suppress(Exception), DefaultScope.overwrite_default_scope(scope(cfg)):
         kind = dataset['type']
         with DATASETS.switch_scope_and_registry(None) as registry:
             kind = registry.get(kind) if isinstance(kind, str) else kind

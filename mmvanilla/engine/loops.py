@@ -87,10 +87,12 @@ class ResumableEpochLoop(_Stoppable, EpochBasedTrainLoop):
         # To the end: a sampler may give less than its length, and clears up after its last batch.
         for index, data in enumerate(start(self.dataloader), done - loaded):
             if index >= number:
-                sampler = type(self.dataloader.sampler).__name__
+                sampler = self.dataloader.batch_sampler
+                while hasattr(sampler, 'sampler'):
+                    sampler = sampler.sampler
                 raise UserError(
-                    f'an epoch has {number} batches, and {sampler} gives more; use a '
-                    'DefaultSampler, or a loop that counts iterations (ResumableIterLoop)'
+                    f'an epoch has {number} batches, and {type(sampler).__name__} gives more; use '
+                    'a DefaultSampler, or a loop that counts iterations (ResumableIterLoop)'
                 )
             if index >= done:
                 runner.message_hub.update_info(BATCHES_DONE, index + 1)

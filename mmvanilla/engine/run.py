@@ -156,9 +156,10 @@ def build_error(cfg: Config, split: str, error: Exception) -> UserError:
     """Return what to say where the library cannot build a split from a config."""
     loader = cfg.get(f'{split}_dataloader') or {}
     files = [os.path.join(d.get('data_root') or '', d['ann_file']) for d in data_configs(loader)]
+    reason = f'{type(error).__name__}: {sentence(error)}'
+    named = ''.join(f', {file!r}' for file in files if file and file not in reason)
     text = (
-        f'{split}_dataloader, {split}_cfg or {split}_evaluator cannot be built '
-        f'({type(error).__name__}: {sentence(error)}), with {", ".join(files) or "no ann_file"}; '
+        f'{split}_dataloader, {split}_cfg or {split}_evaluator cannot be built ({reason}){named}; '
         'put the data there, set data_root (--data-root of the tools), or correct the config'
     )
     with suppress(Exception):  # the library's error is reported

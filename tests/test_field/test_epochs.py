@@ -225,5 +225,5 @@ def test_two_processes_share_an_epoch(size, tmp_path, monkeypatch):
 )
 def test_a_sampler_without_an_end_is_refused(sampler, tmp_path):
     name = sampler['type'].removeprefix('mmdet.')
-    with pytest.raises(UserError, match=f'{name}, which never ends.*IterBasedTrainLoop'):
+    with pytest.raises(UserError, match=f'{name} gives more.*ResumableIterLoop'):
         train(tmp_path, 8, sampler=sampler)

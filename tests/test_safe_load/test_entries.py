@@ -13,6 +13,7 @@ import pytest
 import torch
 from hostile_files import HOSTILE
 from mmengine.config import ConfigDict
+from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
@@ -153,7 +154,8 @@ def test_runner(resume, hostile, tmp_path, safe):
 
 def test_deploy_hook(hostile, tmp_path, safe):
     runner = run(None, tmp_path)
-    runner.message_hub.update_info('last_ckpt', hostile)
+    (saver,) = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    saver.last_ckpt = hostile
     refused(lambda: SwitchToDeployHook(save=True).after_train(runner), tmp_path)
 
 

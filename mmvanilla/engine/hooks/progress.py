@@ -84,7 +84,9 @@ class _ProgressHook(Hook):
         name = f'epoch {runner.epoch + 1}/{runner.max_epochs}' if epochs else 'train'
         self._bars.update(self._train, completed=runner.iter + 1, description=name)
         window = runner.log_processor.window_size
-        logs = [(*key.partition('/'), log) for key, log in runner.message_hub.log_scalars.items()]
+        scalars = runner.message_hub.log_scalars.items()
+        logs = [(*key.partition('/'), log) for key, log in scalars]
+        logs.sort(key=lambda log: log[2] == 'act_learn')  # after the losses
         self._values.plain = '  '.join(
             f'{name} {log.current() if name == "act_learn" else log.mean(window):.4f}'
             for mode, _, name, log in logs

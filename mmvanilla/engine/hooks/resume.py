@@ -1,6 +1,7 @@
 """Resume with the state of a checkpoint and the settings of the config."""
 
 import os
+from contextlib import ExitStack
 from typing import Any
 
 from mmengine.config import Config
@@ -32,6 +33,12 @@ class ResumeHook(Hook):
     def __init__(self, warn_only: bool = False) -> None:
         self.warn_only = warn_only
         self._settings: list[dict] | None = None  # of the optimizer, if they have changed
+        self._loading = ExitStack()
+
+    def before_run(self, runner: Runner) -> None:
+        """Load the checkpoint, which follows, without running code from it."""
+        if runner._resume:  # no public name; runner.cfg of a Runner(...) has none
+            self._loading.enter_context(safe_loading())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the record of the config."""
@@ -44,7 +51,7 @@ class ResumeHook(Hook):
             UserError: If the checkpoint does not fit the config.
         """
         ours, theirs = record_of_config(runner.cfg), record_of_checkpoint(checkpoint)
-        resumes = runner._resume  # no public name; runner.cfg of a Runner(...) has none
+        resumes = runner._resume
         report(compare(theirs, ours, 'resume' if resumes else 'load_from'), self.warn_only)
         if not resumes:
             return
@@ -62,6 +69,7 @@ class ResumeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Step a changed schedule up to the resumed iteration."""
+        self._loading.close()
         if self._settings is None:
             return
         groups = _flat(runner.optim_wrapper.param_groups)
