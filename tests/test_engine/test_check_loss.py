@@ -105,7 +105,9 @@ def test_finite_losses_pass(tmp_path):
 
 def test_a_batch_without_names():
     runner = SimpleNamespace(iter=0)
-    with pytest.raises(UserError, match='loss is not finite in iteration 1, on images of unknown names'):
+    with pytest.raises(
+        UserError, match='loss is not finite in iteration 1, on images of unknown names'
+    ):
         CheckLossHook().after_train_iter(runner, 0, [1, 2], dict(loss=torch.tensor(torch.nan)))
 
 
