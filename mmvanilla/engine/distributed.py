@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
 
 from ..errors import UserError
+from ..type_name import type_name
 
 
 def init_processes(cfg: Config) -> None:
@@ -52,3 +53,18 @@ def restarted() -> dict[str, Any]:
     store, rank, world_size = next(torch.distributed.rendezvous('env://'))
     store = torch.distributed.PrefixStore(f'restart {count}', store)
     return dict(store=store, rank=rank, world_size=world_size)
+
+
+def check_strategy(cfg: Config) -> None:
+    """Check that a config shards no model.
+
+    Raises:
+        UserError: If it does.
+    """
+    types = [type_name(cfg.get(key)) for key in ('strategy', 'model_wrapper_cfg')]
+    if any('FSDP' in name or 'FullySharded' in name for name in types):
+        raise UserError(
+            'the config shards the model (FSDP), which is not supported: deep training, fusion and '
+            'checkpoints need all weights in every process; remove strategy, runner_type and '
+            'model_wrapper_cfg'
+        )

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 from mmengine.dist import get_rank
 from mmengine.logging import MessageHub
 from mmengine.registry import FUNCTIONS
@@ -69,8 +71,10 @@ class Draws:
         return getattr(self.sampler, name)
 
     def _number(self, element: Any) -> Any:
-        if isinstance(element, list | tuple):
+        if isinstance(element, list):
             return [self._number(index) for index in element]
+        if not isinstance(element, int | np.integer):
+            return element  # such as a video and a frame
         draw = Draw(element, (self._epoch, get_rank(), int(element), self._drawn[element]))
         self._drawn[element] += 1
         return draw
@@ -122,7 +126,8 @@ def pass_over(loader: DataLoader, batches: int) -> int:
 
 def start(loader: DataLoader) -> Iterator:
     """Iterate a loader; signals wait until its workers have started."""
-    with held_signals():
+    ours = isinstance(loader.worker_init_fn, StartWorker)  # others would stay deaf to SIGTERM
+    with held_signals() if ours else nullcontext():
         return iter(loader)
 
 

@@ -32,7 +32,7 @@ def watched(model: nn.Module) -> Iterator[None]:
     found: dict[str, Finding] = {}
 
     def look(name: str, strides: list[float], module: nn.Module, inputs: tuple) -> None:
-        levels = inputs[0] if isinstance(inputs[0], list | tuple) else inputs[:1]
+        levels = inputs[0] if inputs and isinstance(inputs[0], list | tuple) else inputs[:1]
         sides = [level.shape[-1] for level in levels if isinstance(level, Tensor)]
         if images and len(sides) == len(strides) and _far(sides, strides, images[-1]):
             given = [round(images[-1] / side, 1) for side in sides]
@@ -49,8 +49,11 @@ def watched(model: nn.Module) -> Iterator[None]:
     ]
     backbone = getattr(model, 'backbone', None)
     if isinstance(backbone, nn.Module):
-        note = backbone.register_forward_pre_hook(lambda _, x: images.append(x[0].shape[-1]))
-        handles.append(note)
+
+        def note(module: nn.Module, inputs: tuple) -> None:
+            images.extend(x.shape[-1] for x in inputs[:1] if isinstance(x, Tensor))
+
+        handles.append(backbone.register_forward_pre_hook(note))
     try:
         yield
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError):

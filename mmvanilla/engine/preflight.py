@@ -9,7 +9,8 @@ from mmengine.runner import Runner
 
 from ..checks import report
 from ..errors import UserError
-from ..type_name import scope, type_name
+from ..type_name import scope
+from .distributed import check_strategy
 from .loaders import prepare_loader
 from .run import build_error, library_dataset, look_at_data, prepare, try_items
 
@@ -71,18 +72,3 @@ class PreflightHook(Hook):
         """Look."""
         check_strategy(runner.cfg)
         prepare(runner, self.warn_only)
-
-
-def check_strategy(cfg: Config) -> None:
-    """Check that a config shards no model.
-
-    Raises:
-        UserError: If it does.
-    """
-    types = [type_name(cfg.get(key)) for key in ('strategy', 'model_wrapper_cfg')]
-    if any('FSDP' in name or 'FullySharded' in name for name in types):
-        raise UserError(
-            'the config shards the model (FSDP), which is not supported: deep training, fusion and '
-            'checkpoints need all weights in every process; remove strategy, runner_type and '
-            'model_wrapper_cfg'
-        )

@@ -27,7 +27,7 @@ from ..checks import (
     report,
 )
 from ..errors import CheckpointError, InputError, UserError, sentence
-from .distributed import init_processes
+from .distributed import check_strategy, init_processes
 from .hooks.resume import resumed_seed
 from .loaders import prepare_loader, prepare_loop
 from .look import check_head_classes, unwrap
@@ -84,6 +84,7 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
         UserError: If the run would fail or compute something wrong.
         SystemExit: If another process has a fault, and this one has none.
     """
+    check_strategy(cfg)
     cfg = copy.deepcopy(cfg)
     added = add_hooks(cfg) if task == 'train' else []
     drop_hooks_set_to_none(cfg)

@@ -113,3 +113,17 @@ def test_the_part_that_fails_is_named():
 def test_a_fault_elsewhere_keeps_its_name():
     with pytest.raises(KeyError), watched(model()):
         {}['momentum_buffer']
+
+
+class Keywords(Detector):
+    """Calls backbone and head by keywords only, as custom detectors may."""
+
+    def forward(self, images):
+        images = self.backbone(input=images)
+        return self.head(levels=[images[..., ::s, ::s] for s in self.down])
+
+
+def test_parts_called_by_keywords_pass():
+    detector = Keywords((8, 16, 32))
+    with watched(detector):
+        assert len(detector(torch.zeros(1, 3, 64, 64))) == 3

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from mmvanilla.engine import build_runner
 from mmvanilla.engine.latest import latest_checkpoint
+from mmvanilla.engine.loaders import Draws
 
 RUNS = itertools.count()
 
@@ -234,3 +235,12 @@ def test_resuming_within_an_epoch_loads_no_batch_again(tmp_path):
     CountedNoise.loaded.clear()
     train(tmp_path, 2, 0, resume=True, dataset='CountedNoise')
     assert len(CountedNoise.loaded) == 2  # the last batch of the last epoch
+
+
+def test_indices_that_are_no_numbers_stay_as_they_are():
+    """Mmdet's tracking samplers give (video, frame), and its data sets ask for a tuple."""
+    assert list(Draws([(0, 3), (1, 2)])) == [(0, 3), (1, 2)]
+    ((first, second),) = Draws([[4, (0, 3)]])
+    assert (first, first.draw[2:]) == (4, (4, 0))
+    assert second == (0, 3)
+    assert isinstance(second, tuple)

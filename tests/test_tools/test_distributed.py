@@ -20,7 +20,7 @@ from mmengine.model import MMDistributedDataParallel
 
 from mmvanilla import VanillaNet
 from mmvanilla.datasets import make_shapes
-from mmvanilla.engine import init_processes, preflight
+from mmvanilla.engine import build_runner, init_processes, preflight
 from mmvanilla.safe_load import load_from_local
 
 CONFIG = 'tests/data/tiny_shapes.py'
@@ -263,6 +263,8 @@ def test_an_exported_file_and_a_comparison_in_two_processes(data, files, run_too
 def test_sharding_is_refused(change):
     with pytest.raises(ValueError, match=r'shards the model \(FSDP\), which is not supported'):
         preflight(Config(change))
+    with pytest.raises(ValueError, match=r'shards the model \(FSDP\), which is not supported'):
+        build_runner(Config(change))  # before anything is built
     preflight(Config(dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel'))))
     preflight(Config(dict(model_wrapper_cfg=None)))
 

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 
 from ...checks import report
 from ...checks.record import Record, compare, record_of_checkpoint, record_of_config
@@ -90,10 +90,13 @@ def resumed_seed(cfg: Config) -> int | None:
 
     Data loaders are built, with the seed, before mmengine reads the checkpoint.
     """
-    if not (cfg.get('resume') and cfg.get('load_from')):
+    if not cfg.get('resume'):
+        return None
+    file = cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)  # as the runner does
+    if not file:
         return None
     with safe_loading():
-        checkpoint = CheckpointLoader.load_checkpoint(cfg.load_from, 'meta', 'silent')
+        checkpoint = CheckpointLoader.load_checkpoint(file, 'meta', 'silent')
     seed = checkpoint.get('meta', {}).get('seed')
     return seed if isinstance(seed, int) else None
 
