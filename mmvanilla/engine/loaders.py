@@ -75,8 +75,9 @@ class Draws:
             return [self._number(index) for index in element]
         if not isinstance(element, int | np.integer):
             return element  # such as a video and a frame
-        draw = Draw(element, (self._epoch, get_rank(), int(element), self._drawn[element]))
-        self._drawn[element] += 1
+        index = int(element)
+        draw = Draw(index, (self._epoch, get_rank(), index, self._drawn[index]))
+        self._drawn[index] += 1
         return draw
 
 
