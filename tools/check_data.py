@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import mmvanilla  # noqa: F401 - lets mmdet and mmseg be imported without a compiled mmcv
-from mmvanilla.checks import Items, Record, account, compare, record_of_dataset
+from mmvanilla.checks import Items, Record, account, compare, noted_json, record_of_dataset
 from mmvanilla.checks.files import check_image, check_label_map
 from mmvanilla.checks.items import failing_step, label_map_step, leaves
 from mmvanilla.cli import (
@@ -82,12 +82,15 @@ def main() -> None:
     with one_sentence_errors(args.debug, Exception):
         cfg = load_config(args)
         for split, config in data_sets(cfg):
-            try:
-                dataset = build(cfg, split, config)
-            except UserError as error:
-                rows.append(row(split, 'data set that cannot be built', [sentence(error)], True))
-                continue
-            counted = account(dataset, split)
+            with noted_json():
+                try:
+                    dataset = build(cfg, split, config)
+                except UserError as error:
+                    rows.append(
+                        row(split, 'data set that cannot be built', [sentence(error)], True)
+                    )
+                    continue
+                counted = account(dataset, split)
             lines.append(counted.line())
             record = record_of_dataset(dataset, images=False, name=f'the data of {split}')
             training = training or record

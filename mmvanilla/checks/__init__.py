@@ -1,6 +1,7 @@
 """Look at what a library made of a config, and compare what meets: data, models and files."""
 
 from .account import Account, account
+from .documents import noted_json
 from .findings import Finding, report
 from .items import Items, seed_all
 from .record import (
@@ -22,6 +23,7 @@ __all__ = [
     'account',
     'compare',
     'compare_evaluator',
+    'noted_json',
     'record_of_checkpoint',
     'record_of_config',
     'record_of_dataset',

@@ -1,13 +1,13 @@
 """The account of a data set: numbers in its files against the numbers that the library loaded."""
 
 import gc
-import json
 import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import numpy as np
 from mmengine.fileio import list_from_file
 from PIL import Image
 
+from .documents import read_json
 from .findings import Finding
 from .items import label_map_step, leaves
 
-POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[\s*(?:\[[^\[\]"]*\][\s,]*)*\]')
 OBJECT = re.compile(rb'<object\b.*?<name>(.*?)</name>', re.DOTALL)
 SIDE = re.compile(rb'<(width|height)>\s*(\d+)')
 SAMPLE = 500  # images, about, in which boxes are looked at
@@ -174,7 +174,7 @@ def _source(leaf: Any) -> Source:
         if 'img_id' in info and 'instances' in info:
             number[info['img_id']] = len(instances)
         for key, found in paths.items():
-            if isinstance(info.get(key), str):
+            if not file and isinstance(info.get(key), str):
                 found.add(os.path.normpath(info[key]))
         if i % (len(leaf) // SAMPLE + 1) == 0:
             sample.append(info)
@@ -183,7 +183,7 @@ def _source(leaf: Any) -> Source:
     with suppress(AttributeError, IndexError, KeyError, OSError, TypeError, ValueError):
         # Files in an unknown format have no raw numbers.
         if file and os.path.exists(file) and (number or not source.images):
-            document = _read_xml(leaf) if hasattr(leaf, 'ann_subdir') else _read_json(file)
+            document = _read_xml(leaf) if hasattr(leaf, 'ann_subdir') else read_json(file)
             _compare_objects(leaf, document, number, source)
         elif not file and os.path.exists(where):
             _compare_folders(leaf, paths['img_path'], paths['seg_map_path'], source)
@@ -192,11 +192,6 @@ def _source(leaf: Any) -> Source:
 
 
 # ---- Images and objects
-
-
-def _read_json(file: str) -> dict:
-    """Read a file in COCO's format without its polygons, which take most of the time."""
-    return json.loads(POLYGONS.sub(b'"segmentation":0', Path(file).read_bytes()))
 
 
 def _read_xml(leaf: Any) -> dict:
@@ -234,7 +229,7 @@ def _compare_objects(leaf: Any, document: dict, number: Counter, source: Source)
     source.raw_images, source.raw_objects = len(images), len(used) + losses
 
     by_id = {image['id']: image for image in images}
-    raw = Counter(note['image_id'] for note in used)
+    raw = Counter(map(itemgetter('image_id'), used))
     lost = raw - number
     source.lose('objects', IGNORED, '', False, number.total() - source.objects)
     for note in used if lost else ():

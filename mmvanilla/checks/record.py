@@ -1,7 +1,6 @@
 """Records of configs, checkpoints, data sets, evaluators and exported files, compared."""
 
 import ast
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from torchvision.datasets.folder import find_classes
 
 from ..type_name import scope, type_name
+from .documents import read_json
 from .findings import Finding
 
 SIZES = ('Resize', 'Crop', 'Pad')  # in the names of steps that decide the size of an image
@@ -112,8 +112,7 @@ def record_of_evaluator(metric: Any, dataset: Any = None) -> Record:
         file, own = metric['ann_file'], getattr(dataset, 'ann_file', None)
         if own and os.path.realpath(own) == os.path.realpath(file):
             return Record(name, objects=_objects(dataset))
-        with open(file) as stream:
-            content = json.load(stream)
+        content = read_json(file)
         categories = {each['id']: each['name'] for each in content['categories']}
         classes = getattr(dataset, 'metainfo', {}).get('classes', categories.values())
         objects: Counter = Counter()

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, init_default_scope
 from mmengine.runner import Runner
 
-from ..checks import report
+from ..checks import noted_json, report
 from ..errors import UserError
 from ..type_name import scope
 from .distributed import check_strategy
@@ -38,13 +38,14 @@ def preflight(
         loader = cfg.get(f'{part}_dataloader')
         if loader is None:
             continue
-        try:
-            built = prepare_loader(Runner.build_dataloader(loader), None)
-        except UserError:
-            raise
-        except Exception as error:  # of data sets, which may raise anything
-            raise build_error(cfg, part, error) from error
-        report(look_at_data(library_dataset(built), part), warn_only)
+        with noted_json():
+            try:
+                built = prepare_loader(Runner.build_dataloader(loader), None)
+            except UserError:
+                raise
+            except Exception as error:  # of data sets, which may raise anything
+                raise build_error(cfg, part, error) from error
+            report(look_at_data(library_dataset(built), part), warn_only)
         try_items(built, part)
 
 

@@ -23,6 +23,7 @@ from ..checks import (
     account,
     compare,
     compare_evaluator,
+    noted_json,
     record_of_dataset,
     report,
 )
@@ -97,15 +98,16 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
     kind = type(kind.__name__, (PreparedRunner, kind), {})
 
     def build() -> Runner:
-        runner = kind.from_cfg(cfg)
-        for split in ('train', 'val') if task == 'train' else ('test',):
-            build_loop(runner, split)
-        if task == 'train':
-            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        for hook in runner.hooks:
-            if warn_only and hasattr(hook, 'warn_only'):
-                hook.warn_only = True
-        look(runner, warn_only)
+        with noted_json():
+            runner = kind.from_cfg(cfg)
+            for split in ('train', 'val') if task == 'train' else ('test',):
+                build_loop(runner, split)
+            if task == 'train':
+                runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+            for hook in runner.hooks:
+                if warn_only and hasattr(hook, 'warn_only'):
+                    hook.warn_only = True
+            look(runner, warn_only)
         return runner
 
     runner = together(build)

@@ -317,3 +317,13 @@ def test_in_the_own_tool_of_mmdet(config, data, tmp_path, monkeypatch):
     fractions(config, data)
     with pytest.raises(UserError, match='0 of .* objects loaded'):
         runpy.run_path(str(tool), run_name='__main__')
+
+
+def test_an_annotation_file_is_parsed_once(config, monkeypatch):
+    parsed, load = [], json.load
+    monkeypatch.setattr(json, 'load', lambda *args: parsed.append(args[0].name) or load(*args))
+    monkeypatch.setattr(Path, 'read_bytes', lambda file: pytest.fail(f'{file} is read again'))
+    build_runner(config)
+    files = [config[f'{split}_dataloader'].dataset.ann_file for split in ('train', 'val')]
+    assert [sum(name.endswith(file) for name in parsed) for file in files] == [1, 2]
+    assert json.load.__name__ == '<lambda>'
