@@ -4,7 +4,7 @@ import os
 import random
 from contextlib import suppress
 from traceback import walk_tb
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,16 @@ def seed_all(*words: int) -> None:
         torch.default_generator.manual_seed(seed)
 
 
+class Draw(NamedTuple):
+    """The index of an item, and the words of its seed after the run's seed.
+
+    The words are the epoch, the rank, the index, and how often the epoch drew the index before.
+    """
+
+    index: Any
+    words: tuple[int, ...]
+
+
 class Items(Dataset):
     """A data set whose errors name the image file, the label map and the pipeline step.
 
@@ -37,8 +47,8 @@ class Items(Dataset):
 
     Args:
         dataset: The data set, available as ``source``.
-        seed: First word of each item's seed. The other words are the attribute ``draw`` of the
-            index, if it has one. None leaves the random generators alone.
+        seed: First word of each item's seed; a ``Draw`` as the index has the others. None leaves
+            the random generators alone.
         check: Compare the image's size with the annotations, and check the label map's header.
     """
 
@@ -62,10 +72,10 @@ class Items(Dataset):
         Raises:
             InputError: The item cannot be loaded, or its files do not fit their annotations.
         """
-        if self.seed is not None and hasattr(index, 'draw'):
-            seed_all(self.seed, *index.draw)
-        if isinstance(index, int):
-            index = int(index)
+        if isinstance(index, Draw):
+            if self.seed is not None:
+                seed_all(self.seed, *index.words)
+            index = index.index
         info: dict = {}
         with suppress(Exception):  # other data sets have no such method
             info = dict(self.source.get_data_info(index))

@@ -12,7 +12,7 @@ from mmengine.registry import FUNCTIONS
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..checks.items import Items
+from ..checks.items import Draw, Items
 from .signals import StartWorker, held_signals
 
 # Arguments of a DataLoader that are copied; old versions of torch lack some.
@@ -22,63 +22,49 @@ OPTIONS = (
 )
 
 
-class Draw(int):
-    """The index of a sample, with the words of its seed after the run's seed.
-
-    The words are the epoch, the rank, the index, and how often the index came before in the epoch.
-    """
-
-    draw: tuple[int, ...]
-
-    def __new__(cls, index: int, draw: tuple[int, ...]) -> 'Draw':
-        """Make an index."""
-        made = super().__new__(cls, index)
-        made.draw = draw
-        return made
-
-    def __reduce__(self) -> tuple:
-        """Keep the words on the way to a worker."""
-        return Draw, (int(self), self.draw)
-
-
 class Draws:
-    """Yield the indices of a sampler or batch sampler as ``Draw``, and forward its attributes.
+    """Yield the indices of a sampler or batch sampler as ``Draw``.
+
+    All other attributes are those of the sampler; mmengine calls ``set_epoch`` of a sampler, or of
+    ``batch_sampler.sampler``.
 
     Attributes:
+        source: The sampler.
         skip: How many elements to leave out when it is iterated next.
     """
 
-    def __init__(self, sampler: Iterable) -> None:
-        self.sampler, self.skip = sampler, 0
-        self._epoch, self._drawn = -1, Counter[int]()
+    def __init__(self, source: Iterable) -> None:
+        self.source, self.skip = source, 0
+        self._epoch, self._drawn = -1, Counter[tuple]()
 
     def __iter__(self) -> Iterator:
         skip, self.skip = self.skip, 0
         epoch = MessageHub.get_current_instance().get_info('epoch', 0)
         if epoch != self._epoch:  # counted in iterations there is one, with many passes
             self._epoch, self._drawn = epoch, Counter()
-        for i, element in enumerate(self.sampler):
+        for i, element in enumerate(self.source):
             drawn = self._number(element)
             if i >= skip:
                 yield drawn
 
     def __len__(self) -> int:
-        return len(self.sampler)  # type: ignore[arg-type]
+        return len(self.source)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'sampler':  # while it is unpickled
+        if name == 'source':  # while it is unpickled
             raise AttributeError(name)
-        return getattr(self.sampler, name)
+        return getattr(self.source, name)
 
     def _number(self, element: Any) -> Any:
         if isinstance(element, list):
             return [self._number(index) for index in element]
-        if not isinstance(element, int | np.integer):
-            return element  # such as a video and a frame
-        index = int(element)
-        draw = Draw(index, (self._epoch, get_rank(), index, self._drawn[index]))
-        self._drawn[index] += 1
-        return draw
+        numbers = element if isinstance(element, tuple) else (element,)  # of a video and a frame
+        if not all(isinstance(number, int | np.integer) for number in numbers):
+            return element
+        words = tuple(map(int, numbers))
+        self._drawn[words] += 1
+        seed = (self._epoch, get_rank(), *words, self._drawn[words] - 1)
+        return Draw(words if isinstance(element, tuple) else words[0], seed)
 
 
 def prepare_loader(loader: DataLoader, seed: int | None) -> DataLoader:

@@ -88,8 +88,8 @@ class ResumableEpochLoop(_Stoppable, EpochBasedTrainLoop):
         for index, data in enumerate(start(self.dataloader), done - loaded):
             if index >= number:
                 sampler = self.dataloader.batch_sampler
-                while hasattr(sampler, 'sampler'):
-                    sampler = sampler.sampler
+                while inner := getattr(sampler, 'source', getattr(sampler, 'sampler', None)):
+                    sampler = inner
                 raise UserError(
                     f'an epoch has {number} batches, and {type(sampler).__name__} gives more; use '
                     'a DefaultSampler, or a loop that counts iterations (ResumableIterLoop)'

@@ -17,20 +17,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mmvanilla import UserError, make_shapes
 from mmvanilla.checks import Items, seed_all
+from mmvanilla.checks.items import Draw
 from mmvanilla.errors import InputError, sentence
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
 RESIZE = dict(type='Resize', scale=(32, 24), keep_ratio=True)
 PACK = dict(type='PackDetInputs')
-
-
-class Draw(int):
-    """An index that says what its item's random numbers follow from."""
-
-    def __new__(cls, index, *draw):
-        self = super().__new__(cls, index)
-        self.draw = draw
-        return self
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -229,14 +221,14 @@ def test_draws_follow_from_seed_epoch_and_index():
             return float(np.random.rand()), float(torch.rand(()))
 
     items = Items(Drawn(lazy_init=True), 0)
-    first = [items[Draw(i, 0, i)] for i in range(4)]
-    assert [items[Draw(i, 0, i)] for i in reversed(range(4))] == first[::-1]
-    second = [items[Draw(i, 1, i)] for i in range(4)]
-    shifted = [Items(Drawn(lazy_init=True), 1)[Draw(i, 0, i)] for i in range(4)]
+    first = [items[Draw(i, (0, i))] for i in range(4)]
+    assert [items[Draw(i, (0, i))] for i in reversed(range(4))] == first[::-1]
+    second = [items[Draw(i, (1, i))] for i in range(4)]
+    shifted = [Items(Drawn(lazy_init=True), 1)[Draw(i, (0, i))] for i in range(4)]
     draws = [*first, *second, *shifted]
     assert len({pair[0] for pair in draws}) == len({pair[1] for pair in draws}) == 12
     state = np.random.get_state()[1].copy()
-    Items([1], None)[Draw(0, 1)]
+    Items([1], None)[Draw(0, (1,))]
     assert (np.random.get_state()[1] == state).all()
 
 

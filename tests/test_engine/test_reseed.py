@@ -4,12 +4,13 @@ import itertools
 import os
 import random
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmengine.hooks import DistSamplerSeedHook, Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 from mmvanilla.engine import build_runner
 from mmvanilla.engine.latest import latest_checkpoint
 from mmvanilla.engine.loaders import Draws
+from mmvanilla.engine.run import PreparedRunner
 
 RUNS = itertools.count()
 
@@ -28,6 +30,9 @@ class Noise(Dataset):
 
     def __len__(self):
         return 6
+
+    def get_data_info(self, index):
+        return dict(width=2, height=1)
 
     def __getitem__(self, index):
         draws = [random.random(), np.random.rand(), torch.rand(()).item()]
@@ -237,10 +242,21 @@ def test_resuming_within_an_epoch_loads_no_batch_again(tmp_path):
     assert len(CountedNoise.loaded) == 2  # the last batch of the last epoch
 
 
-def test_indices_that_are_no_numbers_stay_as_they_are():
-    """Mmdet's tracking samplers give (video, frame), and its data sets ask for a tuple."""
-    assert list(Draws([(0, 3), (1, 2)])) == [(0, 3), (1, 2)]
-    ((first, second),) = Draws([[4, (0, 3)]])
-    assert (first, first.draw[2:]) == (4, (4, 0))
-    assert second == (0, 3)
-    assert isinstance(second, tuple)
+def test_pairs_of_a_video_and_a_frame_are_seeded():
+    """Mmdet's tracking samplers give tuples, and its data sets ask for them."""
+    first, second, again = (draw for (draw,) in Draws([[(0, 3)], [(1, 2)], [(0, 3)]]))
+    assert [draw.index for draw in (first, second, again)] == [(0, 3), (1, 2), (0, 3)]
+    assert len({first.words, second.words, again.words}) == 3
+    assert list(Draws(['a', (0, 'b')])) == ['a', (0, 'b')]
+
+
+@pytest.mark.parametrize('batches', [None, dict(type='mmdet.AspectRatioBatchSampler')])
+def test_each_epoch_has_an_order_of_its_own(tmp_path, batches):
+    orders = []
+    loader = dict(batch_size=2, dataset=dict(type='Noise'), sampler=dict(type='DefaultSampler'))
+    loader = PreparedRunner.build_dataloader(loader | dict(batch_sampler=batches), seed=0)
+    runner = SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader))
+    for runner.epoch in range(3):
+        DistSamplerSeedHook().before_train_epoch(runner)
+        orders.append(tuple(draw.index for batch in loader.batch_sampler for draw in batch))
+    assert len(set(orders)) == 3
