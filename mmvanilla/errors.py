@@ -1,5 +1,7 @@
 """Errors that a user can mend, and what they say."""
 
+import traceback
+
 
 class UserError(ValueError):
     """A mistake in an argument, a config or a file; the tools print it without a traceback."""
@@ -19,7 +21,11 @@ def sentence(error: Exception) -> str:
     if text.startswith('Caught '):
         # torch puts a worker's traceback before the line that says `module.Class: sentence`.
         text = text.rstrip().splitlines()[-1].partition(': ')[2]
-    return ' '.join(text.split()) or type(error).__name__
+    if text:
+        return ' '.join(text.split())
+    raised = traceback.extract_tb(error.__traceback__)[-1:]  # by an assertion without a text
+    where = ''.join(f' at {frame.line!r} of {frame.name} in {frame.filename}' for frame in raised)
+    return type(error).__name__ + where
 
 
 def root_import_error(error: ImportError) -> ImportError:

@@ -32,7 +32,7 @@ def noted_json() -> Iterator[None]:
             _documents[os.path.realpath(stream.name)] = document
         return document
 
-    json.load = note
+    json.load = note  # type: ignore[assignment]
     try:
         yield
     finally:

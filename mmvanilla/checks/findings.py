@@ -21,12 +21,15 @@ class Finding(NamedTuple):
     refuse: bool = False
 
 
-def report(findings: Iterable[Finding], warn_only: bool = False) -> None:
+def report(
+    findings: Iterable[Finding], warn_only: bool = False, kind: type[UserError] = UserError
+) -> None:
     """Log warnings, and raise the first finding that is refused.
 
     Args:
         findings: The findings; equal ones are logged once.
         warn_only: Log what would be refused as a warning, too.
+        kind: The type of the error.
 
     Raises:
         UserError: If a finding is refused and ``warn_only`` is not set.
@@ -38,4 +41,4 @@ def report(findings: Iterable[Finding], warn_only: bool = False) -> None:
             print_log(finding.text, logger='current', level=logging.WARNING)
     if refused:
         more = f' (and {len(refused) - 1} more findings)' if len(refused) > 1 else ''
-        raise UserError(f'{refused[0]}{more}; --warn-only (warn_only=True) makes it a warning')
+        raise kind(f'{refused[0]}{more}; --warn-only (warn_only=True) makes it a warning')

@@ -79,12 +79,16 @@ def _is_resumable(file: str) -> bool:
 def naming_last_checkpoint(work_dir: str, *kinds: type[Exception]) -> Iterator[None]:
     """Add the checkpoint to resume from to errors, and raise them as UserError.
 
+    An error about a checkpoint stays as it is.
+
     Args:
         work_dir: Folder of the training.
         kinds: Types such as OSError: a full disk, a read-only folder, missing data.
     """
     try:
         yield
+    except CheckpointError:
+        raise
     except kinds as error:
         last = None
         with suppress(UserError, OSError):

@@ -161,8 +161,11 @@ def build_error(cfg: Config, split: str, error: Exception) -> UserError:
     files = [os.path.join(d.get('data_root') or '', d['ann_file']) for d in data_configs(loader)]
     reason = f'{type(error).__name__}: {sentence(error)}'
     named = ''.join(f', {file!r}' for file in files if file and file not in reason)
+    keys = [
+        key for key in (f'{split}_{k}' for k in ('dataloader', 'cfg', 'evaluator')) if key in cfg
+    ]
     text = (
-        f'{split}_dataloader, {split}_cfg or {split}_evaluator cannot be built ({reason}){named}; '
+        f'{" or ".join(keys)} cannot be built ({reason}){named}; '
         'put the data there, set data_root (--data-root of the tools), or correct the config'
     )
     with suppress(Exception):  # the library's error is reported

@@ -431,3 +431,12 @@ def test_a_validation_without_a_training_saves_nothing(tmp_path):
     hook = AtomicCheckpointHook(save_best='first', rule='greater')
     hook.after_val_epoch(runner, dict(first=9.0))
     assert 'best_first_epoch_1.pth' in kept(tmp_path / 'train')
+
+
+def test_a_checkpoint_that_is_refused_is_not_recommended(tmp_path):
+    train(tmp_path, 1)
+    with (
+        pytest.raises(CheckpointError, match='^other classes$'),
+        naming_last_checkpoint(str(tmp_path), UserError),
+    ):
+        raise CheckpointError('other classes')

@@ -18,6 +18,7 @@ import mmvanilla
 from mmvanilla import UserError, make_shapes
 from mmvanilla.checks import Items
 from mmvanilla.engine import build_runner
+from mmvanilla.errors import sentence
 
 HOOK = [dict(type='PreflightHook')]
 
@@ -327,3 +328,10 @@ def test_an_annotation_file_is_parsed_once(config, monkeypatch):
     files = [config[f'{split}_dataloader'].dataset.ann_file for split in ('train', 'val')]
     assert [sum(name.endswith(file) for name in parsed) for file in files] == [1, 2]
     assert json.load.__name__ == '<lambda>'
+
+
+def test_an_assertion_without_a_text_is_shown_with_its_line(config):
+    config.model.neck.in_channels = [1, 2, 3, 4]
+    with pytest.raises(AssertionError) as error:
+        build_runner(config)
+    assert "'assert num_outs >= self.num_ins" in sentence(error.value)

@@ -11,6 +11,7 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 
 from ...checks import report
 from ...checks.record import Record, compare, record_of_checkpoint, record_of_config
+from ...errors import CheckpointError
 from ...models import safe_loading
 from .atomic_checkpoint import AtomicCheckpointHook
 
@@ -48,11 +49,12 @@ class ResumeHook(Hook):
         """Compare the checkpoint with the config, and remove paths outside the work dir from it.
 
         Raises:
-            UserError: If the checkpoint does not fit the config.
+            CheckpointError: If the checkpoint does not fit the config.
         """
         ours, theirs = record_of_config(runner.cfg), record_of_checkpoint(checkpoint)
         resumes = runner._resume
-        report(compare(theirs, ours, 'resume' if resumes else 'load_from'), self.warn_only)
+        found = compare(theirs, ours, 'resume' if resumes else 'load_from')
+        report(found, self.warn_only, CheckpointError)
         if not resumes:
             return
         info = checkpoint.get('message_hub', {}).get('runtime_info', {})
