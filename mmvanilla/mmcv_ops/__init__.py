@@ -7,11 +7,10 @@ __all__ = ['install']
 
 
 def install() -> None:
-    """Put ``mmvanilla.mmcv_ops.ext`` where mmcv looks for its compiled module, unless it has one.
+    """Put ``mmvanilla.mmcv_ops.ext`` in the place of mmcv's compiled module, unless it has one.
 
-    To be called before anything imports ``mmcv.ops``, which asks for the compiled module as
-    soon as it is imported. Data-loading workers that are spawned do the same. Calling it again
-    changes nothing.
+    Call it before anything imports ``mmcv.ops``. Spawned data-loading workers do so themselves. A
+    second call changes nothing.
     """
     if 'mmcv._ext' in sys.modules or importlib.util.find_spec('mmcv._ext') is not None:
         return

@@ -1,25 +1,25 @@
 """Deformable convolution, without and with modulation, on torchvision's kernels.
 
-Input (N, C, H, W), weight (O, C / group, kH, kW) and bias (O,) are those of a convolution, output
+Input (N, C, H, W), weight (O, C / group, kH, kW) and bias (O,) are those of a convolution; output
 is (N, O, H', W'). With D deformable groups, offset (N, 2 D kH kW, H', W') has the displacement of
-each kernel position in pixels, as (dy, dx), and mask (N, D kH kW, H', W') its weight. Gradients
-have the shapes of what they belong to.
+each kernel position in pixels, (dy, dx), and mask (N, D kH kW, H', W') its weight. Gradients have
+the shapes of their tensors.
 
-Each function fills the tensors mmcv allocated for its results; ``columns`` and ``ones`` are buffers
-of the compiled version, unused here. The geometry comes by mmcv's keywords: stride, padding,
-dilation and groups. The kernel size, known from the weight, and ``im2col_step`` are ignored, since
-torchvision chooses how many images it takes at once.
+Each function fills tensors that mmcv allocated for results; ``columns`` and ``ones`` are buffers
+of the compiled version, unused here. The geometry has mmcv's keywords: stride, padding, dilation
+and groups. The kernel size (known from the weight) and ``im2col_step`` (torchvision's choice) are
+ignored.
 """
 
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
-from .float32 import at_least_float32
+from .common import at_least_float32
 
-# The geometry in torchvision's order, as mmcv calls it without and with modulation.
+# mmcv's names of the geometry, in torchvision's order.
 _GROUPS = ('group', 'deformable_group')
-_PLAIN = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', *_GROUPS)
+_UNMODULATED = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW', *_GROUPS)
 _MODULATED = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w', *_GROUPS)
 
 
@@ -64,8 +64,7 @@ def deform_conv_backward_parameters(
 ) -> None:
     """Fill ``gradWeight`` from ``gradOutput``, times ``scale``.
 
-    torchvision computes all gradients at once, so those of ``deform_conv_backward_input`` are
-    computed again here.
+    torchvision computes all gradients at once, so this repeats ``deform_conv_backward_input``.
     """
     # The gradient of the weights does not depend on them.
     grads = _backward(gradOutput, input, gradWeight, offset, None, geometry)
@@ -86,7 +85,7 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Convolve at displaced, weighted positions into ``output`` (https://arxiv.org/abs/1811.11168).
 
-    ``bias`` is added if ``with_bias``, and may be empty else.
+    ``bias`` is added if ``with_bias``, else it may be empty.
     """
     size = output.shape[2:]
     offset, mask = _read(offset, size), _read(mask, size)
@@ -98,7 +97,7 @@ def modulated_deform_conv_backward(*tensors: Tensor, with_bias: bool, **geometry
 
     Args:
         *tensors: input, weight, bias, ones, offset, mask and columns; then the gradients of input,
-            weight, bias, offset and mask, which are filled, and that of the output.
+            weight, bias, offset and mask, to be filled; then the gradient of the output.
         with_bias: Whether there was a bias.
         **geometry: As in ``modulated_deform_conv_forward``.
     """
@@ -116,10 +115,10 @@ def modulated_deform_conv_backward(*tensors: Tensor, with_bias: bool, **geometry
 
 
 def _read(tensor: Tensor, size: torch.Size) -> Tensor:
-    """Return what mmcv reads of offsets or masks (N, C, H, W) for an output of another size.
+    """Return the first numbers of offsets or masks (N, C, H, W) as (N, C, *size).
 
-    Its operator does not look at their size, and reads the first numbers of each image. mmdet's
-    DyHead rests on it.
+    mmcv's operator reads them like that when their size is not the output's; mmdet's DyHead
+    depends on it.
     """
     if tensor.shape[2:] == size:
         return tensor
@@ -128,7 +127,7 @@ def _read(tensor: Tensor, size: torch.Size) -> Tensor:
 
 
 def _in_order(geometry: dict[str, int]) -> tuple[int, ...]:
-    return tuple(geometry[name] for name in (_PLAIN if 'dH' in geometry else _MODULATED))
+    return tuple(geometry[name] for name in (_UNMODULATED if 'dH' in geometry else _MODULATED))
 
 
 def _forward(
@@ -156,12 +155,12 @@ def _backward(
     """Return the gradients of input, weight, offset, mask and bias.
 
     Raises:
-        RuntimeError: On CUDA, where torchvision adds with atomics, if that is to be deterministic.
+        RuntimeError: On CUDA, if deterministic algorithms are required; torchvision uses atomics.
     """
     strict = not torch.is_deterministic_algorithms_warn_only_enabled()
     if input.is_cuda and torch.are_deterministic_algorithms_enabled() and strict:
         raise RuntimeError(
-            'the backward pass of a deformable convolution has no deterministic form on CUDA; '
+            'a deformable convolution has no deterministic backward pass on CUDA; '
             'call torch.use_deterministic_algorithms(True, warn_only=True), or train on the CPU'
         )
     tensors = _operands(input, weight, offset, mask, None)
@@ -174,10 +173,10 @@ def _backward(
 
 
 def _outside(offset: Tensor, kernel_size: torch.Size, geometry: tuple[int, ...]) -> Tensor:
-    """Return which offsets (N, 2 D kH kW, H', W') reach a cell or more above or left of the map.
+    """Return which offsets (N, 2 D kH kW, H', W') reach at least a cell above or left of the map.
 
-    Exactly one cell outside, where padding of 1 puts the first taps as long as offsets are 0,
-    torchvision gives an offset the slope towards the map, mmcv none.
+    For exactly one cell (the first taps at padding 1 and offset 0) torchvision gives the offset a
+    gradient, mmcv none.
     """
     displaced = offset.unflatten(1, (-1, *kernel_size, 2))
     dy, dx = displaced.unbind(4)
@@ -190,7 +189,7 @@ def _outside(offset: Tensor, kernel_size: torch.Size, geometry: tuple[int, ...])
 def _taps(
     like: Tensor, kernel: int, outputs: int, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """Return the positions (kernel, outputs) along one axis that are read without displacement."""
+    """Return the positions (kernel, outputs) along one axis without displacement."""
     taps, places = (torch.arange(count, device=like.device) for count in (kernel, outputs))
     return (taps[:, None] * dilation + places * stride - padding).to(like)
 
@@ -198,7 +197,7 @@ def _taps(
 def _operands(
     input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None
 ) -> list[Tensor]:
-    """Return torchvision's tensor arguments, which stand in for a missing mask or bias."""
+    """Return torchvision's tensor arguments, with zeros for a missing mask or bias."""
     mask = input.new_zeros(len(input), 1) if mask is None else mask
     bias = input.new_zeros(len(weight)) if bias is None else bias
     return [at_least_float32(tensor) for tensor in (input, weight, offset, mask, bias)]

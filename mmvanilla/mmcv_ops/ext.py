@@ -1,10 +1,10 @@
-"""What ``mmcv._ext`` offers: the names mmcv's Python code calls, with the keywords it uses.
+"""The functions of ``mmcv._ext``, under the names and keywords that mmcv's Python code uses.
 
-The operators below work on CPU and CUDA tensors. Every other public name is a function that
-says what to install, because mmcv asserts at import that all its operators exist.
+They run on CPU and CUDA tensors. Every other public name is a function that raises
+NotImplementedError: mmcv requires at import that all its operators exist.
 """
 
-# ruff: noqa: F401 - what is imported here is for mmcv
+# ruff: noqa: F401 - imported for mmcv
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 import torchvision
 
+from .common import only_compiled
 from .deform_conv import (
     deform_conv_backward_input,
     deform_conv_backward_parameters,
@@ -27,29 +28,25 @@ from .focal_loss import (
 )
 from .nms import nms, nms_match
 from .roi_align import roi_align_backward, roi_align_forward
-from .roi_pool import roi_pool_backward, roi_pool_forward
 from .soft_nms import softnms
 
 
 def get_compiler_version() -> str:
-    """Say, for environment reports, what runs in place of a compiled mmcv."""
+    """Name this package, for environment reports."""
     return f'none (mmvanilla.mmcv_ops on torchvision {torchvision.__version__})'
 
 
 def get_compiling_cuda_version() -> str:
-    """Return the CUDA version PyTorch was built with, or 'not available'."""
+    """Return the CUDA version of PyTorch, or 'not available'."""
     return torch.version.cuda or 'not available'
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:
-    """Return, for any other public name, a function that raises NotImplementedError."""
+    """Return a function that raises NotImplementedError, for any other public name."""
     if name.startswith('_'):
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
     def missing(*args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError(
-            f'mmcv operator {name!r} exists only in compiled mmcv: '
-            'install mmcv==2.1.0 in place of mmcv-lite to use it.'
-        )
+        raise only_compiled(repr(name))
 
     return missing

@@ -1,14 +1,14 @@
-"""Focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002) on sigmoid and softmax.
+"""Focal loss (Lin et al., 2017, https://arxiv.org/abs/1708.02002) of sigmoid and softmax.
 
-Each function fills the tensor mmcv allocated for its result. C is the number of classes; a
-label outside 0 to C - 1 is background, which has class weight 1.
+Each function fills a tensor that mmcv allocated for its result. A label outside 0 to C - 1, for C
+classes, is background and has class weight 1.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .float32 import at_least_float32
+from .common import at_least_float32
 
 
 def sigmoid_focal_loss_forward(
@@ -46,9 +46,9 @@ def sigmoid_focal_loss_backward(
 def softmax_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``output`` (N,) with the loss of every sample, of which ``alpha`` is a factor.
+    """Fill ``output`` (N,) with the loss of every sample, times ``alpha``.
 
-    ``input`` (N, C) are probabilities, the softmax already taken; a negative label costs nothing.
+    ``input`` (N, C) are probabilities, after the softmax; a negative label has no loss.
     The other arguments are those of ``sigmoid_focal_loss_forward``.
     """
     p = _of_target(input, target)
@@ -78,7 +78,7 @@ def softmax_focal_loss_backward(
 
 
 def _log(p: Tensor) -> Tensor:
-    """Return log(p), finite at 0: mmcv clamps at the least normal float32."""
+    """Return log(p), clamped as in mmcv at the least normal float32."""
     return p.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
@@ -87,7 +87,7 @@ def _is_target(input: Tensor, target: Tensor) -> Tensor:
 
 
 def _of_target(input: Tensor, target: Tensor) -> Tensor:
-    """Return the probability (N,) each sample gives its label."""
+    """Return the probability (N,) of each sample's label."""
     return at_least_float32(input).gather(1, target.clamp(min=0)[:, None])[:, 0]
 
 

@@ -1,13 +1,11 @@
-"""Greedy non-maximum suppression."""
-
-from collections.abc import Callable
+"""Greedy non-maximum suppression (NMS)."""
 
 import numpy as np
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
-from .float32 import at_least_float32
+from .common import at_least_float32, only_compiled
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -16,24 +14,22 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Args:
         boxes: (N, 4) as x1, y1, x2, y2.
         scores: (N,).
-        iou_threshold: A box goes when its IoU with a kept one exceeds this, compared in
-            float32 as mmcv does.
-        offset: 0, or 1 where a box includes its last pixel and is x2 - x1 + 1 wide.
+        iou_threshold: Largest IoU of two boxes that both stay, compared in float32 as in mmcv.
+        offset: 0. Boxes that include their last pixel (1) need a compiled mmcv.
 
     Returns:
-        Indices (K,) int64 of the boxes kept, by falling score.
+        Indices (K,) int64 of the remaining boxes, by falling score.
+
+    Raises:
+        NotImplementedError: If ``offset`` is not 0.
     """
-    # The order of equal scores is that of mmcv's sort, which need not be a stable one.
+    if offset != 0:
+        raise only_compiled(f"'nms' with offset={offset}")
+    # The order of equal scores is that of mmcv's sort, which need not be stable.
     order = scores.sort(dim=0, descending=True).indices
-    boxes = at_least_float32(boxes)
-    threshold = np.float32(iou_threshold)
-    if offset == 0:
-        kept = torch.ops.torchvision.nms(boxes[order], scores[order].to(boxes), float(threshold))
-        return order[kept]
-    # Widening the boxes by 1 for torchvision would round differently from mmcv.
-    arrays = boxes.numpy(force=True), order.numpy(force=True)
-    groups = _greedy_groups(*arrays, lambda iou: iou > threshold, offset)
-    return order.new_tensor([group[0] for group in groups])
+    boxes = at_least_float32(boxes)[order]
+    threshold = float(np.float32(iou_threshold))
+    return order[torch.ops.torchvision.nms(boxes, scores[order].to(boxes), threshold)]
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
@@ -41,39 +37,28 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
 
     Args:
         dets: (N, 5) as x1, y1, x2, y2, score, on the CPU.
-        iou_threshold: A box joins the group of the first kept box whose IoU with it reaches
-            this, compared in float32.
+        iou_threshold: Least IoU with the best box of a group, compared in float32.
 
     Returns:
-        One list of indices per kept box, by falling score, its own index first.
+        One list of indices per group, the best box first; groups by falling score.
     """
     dets = at_least_float32(dets)
-    order = dets[:, 4].sort(dim=0, descending=True).indices
-    threshold = np.float32(iou_threshold)
-    return _greedy_groups(dets[:, :4].numpy(), order.numpy(), lambda iou: iou >= threshold)
-
-
-def iou_with(box: np.ndarray, boxes: np.ndarray, offset: int = 0) -> np.ndarray:
-    """Return the IoU (N,) of one box (4,) with boxes (N, 4); nan where both have no area."""
-    span = boxes[:, 2:] - boxes[:, :2] + offset
-    width, height = box[2:] - box[:2] + offset
-    inner = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]) + offset
-    inner = np.maximum(inner, 0).prod(axis=1)
-    with np.errstate(divide='ignore', invalid='ignore'):
-        return inner / (width * height + span.prod(axis=1) - inner)
-
-
-def _greedy_groups(
-    boxes: np.ndarray,
-    order: np.ndarray,
-    suppressed: Callable[[np.ndarray], np.ndarray],
-    offset: int = 0,
-) -> list[list[int]]:
-    """Take the best box left and all it suppresses, until none is left."""
+    boxes = dets[:, :4].numpy()
+    order = dets[:, 4].sort(dim=0, descending=True).indices.numpy()
     groups = []
     while order.size:
         best, rest = order[0], order[1:]
-        gone = suppressed(iou_with(boxes[best], boxes[rest], offset))
-        groups.append([int(best), *rest[gone].tolist()])
-        order = rest[~gone]
+        matched = iou_with(boxes[best], boxes[rest]) >= np.float32(iou_threshold)
+        groups.append([int(best), *rest[matched].tolist()])
+        order = rest[~matched]
     return groups
+
+
+def iou_with(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the IoU (N,) of one box (4,) with boxes (N, 4); nan where both have no area."""
+    span = boxes[:, 2:] - boxes[:, :2]
+    width, height = box[2:] - box[:2]
+    inner = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    inner = np.maximum(inner, 0).prod(axis=1)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return inner / (width * height + span.prod(axis=1) - inner)

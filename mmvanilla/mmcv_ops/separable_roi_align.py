@@ -1,42 +1,107 @@
 """Average RoIAlign as two small matrix products per box.
 
-Bilinear sampling and averaging both work on one axis after the other, so that the P x Q bins of
-a box are ``wy @ crop @ wx.T``: ``crop`` (h, w) is the part of the feature map below the box, and
-``wy`` (P, h) and ``wx`` (Q, w) say how much each row and column counts in each bin. A cell is
-then read once, not four times for every sample around it. With channels last, the rows of all
-columns and channels are a single product.
+Bilinear sampling and averaging work on one axis after the other: the P x Q bins of a box are
+``wy @ crop @ wx.T``, where ``crop`` (h, w) is the area of the feature map under the box, and ``wy``
+(P, h) and ``wx`` (Q, w) hold the weight of each row and column in each bin. Each cell is read once,
+not four times per sample. With channels last, the rows of all columns and channels are one product.
 
-Cells outside every sample of a bin count 0 in it, so an infinite or nan feature spreads to the
-other bins of its row and column.
+Cells outside every sample of a bin have weight 0 in it, so an infinite or nan feature spreads to
+the other bins of its row and column.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .roi_grid import RoIGrid, corners
+
+class RoIGrid(NamedTuple):
+    """The sampling grid of R boxes along one axis, in cells of the feature map.
+
+    Attributes:
+        start: First edge of each box (R,).
+        bin_size: Length of one bin (R,).
+        samples: Number of samples in one bin (R,), a whole number of at least 0.
+        bins: Number of bins, P.
+    """
+
+    start: Tensor
+    bin_size: Tensor
+    samples: Tensor
+    bins: int
 
 
 class _Box(NamedTuple):
-    """The crop (h, w) below a box and the weights of its rows (P, h) and columns (Q, w)."""
+    """The crop (h, w) under a box and the weights of its rows (P, h) and columns (Q, w)."""
 
     crop: tuple[int, slice, slice]
     wy: Tensor
     wx: Tensor
 
 
+def roi_grids(
+    rois: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> tuple[RoIGrid, RoIGrid]:
+    """Divide boxes into bins and bins into samples.
+
+    Args:
+        rois: Boxes (R, 5) as image index, x1, y1, x2, y2, in pixels of the image.
+        aligned_height: Bins down.
+        aligned_width: Bins across.
+        spatial_scale: Cells of the feature map per pixel of the image.
+        sampling_ratio: Samples per bin along each axis; 0 for the bin's length in cells, rounded
+            up.
+        aligned: Put the centre of a cell at + 0.5. The older form puts it at + 0 and widens a box
+            to at least one cell.
+
+    Returns:
+        The grid along y and the grid along x.
+
+    Raises:
+        ValueError: If an aligned box on the CPU has a negative or undefined size.
+    """
+    edges = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
+    start, size = edges[:, :2], edges[:, 2:] - edges[:, :2]
+    if not aligned:
+        size = size.clamp(min=1)
+    elif not (rois.is_cuda or bool((size >= 0).all())):
+        raise ValueError(
+            'RoIAlign got a box with x2 < x1, y2 < y1 or nan; it expects none; '
+            'clip or drop such boxes first'
+        )
+    grids = []
+    for axis, bins in ((1, aligned_height), (0, aligned_width)):
+        # Divide by a tensor: CUDA divides by a number through its rounded reciprocal.
+        bin_size = size[:, axis] / torch.full_like(size[:, axis], bins)
+        if sampling_ratio > 0:
+            samples = torch.full_like(bin_size, sampling_ratio)
+        else:
+            samples = bin_size.ceil().clamp(min=0)
+        grids.append(RoIGrid(start[:, axis], bin_size, samples, bins))
+    return grids[0], grids[1]
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Compute in the calling thread alone.
 
-    Products this small gain little from a second thread, and where other processes keep the
-    cores busy, waiting for it makes each of them a hundred times slower.
+    A second thread hardly helps with products this small; on busy cores waiting for it makes them
+    10 to 100 times slower.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    # The setting is of this thread, but new threads inherit the one made last in any thread.
+    restore_default = Thread(target=torch.set_num_threads, args=(threads,))
+    restore_default.start()
+    restore_default.join()
     try:
         yield
     finally:
@@ -49,7 +114,7 @@ def _one_thread() -> Iterator[None]:
 def separable_forward(
     features: Tensor, images: Tensor, y: RoIGrid, x: RoIGrid, output: Tensor
 ) -> None:
-    """Fill ``output`` with the average of the features below every bin.
+    """Fill ``output`` with the average of the features under each bin.
 
     Args:
         features: (N, C, H, W).
@@ -74,7 +139,7 @@ def separable_forward(
 def separable_backward(
     grad_output: Tensor, images: Tensor, y: RoIGrid, x: RoIGrid, grad_features: Tensor
 ) -> None:
-    """Fill ``grad_features`` (N, C, H, W), contiguous and zero so far, with its gradient.
+    """Fill ``grad_features`` (N, C, H, W), contiguous and zero at first, with its gradient.
 
     ``grad_output`` is (R, C, P, Q); the other arguments are those of ``separable_forward``.
     """
@@ -94,15 +159,15 @@ def separable_backward(
 
 
 def _cover_maps(boxes: list[_Box], maps: Tensor) -> bool:
-    """Whether all crops together are larger than the maps (N, H, W, C).
+    """Return whether the crops hold more cells than the maps (N, H, W, C).
 
-    Then it is faster to bring the maps into channels-last order once than every crop.
+    Then one channels-last copy of the maps is faster than one of each crop.
     """
     return sum(box.wy.size(1) * box.wx.size(1) for box in boxes) > maps[..., 0].numel()
 
 
 def _channels_last_copy(maps: Tensor) -> Tensor:
-    """Return (N, H, W, C) contiguously, by the plain transposition PyTorch does in blocks."""
+    """Copy (N, H, W, C), one image at a time, as PyTorch transposes matrices in blocks."""
     copy = maps.new_empty(maps.shape)
     for target, source in zip(copy, maps, strict=True):
         target.flatten(0, 1).copy_(source.flatten(0, 1))
@@ -115,10 +180,20 @@ def _boxes(images: Tensor, y: RoIGrid, x: RoIGrid, height: int, width: int) -> l
 
 
 def _weights(grid: RoIGrid, length: int) -> list[tuple[slice, Tensor]]:
-    """Return for each box the cells it covers and how much each counts in each bin (P, cells)."""
-    position, used = grid.positions()
-    low, high, fraction, inside = corners(position, length)
-    share = (inside & used) / grid.samples[:, None, None].clamp(min=1)
+    """Return the cells under each box and their weights in each bin (P, cells)."""
+    per_bin = grid.samples[:, None, None].clamp(min=1)
+    index = torch.arange(int(per_bin.max()), device=per_bin.device)
+    bins = torch.arange(grid.bins, device=per_bin.device).to(per_bin)
+    edges = grid.start[:, None] + bins * grid.bin_size[:, None]
+    inside_bin = (index + 0.5).to(per_bin) * grid.bin_size[:, None, None] / per_bin
+    position, used = edges[:, :, None] + inside_bin, index < grid.samples[:, None, None]
+
+    # Samples more than one cell outside the map count as 0.
+    share = ((position >= -1) & (position <= length) & used) / per_bin
+    position = position.clamp(0, length - 1)
+    low = position.long()
+    high, fraction = (low + 1).clamp(max=length - 1), position - low
+
     first = low[:, 0, 0]
     stop = torch.maximum((high * used).amax(dim=(1, 2)), first) + 1
     longest = int((stop - first).max())

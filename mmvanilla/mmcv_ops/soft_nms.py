@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .float32 import at_least_float32
+from .common import at_least_float32, only_compiled
 from .nms import iou_with
 
 NAIVE, LINEAR, GAUSSIAN = 0, 1, 2
@@ -20,23 +20,28 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lower the score of a box by its overlap with every better one.
+    """Lower the score of each box by its overlap with every better one.
 
     Args:
         boxes: (N, 4) as x1, y1, x2, y2, on the CPU.
         scores: (N,), on the CPU.
-        dets: (N, 5), on the CPU; its first K rows receive the boxes kept and their new scores,
-            by falling score.
-        iou_threshold: IoU from which the naive and linear methods act.
+        dets: (N, 5), on the CPU; the first K rows receive the remaining boxes and their new
+            scores, by falling score.
+        iou_threshold: Least IoU for the naive and linear methods.
         sigma: Width of the Gaussian method.
-        min_score: A box is dropped when its score falls below this.
+        min_score: Least score of a remaining box.
         method: 0 drops an overlapping box, 1 multiplies its score by 1 - IoU, 2 multiplies
             every score by exp(-IoU^2 / sigma).
-        offset: 0, or 1 where a box includes its last pixel and is x2 - x1 + 1 wide.
+        offset: 0, as in ``nms``.
 
     Returns:
-        Indices (K,) int64 of the boxes kept.
+        Indices (K,) int64 of the remaining boxes.
+
+    Raises:
+        NotImplementedError: If ``offset`` is not 0.
     """
+    if offset != 0:
+        raise only_compiled(f"'soft_nms' with offset={offset}")
     rows = torch.cat([at_least_float32(boxes), at_least_float32(scores)[:, None]], dim=1).numpy()
     left = np.arange(len(rows))
     kept = []
@@ -45,9 +50,9 @@ def softnms(
         # mmcv swaps the best box to the front, which decides later ties.
         left[[0, best]] = left[[best, 0]]
         first, rest = left[0], left[1:]
-        iou = iou_with(rows[first, :4], rows[rest, :4], offset)
+        iou = iou_with(rows[first, :4], rows[rest, :4])
         rows[rest, 4] *= _decay(iou, np.float32(iou_threshold), np.float32(sigma), method)
-        # Not the same as `>=`: an undefined IoU makes the score nan, and mmcv keeps the box.
+        # Not `>=`: an undefined IoU makes the score nan, and mmcv keeps that box.
         left = _close_gaps(rest, ~(rows[rest, 4] < np.float32(min_score)))
         kept.append(first)
     dets[: len(kept)] = torch.from_numpy(rows[kept])
@@ -55,23 +60,22 @@ def softnms(
 
 
 def _best(scores: np.ndarray) -> int:
-    """Return the first highest score, as a scan finds it to which nothing exceeds nan."""
+    """Return the index of the first highest score; as in a scan, nothing exceeds a first nan."""
     return 0 if np.isnan(scores[0]) else int(np.nanargmax(scores))
 
 
 def _decay(iou: np.ndarray, threshold: np.float32, sigma: np.float32, method: int) -> np.ndarray:
     if method == GAUSSIAN:
-        # Through float64, to round as the C library does: numpy's float32 exp can be off by 2 ulp.
+        # Round as the C library does: numpy's float32 exp can be off by 2 ulp.
         return np.exp((-(iou * iou) / sigma).astype(np.float64)).astype(iou.dtype)
     lowered = 1 - iou if method == LINEAR else np.zeros_like(iou)
     return np.where(iou >= threshold, lowered, np.ones_like(iou))
 
 
 def _close_gaps(indices: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Drop entries as mmcv's scan does: the last entry moves into each gap it comes upon.
+    """Drop entries in mmcv's order: the last entry moves into each gap.
 
-    With K entries kept, the gaps among the first K, in order, therefore receive the kept
-    entries of the tail, from the end backwards.
+    With K entries to keep, the gaps among the first K receive the others, from the end backwards.
     """
     count = int(keep.sum())
     head = indices[:count].copy()

@@ -1,8 +1,8 @@
-"""Processes that are spawned: each begins empty and must get the operators like the first one.
+"""Spawned processes, which start without the operators of the process that starts them.
 
-What a spawned process is to do comes to it as a pickle, with mmdet's data set inside. To read that
-is to import mmdet, which asks for the compiled module of mmcv before anything else of the program
-runs. So a process is pickled behind a function of this package, which Python imports first.
+A spawned process reads a pickle, with mmdet's data set in it. Reading it imports mmdet, which needs
+mmcv's compiled module at once. So the pickle starts with a function of this package, which Python
+imports first.
 """
 
 import multiprocessing
@@ -15,24 +15,23 @@ __all__ = ['register']
 
 
 def register() -> None:
-    """Let data-loading workers that are spawned, or come from a fork server, import this package.
+    """Make worker processes of torch import this package, with any start method.
 
-    So do all processes that torch starts, of which each imports torch in any case. Others, such as
-    those of a program's own pool, are left as they are, since the import takes seconds. Calling it
-    again changes nothing.
+    Other processes stay as they are: the import takes seconds, and torch's import torch anyway. A
+    second call changes nothing.
     """
     methods = multiprocessing.get_all_start_methods()
     contexts: list[Any] = [multiprocessing.get_context(method) for method in methods]
-    # The first is what a program gets that sets a start method for all.
-    for kind in {multiprocessing.Process, *(context.Process for context in contexts)}:
-        ForkingPickler.register(kind, _reduce)
+    # multiprocessing.Process is for programs that set one start method for all.
+    for process_type in {multiprocessing.Process, *(context.Process for context in contexts)}:
+        ForkingPickler.register(process_type, _reduce)
 
 
 def _reduce(process: BaseProcess) -> tuple:
-    """Do what pickle does with any object; what torch runs is made by the function below."""
+    """Reduce a process as pickle does; one that torch runs imports this package first."""
     reduced: Any = process.__reduce_ex__(2)
     make, args, state, *rest = reduced
-    # Python has no public way to ask a process for what it is to run.
+    # Python has no public name for the target of a process.
     target = getattr(state['_target'], '__module__', None) or ''
     if target.partition('.')[0] == 'torch':
         make, args = _make_after_import, (make, *args)
@@ -40,5 +39,5 @@ def _reduce(process: BaseProcess) -> tuple:
 
 
 def _make_after_import(make: Callable, *args: Any) -> Any:
-    """Make an object, now that to find this function its package was imported."""
+    """Make an object; unpickling this function imports the package."""
     return make(*args)

@@ -33,8 +33,8 @@ def batched_nms(boxes, scores, labels):
     return mmcv.ops.batched_nms(boxes, scores, labels, dict(type='nms', iou_threshold=0.5))
 
 
-def roi_align(mode, ratio):
-    return lambda x, rois: mmcv.ops.roi_align(x, rois, 3, 0.25, ratio, mode, True)
+def roi_align(x, rois):
+    return mmcv.ops.roi_align(x, rois, 3, 0.25, 0, 'avg', True)
 
 
 def focal(loss):
@@ -50,20 +50,8 @@ CONVOLVED = random(2, 4, 5, 4), random(2, 36, 3, 2), random(6, 2, 3, 3)
 MODULATED = *CONVOLVED[:2], random(2, 18, 3, 2).sigmoid(), CONVOLVED[2], random(6)
 # The operator, what it gets, and the places where the host waits, which docs/gpu.md lists.
 CASES = {
-    'roi_align': (roi_align('avg', 0), (random(2, 4, 12, 16), ROIS), set()),
-    'roi_align, max': (roi_align('max', 2), (random(2, 4, 12, 16), ROIS), set()),
-    'roi_align, max, adaptive': (
-        roi_align('max', 0),
-        (random(2, 4, 12, 16), ROIS),
-        {'positions'},
-    ),
-    'roi_pool': (
-        lambda x, rois: mmcv.ops.roi_pool(x, rois, 3, 0.25),
-        (random(2, 4, 12, 16), ROIS),
-        {'_bin_cells'},
-    ),
+    'roi_align': (roi_align, (random(2, 4, 12, 16), ROIS), set()),
     'nms': (lambda boxes, scores: mmcv.ops.nms(boxes, scores, 0.5), boxes(), {'nms'}),
-    'nms, offset 1': (lambda boxes, scores: mmcv.ops.nms(boxes, scores, 0.5, 1), boxes(), {'nms'}),
     'batched_nms': (batched_nms, (*boxes(), torch.arange(60) % 3), {'nms'}),
     'soft_nms': (mmcv.ops.soft_nms, boxes(), {'softnms'}),  # mmcv brings the boxes to the CPU
     'sigmoid_focal_loss': (focal(mmcv.ops.sigmoid_focal_loss), (random(20, 5), LABELS), set()),
@@ -79,7 +67,7 @@ CASES = {
         set(),
     ),
 }
-WITHOUT_GRADIENT = ('nms', 'nms, offset 1', 'batched_nms', 'soft_nms')
+WITHOUT_GRADIENT = ('nms', 'batched_nms', 'soft_nms')
 
 
 @contextmanager
@@ -156,12 +144,11 @@ def deterministic(monkeypatch):
 def test_roi_align_is_deterministic_if_that_is_asked_for(autocast):
     """Twice the same to the last bit, where atomic additions would differ on a GPU."""
     features, rois = random(2, 64, 12, 16), ROIS.repeat(50, 1)
-    operator = roi_align('avg', 0)
 
     def grad(features, rois):
         leaf = features.detach().requires_grad_()
         with torch.autocast(leaf.device.type, torch.bfloat16, enabled=autocast):
-            return torch.autograd.grad(operator(leaf, rois).square().sum(), leaf)[0]
+            return torch.autograd.grad(roi_align(leaf, rois).square().sum(), leaf)[0]
 
     expected = grad(features, rois)
     first, second = (grad(features.to('cuda'), rois.to('cuda')).cpu() for _ in range(2))

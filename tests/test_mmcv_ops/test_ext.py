@@ -37,10 +37,23 @@ def test_installing_again_changes_nothing():
     assert sys.modules['mmcv._ext'] is mmcv._ext is before
 
 
+BOXES, SCORES, MAP = torch.rand(3, 5), torch.rand(3), torch.rand(1, 2, 8, 8)
+
+
 @pytest.mark.skipif(sys.modules['mmcv._ext'] is not ext, reason='mmcv is compiled')
-def test_another_operator_says_what_to_install():
-    with pytest.raises(NotImplementedError, match=r"'nms_rotated'.*mmcv==2\.1\.0"):
-        mmcv.ops.nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
+@pytest.mark.parametrize(
+    ('name', 'args'),
+    [
+        ('nms_rotated', (BOXES, SCORES, 0.5)),
+        ('nms', (BOXES[:, :4], SCORES, 0.5, 1)),
+        ('soft_nms', (BOXES[:, :4], SCORES, 0.3, 0.5, 1e-3, 'linear', 1)),
+        ('roi_align', (MAP, BOXES, 7, 1.0, 0, 'max')),
+        ('roi_pool', (MAP, BOXES, 7)),
+    ],
+)
+def test_another_operator_says_what_to_install(name, args):
+    with pytest.raises(NotImplementedError, match=rf"'{name}.*mmcv==2\.1\.0"):
+        getattr(mmcv.ops, name)(*args)
 
 
 def test_private_names_are_missing():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from mmcv.ops import batched_nms, nms, nms_match, soft_nms
 
 
-def suppress_one_by_one(boxes, scores, threshold, offset):
+def suppress_one_by_one(boxes, scores, threshold):
     """Greedy suppression by its definition, in float32."""
     # PyTorch's sort, which mmcv uses, also decides the order of equal scores.
     order = scores.sort(descending=True).indices.tolist()
@@ -16,8 +16,8 @@ def suppress_one_by_one(boxes, scores, threshold, offset):
         for j in kept:
             x1, y1 = np.maximum(boxes[i, :2], boxes[j, :2])
             x2, y2 = np.minimum(boxes[i, 2:], boxes[j, 2:])
-            inner = max(np.float32(0), x2 - x1 + offset) * max(np.float32(0), y2 - y1 + offset)
-            areas = [(b[2] - b[0] + offset) * (b[3] - b[1] + offset) for b in (boxes[j], boxes[i])]
+            inner = max(np.float32(0), x2 - x1) * max(np.float32(0), y2 - y1)
+            areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (boxes[j], boxes[i])]
             if inner / (areas[0] + areas[1] - inner) > np.float32(threshold):
                 break
         else:
@@ -30,30 +30,28 @@ def suppress_one_by_one(boxes, scores, threshold, offset):
     seed=st.integers(0, 10**6),
     count=st.integers(1, 40),
     threshold=st.sampled_from([0.3, 0.5, 1 / 3]),
-    offset=st.sampled_from([0, 1]),
     whole=st.booleans(),
 )
-def test_nms_equals_its_definition(seed, count, threshold, offset, whole):
+def test_nms_equals_its_definition(seed, count, threshold, whole):
     torch.manual_seed(seed)
     corner, size = torch.rand(count, 2) * 20, torch.rand(count, 2) * 20 + 1
     scores = torch.rand(count)
     if whole:
         corner, size, scores = corner.round(), size.round(), (scores * 5).round() / 5
     boxes = torch.cat([corner, corner + size], dim=1)
-    kept = nms(boxes, scores, threshold, offset)[1].tolist()
-    assert kept == suppress_one_by_one(boxes, scores, threshold, offset)
+    kept = nms(boxes, scores, threshold)[1].tolist()
+    assert kept == suppress_one_by_one(boxes, scores, threshold)
 
 
-@pytest.mark.parametrize('offset', [0, 1])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16])
-def test_other_types(dtype, offset, device):
+def test_other_types(dtype, device):
     boxes = torch.tensor([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30]], device=device)
     scores = torch.tensor([0.5, 0.75, 0.25], device=device)
-    dets, kept = nms(boxes.to(dtype), scores.to(dtype), 0.5, offset)
+    dets, kept = nms(boxes.to(dtype), scores.to(dtype), 0.5)
     assert kept.tolist() == [1, 2]
     assert kept.device.type == device.type
     assert dets.dtype == dtype
-    dets, kept = soft_nms(boxes.to(dtype), scores.to(dtype), 0.5, method='naive', offset=offset)
+    dets, kept = soft_nms(boxes.to(dtype), scores.to(dtype), 0.5, method='naive')
     assert kept.tolist() == [1, 2]
     assert dets.dtype == dtype
 
@@ -68,13 +66,9 @@ def test_an_overlap_of_exactly_the_threshold(device):
     assert [group.tolist() for group in nms_match(dets, 0.5)] == [[0, 1]]
 
 
-@pytest.mark.parametrize('offset', [0, 1])
-def test_no_boxes(offset, device):
+def test_no_boxes(device):
     boxes, scores = torch.zeros(0, 4, device=device), torch.zeros(0, device=device)
-    for dets, kept in (
-        nms(boxes, scores, 0.5, offset),
-        soft_nms(boxes, scores, 0.5, offset=offset),
-    ):
+    for dets, kept in (nms(boxes, scores, 0.5), soft_nms(boxes, scores, 0.5)):
         assert dets.shape == (0, 5)
         assert kept.shape == (0,)
         assert kept.dtype == torch.int64
@@ -86,8 +80,7 @@ def test_boxes_that_are_a_view(device):
     corner = torch.rand(50, 2, device=device) * 30
     boxes, scores = torch.cat([corner, corner + 20], dim=1), torch.rand(50, device=device)
     wide = torch.cat([boxes, boxes], dim=1)[:, ::1][:, :4]
-    for offset in (0, 1):
-        assert torch.equal(nms(wide, scores, 0.4, offset)[1], nms(boxes, scores, 0.4, offset)[1])
+    assert torch.equal(nms(wide, scores, 0.4)[1], nms(boxes, scores, 0.4)[1])
     assert torch.equal(soft_nms(wide, scores)[0], soft_nms(boxes, scores)[0])
 
 

@@ -44,8 +44,8 @@ def test_deform_conv(case, device):
     check(case, device)
 
 
-@pytest.mark.parametrize('least_samples', [0, float('inf')], ids=['products', 'kernel'])
+@pytest.mark.parametrize('min_samples', [0, float('inf')], ids=['products', 'kernel'])
 @pytest.mark.parametrize('case', cases('roi_align'))
-def test_roi_align(case, least_samples, device, monkeypatch):
-    monkeypatch.setattr(roi_align, '_LEAST_SAMPLES', least_samples)
+def test_roi_align(case, min_samples, device, monkeypatch):
+    monkeypatch.setattr(roi_align, '_MIN_SAMPLES', min_samples)
     check(case, device)
