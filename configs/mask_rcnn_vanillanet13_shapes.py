@@ -60,8 +60,7 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)),
 )
 optim_wrapper = dict(clip_grad=dict(max_norm=30))
-# From scratch, but without the DeepTrainingHook: when they were compared, this detector did better
-# without, in one run.
+# Without DeepTrainingHook: in one comparison this detector was better without it.
 custom_hooks = [
     dict(type='ReseedHook'),
     dict(type='CheckWeightsHook'),

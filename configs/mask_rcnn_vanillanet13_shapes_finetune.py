@@ -1,6 +1,6 @@
-"""The shapes' Mask R-CNN on a backbone and neck that know other scenes: what the demo trains.
+"""The shapes' Mask R-CNN with a pretrained backbone and neck, for the demo.
 
-Its heads begin anew. How the weights were made is in docs/training.md.
+The heads start from scratch. docs/training.md describes how the weights were made.
 """
 
 _base_ = 'mask_rcnn_vanillanet13_shapes.py'

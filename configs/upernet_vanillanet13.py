@@ -1,6 +1,6 @@
 """UPerNet, VanillaNet-13, ADE20K, 160,000 iterations at 512 x 512: the field's conventions.
 
-No recipe was published for VanillaNet; this one has not been run to its end here.
+No recipe was published for VanillaNet; this one has not been run to its end.
 """
 
 _base_ = [

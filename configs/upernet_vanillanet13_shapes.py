@@ -31,7 +31,7 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=380))
 log_processor = dict(window_size=10)
-# From scratch: a ReLU between the convolutions of a layer, gone after a third of the training.
+# Deep training: the ReLU between two convolutions is annealed in the first third.
 custom_hooks = [
     dict(type='ReseedHook'),
     dict(type='CheckWeightsHook'),

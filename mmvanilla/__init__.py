@@ -18,9 +18,7 @@ from .models import (  # noqa: E402
     SeriesActivation,
     VanillaNet,
     fuse,
-    join_convs,
     safe_loading,
-    split_convs,
 )
 
 __version__ = '0.1.0'
@@ -33,9 +31,7 @@ __all__ = [
     '__version__',
     'accelerate',
     'fuse',
-    'join_convs',
     'make_shapes',
     'preflight',
     'safe_loading',
-    'split_convs',
 ]

@@ -1,16 +1,16 @@
-"""Scenes of six kinds of shapes, generated in seconds for training a detector or a segmenter.
+"""Generated scenes of six classes of shapes, for training a detector or segmentor in minutes.
 
-A scene is two to five shapes that may cover one another on a textured ground. A class is its
-outline; hue and texture only lean towards it, so a network has to weigh all three. Everything is
-written twice, from the same map of which pixel belongs to which object::
+A scene is two to five shapes, which may overlap, on a textured ground. The outline defines the
+class; hue and texture are only likely for it. Every scene is written in two layouts, from one map
+of the object at each pixel::
 
-    ROOT/shapes.json                                         what was asked for, written last
+    ROOT/shapes.json                                         the arguments, written last
     ROOT/coco/annotations/instances_{train,val}2017.json
     ROOT/coco/{train,val}2017/*.jpg
     ROOT/ADEChallengeData2016/images/{training,validation}/*.jpg
     ROOT/ADEChallengeData2016/annotations/{training,validation}/*.png
 
-The polygons run along pixel edges, so pycocotools rasterises them to exactly the labelled pixels.
+Polygons follow pixel edges, so pycocotools rasterizes them to exactly the labelled pixels.
 """
 
 import colorsys
@@ -39,21 +39,21 @@ METAINFO_DET = dict(classes=CLASSES, palette=PALETTE)
 METAINFO_SEG = dict(classes=('background', *CLASSES), palette=[(90, 90, 90), *PALETTE])
 """Classes of the label maps: 1 is the background, 2 to 7 the shapes, 0 unlabelled."""
 
-FORMAT = 1  # raised whenever the same arguments would give other files
+FORMAT = 1  # raised when the same arguments give other files
 STAMP = 'shapes.json'
 
 TEXTURES = ('flat', 'stripes', 'gradient', 'dots', 'checks', 'rings')  # by class
 DIAMETERS = (0.2, 0.55)  # of the circumscribed circle, in image sides
 MIN_VISIBLE = 0.6  # of every shape, after all others are drawn
-CRUMB = 0.05  # pieces under this share of the visible part are left unlabelled
+CRUMB = 0.05  # pieces below this share of the visible area are left unlabelled
 SUPERSAMPLING = 4
-TRIES = 20  # for a place that hides no other shape; a shape that finds none is left out
+TRIES = 20  # to place a shape so that all stay visible; after them it is left out
 
 BACKGROUND, UNLABELLED = 0, -1  # in Scene.owner
 
 
 class Split(NamedTuple):
-    """Names of one split in the two layouts; ``stream`` keeps the random numbers apart."""
+    """Names of one split in the two layouts; ``stream`` separates the random numbers."""
 
     stream: int
     coco: str
@@ -68,7 +68,7 @@ SPLITS = (
 
 
 class Scene(NamedTuple):
-    """One picture and what is to be seen in it.
+    """One picture and its labels.
 
     Attributes:
         image: RGB, uint8 of shape (H, W, 3).
@@ -89,15 +89,15 @@ def make_shapes(
     seed: int = 0,
     on_image: Callable[[], None] | None = None,
 ) -> Path:
-    """Write the data set under ``root``, unless it is there already with the same arguments.
+    """Write the data set to ``root``, unless it is there with the same arguments.
 
-    The same arguments give the same bytes. The files appear all at once or, if something goes
-    wrong, not at all. A set made with other arguments is replaced.
+    The same arguments give the same bytes. All files appear at once or, after an error, none. A set
+    with other arguments is replaced.
 
     Args:
-        root: Folder to make; it may exist if it is empty or holds an earlier set.
+        root: Folder to create; it may exist if it is empty or holds an earlier set.
         train: Number of training images.
-        val: Number of validation images; they share no random numbers with the training images.
+        val: Number of validation images, of other random numbers.
         size: Height and width of every image in pixels, 64 or more.
         seed: Seed of the random numbers, 0 or more.
         on_image: Called after each image, for a progress bar.
@@ -109,20 +109,19 @@ def make_shapes(
         UserError: If a number is not an integer or too small.
         FileExistsError: If ``root`` holds anything but an earlier set.
     """
-    for name, value, least in (
-        ('train', train, 0),
-        ('val', val, 0),
-        ('size', size, 64),
-        ('seed', seed, 0),
-    ):
-        if type(value) is not int or value < least:
-            raise UserError(f'{name} must be an integer of at least {least}, not {value!r}')
+    arguments = dict(train=train, val=val, size=size, seed=seed)
+    for name, value in arguments.items():
+        minimum = 64 if name == 'size' else 0
+        if type(value) is not int or value < minimum:
+            raise UserError(f'{name} must be an integer of at least {minimum}, not {value!r}')
     root = Path(root)
-    stamp = dict(name='mmvanilla shapes', format=FORMAT, train=train, val=val, size=size, seed=seed)
+    stamp = dict(name='mmvanilla shapes', format=FORMAT, **arguments)
     if _read_stamp(root) == stamp:
         return root
-    _refuse_foreign(root)
-
+    if root.exists() and not _read_stamp(root) and not (root.is_dir() and not any(root.iterdir())):
+        raise FileExistsError(
+            f'{root} exists and is not a set of shapes (no valid {STAMP}); name another folder.'
+        )
     root.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root.parent, prefix=f'.{root.name}.') as scratch:
         fresh = Path(scratch, 'new')
@@ -139,21 +138,13 @@ def make_shapes(
 
 
 def _read_stamp(root: Path) -> dict | None:
-    """What the set in ``root`` was made with, None if there is no set."""
+    """Return the arguments of the set in ``root``, None if there is no set."""
     try:
         stamp = json.loads((root / STAMP).read_text())
     except (OSError, ValueError):
         return None
     ours = isinstance(stamp, dict) and stamp.get('name') == 'mmvanilla shapes'
     return stamp if ours else None
-
-
-def _refuse_foreign(root: Path) -> None:
-    if not root.exists() or _read_stamp(root) or (root.is_dir() and not any(root.iterdir())):
-        return
-    raise FileExistsError(
-        f'{root} exists and is not a set of shapes (no valid {STAMP}); name another folder.'
-    )
 
 
 def _write_split(
@@ -164,7 +155,6 @@ def _write_split(
     labels = ade / 'annotations' / split.ade
     for folder in (coco / 'annotations', *pictures, labels):
         folder.mkdir(parents=True, exist_ok=True)
-
     images: list[dict] = []
     annotations: list[dict] = []
     for index in range(count):
@@ -180,13 +170,13 @@ def _write_split(
             annotations.append(dict(id=len(annotations) + 1, image_id=image_id, **note))
         if on_image:
             on_image()
-
-    names = enumerate(CLASSES, start=1)
     document = dict(
         info=dict(description=f'Generated shapes, {split.coco}', version=str(FORMAT)),
         licenses=[dict(id=1, name='Generated pictures, free to use', url='')],
         images=images,
-        categories=[dict(id=i, name=name, supercategory='shape') for i, name in names],
+        categories=[
+            dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, start=1)
+        ],
         annotations=annotations,
     )
     _write_json(coco / 'annotations' / f'instances_{split.coco}.json', document)
@@ -204,40 +194,32 @@ def _write_json(path: Path, document: dict) -> None:
 
 
 def label_map(scene: Scene) -> np.ndarray:
-    """ADE20K's label map of a scene.
-
-    Returns:
-        uint8 of shape (H, W): 0 unlabelled, 1 background, 2 and up the shapes' classes.
-    """
+    """Return ADE20K's label map (H, W): 0 unlabelled, 1 background, from 2 the classes."""
     labels = np.array([1, *(2 + c for c in scene.classes), 0], np.uint8)
     return labels[scene.owner]  # UNLABELLED, -1, picks the last
 
 
 def annotate(scene: Scene) -> list[dict]:
-    """COCO's annotations of the visible part of each shape, without ids."""
+    """Return COCO's annotations of the visible area of each shape, without ids."""
     notes = []
     for k, index in enumerate(scene.classes, start=1):
-        mask = scene.owner == k
-        ys, xs = np.nonzero(mask)
-        x, y = int(xs.min()), int(ys.min())
-        box = [x, y, int(xs.max()) + 1 - x, int(ys.max()) + 1 - y]
-        notes.append(
-            dict(
-                category_id=index + 1,
-                bbox=box,
-                area=len(xs),
-                iscrowd=0,
-                segmentation=[p.ravel().tolist() for p in trace(mask)],
-            )
+        mask = (scene.owner == k).astype(np.uint8)
+        note = dict(
+            category_id=index + 1,
+            bbox=list(cv2.boundingRect(mask)),
+            area=int(mask.sum()),
+            iscrowd=0,
+            segmentation=[points.ravel().tolist() for points in trace(mask)],
         )
+        notes.append(note)
     return notes
 
 
 def trace(mask: np.ndarray) -> list[np.ndarray]:
-    """Outlines of a mask without holes, along the edges of its pixels.
+    """Return the outlines of a mask without holes, along the edges of its pixels.
 
-    OpenCV joins pixel centres. In a mask enlarged three times the centre next to an edge, or to
-    either side of a corner, is known, and ``(u + 1) // 3`` moves it onto that edge.
+    OpenCV connects pixel centres. In a mask enlarged three times, ``(u + 1) // 3`` moves the centre
+    next to an edge or corner onto it.
 
     Args:
         mask: bool of shape (H, W).
@@ -247,11 +229,8 @@ def trace(mask: np.ndarray) -> list[np.ndarray]:
     """
     enlarged = mask.astype(np.uint8).repeat(3, 0).repeat(3, 1)
     contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outlines = []
-    for contour in contours:
-        points = (contour[:, 0] + 1) // 3
-        outlines.append(points[(points != np.roll(points, 1, axis=0)).any(axis=1)])
-    return outlines
+    outlines = [(contour[:, 0] + 1) // 3 for contour in contours]
+    return [points[(points != np.roll(points, 1, axis=0)).any(axis=1)] for points in outlines]
 
 
 # ---- Scenes
@@ -269,14 +248,14 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
             diameter = size * rng.uniform(*DIAMETERS)
             centre, turn = rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0, 2 * np.pi)
             points = _place(OUTLINES[CLASSES[index]], centre, diameter / 2, turn)
-            coverage = _rasterise(points, size)
+            coverage = _rasterize(points, size)
             proposal = np.where(coverage >= 0.5, len(classes) + 1, owner)
-            if _all_visible(proposal, [*areas, cv2.contourArea(points)]):
+            proposed_areas = [*areas, cv2.contourArea(points)]
+            if _all_visible(proposal, proposed_areas):
                 paint = _paint(rng, index, _frame(size, centre, turn), diameter)
                 image += coverage[..., None] * (paint - image)
-                owner = proposal
+                owner, areas = proposal, proposed_areas
                 classes.append(index)
-                areas.append(cv2.contourArea(points))
                 break
     for k in range(1, len(classes) + 1):
         _drop_crumbs(owner, k)
@@ -284,7 +263,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
 
 
 def _all_visible(owner: np.ndarray, areas: list[float]) -> bool:
-    """Whether each shape shows enough of its area and no hole, which polygons cannot express."""
+    """Return whether each shape shows enough of its area and no hole, unknown to polygons."""
     for k, area in enumerate(areas, start=1):
         mask = (owner == k).astype(np.uint8)
         if np.count_nonzero(mask) < MIN_VISIBLE * area:
@@ -296,7 +275,7 @@ def _all_visible(owner: np.ndarray, areas: list[float]) -> bool:
 
 
 def _drop_crumbs(owner: np.ndarray, k: int) -> None:
-    """Leave unlabelled, in place, the tiny pieces that a covering shape cut off shape ``k``."""
+    """Leave tiny pieces of shape ``k``, cut off by a shape above it, unlabelled, in place."""
     mask = (owner == k).astype(np.uint8)
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     for piece in range(1, count):
@@ -320,13 +299,13 @@ def _arc(start: float, stop: float, radius: float = 1.0, centre: float = 0.0) ->
 
 
 def _polar(radii: list[float]) -> np.ndarray:
-    """Corners at equal angles with the given distances from the centre."""
+    """Return corners at equal angles with the given distances from the centre."""
     angles = 2 * np.pi * np.arange(len(radii)) / len(radii)
     return np.array(radii)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
 
 
 def _cross(width: float = 0.35) -> np.ndarray:
-    """A plus whose arms are ``2 * width`` wide."""
+    """Return a plus with arms ``2 * width`` wide."""
     length = np.sqrt(1 - width**2)
     arm = np.array([(length, -width), (length, width), (width, width)])
     quarter = np.array([(0, 1), (-1, 0)])  # row vectors turn by 90 degrees
@@ -334,7 +313,7 @@ def _cross(width: float = 0.35) -> np.ndarray:
 
 
 def _crescent(bite: float = 0.75, shift: float = 0.5) -> np.ndarray:
-    """The unit disc less a disc of radius ``bite`` at ``shift`` on the x axis."""
+    """Return the unit disc without a disc of radius ``bite`` at ``shift`` on the x axis."""
     x = (1 + shift**2 - bite**2) / (2 * shift)  # where the circles meet
     y = np.sqrt(1 - x**2)
     outer, inner = np.arctan2(y, x), np.arctan2(y, x - shift)
@@ -354,15 +333,15 @@ OUTLINES = dict(
 
 
 def _place(outline: np.ndarray, centre: np.ndarray, radius: float, turn: float) -> np.ndarray:
-    """Scale, turn by ``turn`` radians and move an outline; (P, 2) float32 in pixels."""
+    """Scale, rotate by ``turn`` radians and move an outline; (P, 2) float32 in pixels."""
     cos, sin = np.cos(turn), np.sin(turn)
     return (radius * outline @ [[cos, sin], [-sin, cos]] + centre).astype(np.float32)
 
 
-def _rasterise(points: np.ndarray, size: int) -> np.ndarray:
-    """Share of each pixel inside a polygon, float32 of shape (H, W)."""
+def _rasterize(points: np.ndarray, size: int) -> np.ndarray:
+    """Return the share of each pixel inside a polygon, float32 of shape (H, W)."""
     canvas = np.zeros((size * SUPERSAMPLING,) * 2, np.uint8)
-    bits = 4  # fillPoly takes fixed-point numbers, 0 at the centre of the first pixel
+    bits = 4  # fillPoly uses fixed-point numbers, with 0 at the centre of the first pixel
     corners = np.rint((points * SUPERSAMPLING - 0.5) * 2**bits).astype(np.int32)
     cv2.fillPoly(canvas, [corners], 255, shift=bits)
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -374,7 +353,7 @@ def _rasterise(points: np.ndarray, size: int) -> np.ndarray:
 def _paint(
     rng: np.random.Generator, index: int, frame: tuple[np.ndarray, np.ndarray], diameter: float
 ) -> np.ndarray:
-    """Colour of every pixel, were it covered by a shape of class ``index``; (H, W, 3) float32."""
+    """Return the colour of a shape of class ``index`` at every pixel, (H, W, 3) float32."""
     hue = rng.normal(index / len(CLASSES), 0.05) if rng.random() < 0.95 else rng.random()
     texture = TEXTURES[index] if rng.random() < 0.9 else rng.choice(TEXTURES)
     saturation, value = rng.uniform(0.5, 1), rng.uniform(0.65, 1)
@@ -390,7 +369,7 @@ def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _texture(name: str, u: np.ndarray, v: np.ndarray, diameter: float, period: float) -> np.ndarray:
-    """Share of the darker colour, 0 to 1, at the pixel offsets ``u``, ``v`` from the centre."""
+    """Return the share of the darker colour at pixel offsets ``u``, ``v`` from the centre."""
     if name == 'flat':
         return np.zeros_like(u)
     if name == 'gradient':
@@ -406,7 +385,7 @@ def _texture(name: str, u: np.ndarray, v: np.ndarray, diameter: float, period: f
 
 
 def _frame(size: int, centre: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets of the pixel centres from ``centre`` along axes turned by ``turn`` radians."""
+    """Return offsets of pixel centres from ``centre`` along axes rotated by ``turn`` radians."""
     ys, xs = np.mgrid[:size, :size].astype(np.float32) + 0.5
     x, y = xs - np.float32(centre[0]), ys - np.float32(centre[1])
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
@@ -414,7 +393,7 @@ def _frame(size: int, centre: np.ndarray, turn: float) -> tuple[np.ndarray, np.n
 
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A dull colour with a gradient, faint stripes and noise at three scales; (H, W, 3)."""
+    """Draw a dull colour with a gradient, faint stripes and noise at three scales, (H, W, 3)."""
     base = _rgb(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.25, 0.85))
     u, v = _frame(size, np.array([size / 2, size / 2]), rng.uniform(0, 2 * np.pi))
     light = rng.uniform(0, 0.3) * u / size

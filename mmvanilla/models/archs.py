@@ -1,11 +1,11 @@
-"""The architectures of VanillaNet, and the checks of what its constructor is given."""
+"""The architectures of VanillaNet and checks of its arguments."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 from ..errors import UserError, require
 
-# Paper, table 3. From depth 7 on a net differs from the next by one more 2048-channel layer.
+# Paper, table 3. From depth 7 on, each net has one more 2048-channel layer than the one before.
 ARCHS: dict[str, dict] = {
     '5': dict(dims=(512, 1024, 2048, 4096), strides=(2, 2, 2)),
     '6': dict(dims=(512, 1024, 2048, 4096, 4096), strides=(2, 2, 2, 1)),
@@ -20,7 +20,7 @@ ARCHS: dict[str, dict] = {
 ARCHS['13-x1.5'] = dict(ARCHS['13'], dims=tuple(dim * 3 // 2 for dim in ARCHS['13']['dims']))
 ARCHS['13-x1.5-ada'] = dict(ARCHS['13-x1.5'], ada_pool=True)
 
-MAX_SIZE = 2**16  # of channels and strides; more is a slip, and no machine has the memory
+MAX_SIZE = 2**16  # of channels and strides; no machine has the memory for more
 MAX_ACT_NUM = 64
 
 
@@ -46,25 +46,25 @@ def parse_arch(arch: str | int | dict) -> dict:
         require(f'{name} of arch', values, fits, f'a list of positive integers up to {MAX_SIZE}')
     if not len(dims) == len(strides) + 1 > 1:
         raise UserError(
-            f'arch has {len(dims)} dims and {len(strides)} strides, expected a dim for the stem '
-            'and one for each stride, of which there is at least one'
+            f'arch has {len(dims)} dims and {len(strides)} strides, expected at least one stride, '
+            'and a dim for the stem and for each stride'
         )
     require('ada_pool of arch', ada_pool, isinstance(ada_pool, bool), 'True or False')
     return dict(dims=tuple(dims), strides=tuple(strides), ada_pool=ada_pool)
 
 
-def is_int(value: object, least: int, most: int = MAX_SIZE) -> bool:
-    """Tell whether a value is an integer within a range, and not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+def is_int(value: object, minimum: int, maximum: int = MAX_SIZE) -> bool:
+    """Return whether a value is an integer in a range, and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
 
 
 def is_cfg(value: object) -> bool:
-    """Tell whether a value is the config of something to build."""
+    """Return whether a value is a config of something to build."""
     return isinstance(value, dict) and isinstance(value.get('type'), str | type)
 
 
 def check_levels(out_indices: Sequence[int], frozen_stages: int, number: int) -> None:
-    """Check what a constructor is given for a net with a number of resolution levels."""
+    """Raise UserError if arguments do not fit the number of resolution levels."""
     ascending = (
         isinstance(out_indices, Sequence)
         and len(out_indices) > 0

@@ -1,12 +1,13 @@
 """The classification head: trained with two layers, deployed with one.
 
-Importing this module imports mmpretrain, which users of a detector or segmentor may not have; in a
-config the name ``VanillaNetClsHead`` does so when the head is built.
+This module imports mmpretrain, which users of detectors may not have. A config's
+``VanillaNetClsHead`` imports it when the head is built.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from mmengine.registry import MODELS
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, fx, nn
 
@@ -14,10 +15,11 @@ from ..errors import UserError, require
 from .archs import MAX_SIZE, is_cfg, is_int
 from .conv_norm import build_norm, initialize
 from .deep_training import DeepTraining, anneal
-from .reparam import fold, merge, plain_conv, uses_twin
+from .reparam import fold, make_conv, merge, uses_twin
 from .weights import fit_head, safe_loading
 
 
+@MODELS.register_module(force=True)  # in place of the stand-in
 class VanillaNetClsHead(DeepTraining, ClsHead):
     """Global average pooling and two layers with the annealed activation between them.
 
@@ -27,10 +29,10 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
     Args:
         num_classes: Number of classes.
         in_channels: Channels C of the features.
-        drop_rate: Probability, from 0 to below 1, at which a channel is dropped in training.
+        drop_rate: Probability, from 0 to below 1, of dropping a channel in training.
         norm_cfg: Config of the norm layer; ``eps`` is 1e-6 unless given.
         deploy: Build the deploy form.
-        init_cfg: Config of the initialisation.
+        init_cfg: Config of the initialization.
         **kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ``ClsHead``.
 
     Raises:
@@ -69,7 +71,7 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         initialize(module for module in self.modules() if isinstance(module, nn.Conv2d))
 
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says; a checkpoint is loaded without running any of it."""
+        """Initialize by ``init_cfg``; no code in a checkpoint is run."""
         with safe_loading():
             super().init_weights()
 
@@ -78,12 +80,12 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """Return the logits (N, num_classes) of features whose last level must be (N, C, H, W)."""
+        """Return the logits (N, num_classes) of the last level of features, (N, C, H, W)."""
         if uses_twin(self):
             return self.twin(feats)
         x = self.pre_logits(feats)
-        unfit = not isinstance(x, fx.Proxy) and (x.ndim != 4 or x.shape[1] != self.in_channels)
-        if unfit:  # of a proxy nothing is known
+        is_known = not isinstance(x, fx.Proxy)
+        if is_known and (x.ndim != 4 or x.shape[1] != self.in_channels):
             raise UserError(
                 f'VanillaNetClsHead got features of shape {tuple(x.shape)}, expected '
                 f'(N, {self.in_channels}, H, W); it pools by itself, so leave out the neck'
@@ -97,11 +99,12 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         self.check_act_learn(name)
         conv, norm = self.cls1[2:]
         merged = merge(fold(conv, norm, f'{name}.cls1.3'.lstrip('.')), fold(self.cls2[0], None))
-        fused = plain_conv(conv, *merged)
+        fused = make_conv(conv, *merged)
 
         def switch() -> None:
             self.cls, self.deploy = self.cls1, True
             self.cls[2] = fused
-            del self.cls[3], self.cls1, self.cls2, self._act_learn
+            del self.cls[3], self.cls1, self.cls2
+            self.remove_act_learn()
 
         return switch

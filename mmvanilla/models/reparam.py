@@ -1,7 +1,7 @@
-"""Structural re-parameterisation: a training form becomes a deploy form that computes the same.
+"""Structural re-parameterization: a training form becomes a deploy form with the same outputs.
 
-Everything is computed in float64 and kept, contiguous, in the weights' own type: a fused weight
-that is a transposed view makes the net slower than one that is built in deploy form.
+Fused weights are computed in float64 and stored, contiguous, in the dtype of the weights: with
+transposed views a fused net is slower than one that is built in deploy form.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from ..errors import UserError
 class Reparameterizable(nn.Module):
     """Base class of modules that can be fused.
 
-    With ``deploy`` set a module is in deploy form. In training form it may have a fused ``twin``,
-    which computes for it in eval mode, see ``twins.add_twins``.
+    ``deploy`` is True in deploy form. In training form a module may have a fused ``twin``, which
+    computes in its place in eval mode, see ``twins.add_twins``.
     """
 
     deploy: bool = False
     twin = None  # type: Any # torch.jit.script would read an annotation
-    __constants__ = ('deploy',)  # so that torch.jit.script compiles the form there is
+    __constants__ = ('deploy',)  # torch.jit.script compiles this form only
 
     def train(self, mode: bool = True) -> 'Reparameterizable':
         """Switch the mode; training drops the twin."""
@@ -38,7 +38,7 @@ class Reparameterizable(nn.Module):
         return super().train(mode)
 
     def drop_twin(self) -> None:
-        """Compute with the module's own weights again."""
+        """Remove the twin."""
         self.__dict__.pop('twin', None)
 
     def __getstate__(self) -> dict:
@@ -50,35 +50,36 @@ class Reparameterizable(nn.Module):
         super()._load_from_state_dict(*args)
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Check and compute the deploy form; return what then takes it on, and cannot fail.
+        """Compute the deploy form; return a function that switches to it and cannot fail.
 
-        UserError names, by ``name`` in the model, what stands in the way.
+        Raises:
+            UserError: If the module, ``name`` in the model, cannot be fused.
         """
         raise NotImplementedError
 
     def switch_to_deploy(self) -> None:
-        """Fuse this and all within it, see ``fuse``."""
+        """Fuse this module and all modules in it, see ``fuse``."""
         fuse(self)
 
 
 @torch.no_grad()
 def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
-    """Fuse every re-parameterisable module of a model in place; outputs in eval mode stay the same.
+    """Fuse every re-parameterizable module of a model in place, with the same outputs in eval mode.
 
-    Each module stays itself, so that its hooks, train and gradient flags survive.
+    Hooks, train flags and gradient flags of the modules stay.
 
     Args:
-        model: A detector, segmentor or classifier, a backbone alone, or what wraps one: DDP, an
-            averaged copy, a ``ModuleList`` of several.
-        neck_and_heads: Fold the batch norms of all ``ConvModule`` into their convolutions as well.
-            Such a model's weights no longer fit its config.
+        model: A detector, segmentor, classifier or backbone, or a wrapper of some: DDP, an averaged
+            copy, a ``ModuleList``.
+        neck_and_heads: Also fold the batch norms of all ``ConvModule`` into their convolutions.
+            The weights of such a model no longer fit its config.
 
     Returns:
         The model itself. A second call changes nothing.
 
     Raises:
-        UserError: If a net is half trained, a batch norm cannot be folded or weights are meta or
-            fake tensors; nothing has changed.
+        UserError: If deep training is not over, a batch norm cannot be folded, or weights are meta
+            or fake tensors; nothing has changed.
     """
     switches = deploy_switches(model)
     if neck_and_heads:
@@ -89,47 +90,45 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
 
 
 def deploy_switches(model: nn.Module, prefix: str = '') -> list[Callable[[], None]]:
-    """Compute the deploy form of every module in training form; return what puts it in place.
+    """Compute the deploy form of every module; return the functions that switch to them.
 
     ``prefix`` is the model's name, for messages. Errors are those of ``fuse``.
     """
     for module in model.modules():
         for hook in _weight_hooks(module).values():
-            hook(module, ())  # else the weight would be that of the last forward pass
-    return [
-        _with_values(module, name).reparameterize(name)
-        for name, module in model.named_modules(prefix=prefix)
-        if isinstance(module, Reparameterizable) and not module.deploy
-    ]
+            hook(module, ())  # update the weight, which is from the last forward pass
+    switches = []
+    for name, module in model.named_modules(prefix=prefix):
+        if isinstance(module, Reparameterizable) and not module.deploy:
+            _check_values(module, name)
+            switches.append(module.reparameterize(name))
+    return switches
 
 
 def uses_twin(module: Reparameterizable) -> bool:
-    """Return whether a module's twin computes for it; compiled code outlives twins."""
+    """Return whether a module computes with its twin; compiled code never does."""
     return not is_compiling() and not module.training and module.twin is not None
 
 
-def _with_values(module: Reparameterizable, name: str) -> Reparameterizable:
-    """Return a module, or raise UserError if its weights are meta or fake tensors."""
+def _check_values(module: Reparameterizable, name: str) -> None:
+    """Raise UserError if weights of a module are meta or fake tensors."""
     for tensor in [*module.parameters(), *module.buffers()]:
-        if tensor.untyped_storage().device.type == 'meta':  # so is that of a fake tensor
+        if tensor.untyped_storage().device.type == 'meta':  # also for fake tensors
             raise UserError(
                 f'the weights of {name or type(module).__name__} are meta or fake tensors, which '
                 'have no values to fuse; load weights first, or build with deploy=True'
             )
-    return module
 
 
 def _weight_hooks(module: nn.Module) -> dict[int, Any]:
-    """Return, by id, the hooks that compute a weight before each forward pass: pruning, old norms.
-
-    torch has no public list of them.
-    """
-    kinds = (BasePruningMethod, WeightNorm, SpectralNorm)
-    return {key: h for key, h in module._forward_pre_hooks.items() if isinstance(h, kinds)}
+    """Return, by id, the hooks of pruning and old norms, which compute a weight before forward."""
+    types = (BasePruningMethod, WeightNorm, SpectralNorm)
+    hooks = module._forward_pre_hooks  # torch has no public list of hooks
+    return {key: hook for key, hook in hooks.items() if isinstance(hook, types)}
 
 
 def free_weight(module: nn.Module) -> None:
-    """Make the weight of a module a parameter again, of whatever it is computed."""
+    """Remove pruning and parametrizations, so that the weight is a parameter again."""
     if parametrize.is_parametrized(module, 'weight'):
         parametrize.remove_parametrizations(module, 'weight')
     for key, hook in _weight_hooks(module).items():
@@ -138,9 +137,10 @@ def free_weight(module: nn.Module) -> None:
 
 
 def fold_bn(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """Return a batch norm at inference as the scale and shift (C,) of its channels, in float64.
+    """Return scale and shift (C,) of a batch norm at inference, in float64.
 
-    What is no batch norm, or has unusable statistics, raises a UserError with its name.
+    Raises:
+        UserError: If ``norm`` is not a batch norm or its statistics are unusable.
     """
     if not isinstance(norm, _BatchNorm):
         reason = f'is a {type(norm).__name__}, expected a batch norm'
@@ -149,11 +149,11 @@ def fold_bn(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
     elif not (norm.running_mean.isfinite().all() and norm.running_var.isfinite().all()):
         reason = 'has running statistics that are not finite; use an earlier checkpoint'
     elif (norm.running_var < 0).any():
-        least = norm.running_var.min().item()
+        minimum = norm.running_var.min().item()
         reason = (
-            f'has a running variance of {least:g}, expected none below 0; use another checkpoint'
+            f'has a running variance of {minimum:g}, expected none below 0; use another checkpoint'
         )
-    # The counter alone does not tell: published weights may come without it.
+    # The counter alone is not enough: published weights may have none.
     elif not (norm.num_batches_tracked or norm.running_mean.any() or (norm.running_var != 1).any()):
         reason = 'has never seen a batch; load trained weights first, or build with deploy=True'
     else:
@@ -167,20 +167,21 @@ def fold_bn(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
 def fold(conv: nn.Conv2d, norm: nn.Module | None, name: str = '') -> tuple[Tensor, Tensor]:
     """Return weight (C_out, C_in, k, k) and bias of a convolution with its norm, in float64.
 
-    ``norm`` is the batch norm after it, which has ``name``, or None or an ``nn.Identity``.
+    ``norm`` is the batch norm after it, ``name`` in the model, or None.
     """
     weight = conv.weight.double()
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.double()
-    if norm is None or isinstance(norm, nn.Identity):
+    if norm is None:
         return weight, bias
     scale, shift = fold_bn(norm, name)
     return weight * scale[:, None, None, None], bias * scale + shift
 
 
 def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a convolution and the 1x1 convolution after it, as one.
+    """Merge a convolution and the 1x1 convolution after it into weight and bias of one.
 
-    Both are weight and bias: (C_mid, C_in, k, k) of the first, (C_out, C_mid, 1, 1) of the second.
+    ``first`` has the weight (C_mid, C_in, k, k) and bias of the convolution, ``second``
+    (C_out, C_mid, 1, 1).
     """
     (weight1, bias1), (weight2, bias2) = first, second
     matrix = weight2.flatten(1)
@@ -188,43 +189,42 @@ def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[
     return weight, matrix @ bias1 + bias2
 
 
-def conv_like(conv: nn.Conv2d, in_channels: int, out_channels: int) -> nn.Conv2d:
-    """Build a convolution of the geometry of another, with a bias."""
+def make_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """Build a convolution with these weights and the geometry and flags of another."""
     names = ('kernel_size', 'stride', 'padding', 'padding_mode')
-    geometry: dict[str, Any] = {name: getattr(conv, name) for name in names}
-    return nn.Conv2d(in_channels, out_channels, **geometry)
-
-
-def plain_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """Build a convolution with these weights; the other may be pruned or parametrized."""
-    with torch.device('meta'):  # no random numbers are drawn, no memory is taken
-        conv = conv_like(like, weight.shape[1], len(weight))
+    geometry: dict[str, Any] = {name: getattr(like, name) for name in names}
+    with torch.device('meta'):  # draw no random numbers, use no memory
+        conv = nn.Conv2d(weight.shape[1], len(weight), **geometry)
     conv.weight, conv.bias = parameters_like(like.weight, weight, bias)
     return conv.train(like.training)
 
 
 def parameters_like(like: Tensor, *values: Tensor) -> list[nn.Parameter]:
-    """Make parameters of another's type, which must hold the values, device and gradient flag."""
-    made = []
+    """Make parameters with the dtype, device and gradient flag of another.
+
+    Raises:
+        UserError: If a value overflows the dtype.
+    """
+    parameters = []
     for value in values:
         value = value.detach().to(like.device, like.dtype, copy=True).contiguous()
         if not value.isfinite().all():
             raise UserError(
                 f'fused weights do not fit {like.dtype}; fuse in float32 and convert the result'
             )
-        made.append(nn.Parameter(value, requires_grad=like.requires_grad))
-    return made
+        parameters.append(nn.Parameter(value, requires_grad=like.requires_grad))
+    return parameters
 
 
 def foldable_modules(model: nn.Module) -> dict[str, ConvModule]:
-    """Return the ConvModules whose norm directly follows a convolution that is theirs alone."""
+    """Return the ConvModules that share no convolution and have a norm directly after it."""
     found = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, ConvModule)
         and module.with_norm
         and isinstance(module.norm, _BatchNorm)
-        and type(module.conv) is nn.Conv2d  # others may compute their weight
+        and type(module.conv) is nn.Conv2d  # subclasses may compute their weight
         and isinstance(module.conv.weight, nn.Parameter)
         and module.order.index('norm') == module.order.index('conv') + 1
     }
@@ -233,7 +233,7 @@ def foldable_modules(model: nn.Module) -> dict[str, ConvModule]:
 
 
 def fold_module(module: ConvModule, name: str) -> Callable[[], None]:
-    """Fold the batch norm of a ConvModule; return what puts the result in place."""
+    """Compute a ConvModule without its batch norm; return a function that switches to it."""
     folded = fold(module.conv, module.norm, f'{name}.{module.norm_name}')
     fused = parameters_like(module.conv.weight, *folded)
 
@@ -242,11 +242,3 @@ def fold_module(module: ConvModule, name: str) -> Callable[[], None]:
         setattr(module, module.norm_name, nn.Identity())
 
     return switch
-
-
-def carry_over(old: nn.Module, new: nn.Module) -> nn.Module:
-    """Give a module the hooks and the train flag of the one whose place it takes."""
-    for name, value in vars(old).items():  # torch has no public way to hand hooks on
-        if name.endswith(('_hooks', '_hooks_with_kwargs', '_hooks_always_called')):
-            vars(new)[name] = value  # the same dict, so that handles still remove their hook
-    return new.train(old.training)

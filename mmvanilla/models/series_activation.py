@@ -1,4 +1,4 @@
-"""The series activation (paper, section 3.2), a layer for VanillaNet and other nets."""
+"""The series activation (paper, section 3.2), a layer of VanillaNet and for other nets."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from .archs import MAX_SIZE, is_int
 from .conv_norm import build_norm
 from .reparam import Reparameterizable, fold_bn, free_weight, parameters_like, uses_twin
 
-fx.wrap('depthwise_conv2d')  # symbolic tracing has no device to ask, and keeps the call
+fx.wrap('depthwise_conv2d')  # symbolic tracing keeps the call: a proxy has no device
 
 
 @MODELS.register_module()
@@ -22,7 +22,7 @@ class SeriesActivation(Reparameterizable):
 
     Training form: ``norm(depthwise(relu(x)))``; deploy form: ``depthwise(relu(x)) + bias``.
 
-    Layers of mmcv which let choose their activation take it, told its channels:
+    Use it as ``act_cfg`` in mmcv layers, with the number of their output channels:
     ``ConvModule(64, 128, 3, act_cfg=dict(type='SeriesActivation', channels=128))``.
 
     Args:
@@ -30,7 +30,7 @@ class SeriesActivation(Reparameterizable):
         act_num: Half the width n of the window; the kernel is (2n + 1) x (2n + 1).
         norm_cfg: Config of the norm layer, unused in deploy form.
         deploy: Build the deploy form.
-        inplace: Ignored; mmcv's layers say so to every activation.
+        inplace: Ignored; mmcv's layers pass it to every activation.
 
     Raises:
         UserError: If ``channels`` or ``act_num`` is out of its range.
@@ -46,13 +46,13 @@ class SeriesActivation(Reparameterizable):
     ) -> None:
         super().__init__()
         example = "act_cfg=dict(type='SeriesActivation', channels=128), with the layer's channels"
-        for name, value, least in (('channels', channels, 1), ('act_num', act_num, 0)):
-            expected = f'an integer from {least} to {MAX_SIZE}; write {example}'
-            require(f'{name} of SeriesActivation', value, is_int(value, least), expected)
+        for name, value, minimum in (('channels', channels, 1), ('act_num', act_num, 0)):
+            expected = f'an integer from {minimum} to {MAX_SIZE}; write {example}'
+            require(f'{name} of SeriesActivation', value, is_int(value, minimum), expected)
         self.deploy = deploy
         kernel_size = 2 * act_num + 1
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel_size, kernel_size))
-        # Start as a ReLU: random windows would blur what they have not yet learnt to combine.
+        # Start close to a ReLU: random windows would blur the features.
         nn.init.normal_(self.weight, std=0.02)
         self.weight.data[..., act_num, act_num] += 1
         self.bias = nn.Parameter(torch.zeros(channels)) if deploy else None
@@ -60,13 +60,13 @@ class SeriesActivation(Reparameterizable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W)."""
-        if not torch.jit.is_scripting():  # noqa: SIM102 - the compiler skips only such a block
+        if not torch.jit.is_scripting():  # noqa: SIM102 - the compiler skips this block only
             if uses_twin(self):
                 return self.twin(x)
         return self.bn(depthwise_conv2d(F.relu(x), self.weight, self.bias))
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Compute the weight and bias with the norm in them; see ``Reparameterizable``."""
+        """Fold the norm into weight and bias; see ``Reparameterizable``."""
         scale, shift = fold_bn(self.bn, f'{name}.bn'.lstrip('.'))
         weight = self.weight.double() * scale[:, None, None, None]
         fused = parameters_like(self.weight, weight, shift)

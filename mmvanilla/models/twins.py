@@ -1,7 +1,7 @@
-"""Fused twins: a model in training that computes, in eval mode, with its deploy form.
+"""Fused twins: the deploy form of a model in training, for its eval mode.
 
-A twin shares no tensor with the module that has it, is no submodule of it and is in no copy, so
-weights, optimizers, averages and checkpoints are as without it.
+A twin shares no tensor with its module, is no submodule of it and is in no copy, so it changes
+nothing in weights, optimizers, averages and checkpoints.
 """
 
 from typing import Any
@@ -12,19 +12,19 @@ from torch.nn.utils import parametrize
 
 from .reparam import Reparameterizable, deploy_switches
 
-# A forward of the instance, as activation checkpointing sets it, is bound to the original.
+# Activation checkpointing sets a forward on the instance, bound to the original.
 NOT_SHARED = ('twin', 'forward', '_compiled_call_impl')
 
 
 @torch.no_grad()
 def add_twins(model: nn.Module) -> None:
-    """Give every fusable module a fused twin, made from the current weights.
+    """Give every fusable module a fused twin of its current weights.
 
-    The twin computes for its module in eval mode, until ``drop_twins``, training mode or new
+    In eval mode the module computes with the twin, until ``drop_twins``, training mode or new
     weights. Compiled code computes with the training form.
 
     Raises:
-        UserError: If a module cannot be fused, see ``fuse``; no module has a twin then.
+        UserError: If a module cannot be fused, see ``fuse``; then no module has a twin.
     """
     drop_twins(model)
     twins = []
@@ -36,7 +36,7 @@ def add_twins(model: nn.Module) -> None:
         if switches:
             twins.append((module, twin))
     for module, twin in twins:
-        module.__dict__['twin'] = twin  # not by setattr, which would make it a submodule
+        module.__dict__['twin'] = twin  # setattr would make it a submodule
 
 
 def drop_twins(model: nn.Module) -> None:
@@ -48,11 +48,11 @@ def drop_twins(model: nn.Module) -> None:
 
 @torch.no_grad()
 def fused_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict of a model's deploy form for weights of its training form.
+    """Convert the state dict of a model's training form to its deploy form.
 
     Args:
-        model: The model that the weights fit; it stays as it is.
-        weights: State dict of the training form; modules that are fused must have all weights.
+        model: A model that the weights fit; it does not change.
+        weights: State dict of the training form, complete for all modules that are fused.
 
     Raises:
         CheckpointError: If the weights do not fit the backbone.
@@ -71,7 +71,7 @@ def fused_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Ten
 
 
 def fusable_modules(model: nn.Module) -> dict[str, Reparameterizable]:
-    """Return the fusable modules that are in no other one, by name."""
+    """Return the outermost fusable modules by name."""
     found: dict[str, Reparameterizable] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         inside = any(not outer or name.startswith(f'{outer}.') for outer in found)
@@ -81,15 +81,15 @@ def fusable_modules(model: nn.Module) -> dict[str, Reparameterizable]:
 
 
 def alias(module: nn.Module) -> nn.Module:
-    """Copy a module and the modules in it, sharing the values of tensors and other attributes.
+    """Copy a module and its submodules, which share tensors' values and other attributes.
 
-    Unlike a deep copy this takes no memory and any attribute, such as kept activations.
+    Unlike a deep copy this uses no memory and accepts any attribute, such as stored activations.
     """
-    kind: Any = type(module)
+    cls: Any = type(module)
     if parametrize.is_parametrized(module):  # removing parametrizations changes the class
-        members = {k: v for k, v in vars(kind).items() if k not in ('__dict__', '__weakref__')}
-        kind = type(kind.__name__, kind.__bases__, members)
-    copy = kind.__new__(kind)
+        members = {k: v for k, v in vars(cls).items() if k not in ('__dict__', '__weakref__')}
+        cls = type(cls.__name__, cls.__bases__, members)
+    copy = cls.__new__(cls)
     for name, value in vars(module).items():
         if name not in NOT_SHARED:
             copy.__dict__[name] = value.copy() if isinstance(value, dict) else value

@@ -1,6 +1,6 @@
 """VanillaNet, the backbone: its block, and the net as a loop over blocks.
 
-The names of modules and parameters are those of the published checkpoints. Reference: Chen et al.,
+Modules and parameters have the names of the published checkpoints. Reference: Chen et al.,
 VanillaNet: the Power of Minimalism in Deep Learning, https://arxiv.org/abs/2305.12972.
 """
 
@@ -25,7 +25,7 @@ from ..ops.traced import is_traced
 from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
 from .conv_norm import build_conv, conv_norm, initialize
 from .deep_training import DeepTraining, anneal
-from .reparam import Reparameterizable, fold, merge, plain_conv, uses_twin
+from .reparam import Reparameterizable, fold, make_conv, merge, uses_twin
 from .series_activation import SeriesActivation
 from .weights import fit, safe_loading, unwrapped_prefix
 
@@ -35,7 +35,7 @@ MMCV_IS_COMPILED = mmcv_is_compiled()
 class AdaptivePool(nn.Module):
     """Max-pool (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)), adaptively.
 
-    The ``ada`` variant pools 75 x 75 to 38, 19 and 10; this is how it extends to any size.
+    The ``ada`` variant pools 75 x 75 to 38, 19 and 10; this extends it to any size.
 
     Args:
         stride: Ratio of the input's size to the output's.
@@ -48,16 +48,16 @@ class AdaptivePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pool (N, C, H, W)."""
         height, width = x.shape[-2:]
-        # Rounded up in integers, which tracers follow to other sizes.
+        # Integer arithmetic, which tracers record for other sizes.
         size = ((height + self.stride - 1) // self.stride, (width + self.stride - 1) // self.stride)
         return F.adaptive_max_pool2d(x, size)
 
 
 class Block(Reparameterizable):
-    """One layer: two 1x1 convolutions, in deploy form one, then a pool and a series activation.
+    """Two 1x1 convolutions, in deploy form one, then a max-pool and a series activation.
 
-    It maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride); at stride 1 there
-    is no pool. Other arguments are those of ``VanillaNet``.
+    A block maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride), without a pool
+    at stride 1. Other arguments are those of ``VanillaNet``.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Block(Reparameterizable):
         self.act = SeriesActivation(out_channels, act_num, norm_cfg, deploy)
 
     def forward(self, x: Tensor, slope: MaybeTensor = None) -> Tensor:
-        """Compute the layer; ``slope`` is that between the two convolutions, see ``anneal``."""
+        """Compute the block; ``slope`` is for ``anneal`` between the two convolutions."""
         x = self.conv(x) if self.deploy else self.conv2(anneal(self.conv1(x), slope))
         return self.act(self.pool(x))
 
@@ -90,7 +90,7 @@ class Block(Reparameterizable):
         """Compute the one convolution; see ``Reparameterizable``."""
         first = fold(self.conv1[0], self.conv1[1], f'{name}.conv1.1'.lstrip('.'))
         second = fold(self.conv2[0], self.conv2[1], f'{name}.conv2.1'.lstrip('.'))
-        conv = plain_conv(self.conv2[0], *merge(first, second))
+        conv = make_conv(self.conv2[0], *merge(first, second))
 
         def switch() -> None:
             pool, act = self.pool, self.act
@@ -102,17 +102,20 @@ class Block(Reparameterizable):
 
 @fx.wrap
 def fast_layout(x: Tensor) -> Tensor:
-    """Return (N, C, H, W) in the layout that is fast on its device.
+    """Return (N, C, H, W) in the fastest layout of its device.
 
-    On a CPU that is channels-last: depthwise convolutions, backward above all, are several times
-    faster in it.
+    On CPUs it is channels-last: depthwise convolutions, above all backward, are several times
+    faster.
     """
     return channels_last(x) if x.device.type == 'cpu' else x
 
 
 @fx.wrap
 def layout_for_others(x: Tensor) -> Tensor:
-    """Return (N, C, H, W) in the layout that every operator of others takes."""
+    """Return features contiguous for compiled mmcv, whose RoIAlign ignores strides.
+
+    Elsewhere they keep their layout: on a CPU copying takes 4 to 13 % of the backbone's time.
+    """
     return x.contiguous() if MMCV_IS_COMPILED else x
 
 
@@ -122,24 +125,24 @@ class VanillaNet(DeepTraining, BaseModule):
 
     Args:
         arch: '5' ... '13', '13-x1.5' or '13-x1.5-ada' (or an int such as 13), or a dict with
-            ``dims``, ``strides`` and ``ada_pool`` for a net of one's own; see ``parse_arch``.
-        out_indices: The resolution levels to return, ascending: level 0, 1, 2, 3 is the last output
-            at stride 4, 8, 16, 32 (3, 6, 12, 24 where ``ada_pool`` is set), be it a stage's or, for
-            level 0 of the nets of depth 5 and 6, the stem's.
+            ``dims``, ``strides`` and ``ada_pool`` for another net; see ``parse_arch``.
+        out_indices: The resolution levels to return, ascending. Level 0, 1, 2, 3 is the last output
+            at stride 4, 8, 16, 32 (3, 6, 12, 24 with ``ada_pool``). Level 0 of the nets of depth 5
+            and 6 is the output of the stem.
         act_num: Half the width n of the series activation's (2n + 1) x (2n + 1) window: 3 in the
             published ImageNet nets, 4 in the published detectors.
         in_channels: Channels of the input image.
         norm_cfg: Config of the norm layers; ``eps`` is 1e-6 unless given.
         frozen_stages: -1 trains everything, 0 freezes the stem, k freezes the stem and every stage
-            up to the output of level k - 1 (as ``frozen_stages=k`` does in ResNet).
-        norm_eval: Keep the batch norms' statistics as they are while training.
-        with_cp: Save memory in training: keep what the 1x1 convolutions give, and recompute the
-            rest, which is cheap, in the backward pass.
-        deploy: Build the deploy form: one convolution a layer and no norm.
-        init_cfg: Config of the initialisation; None keeps Kaiming's random weights.
+            up to the output of level k - 1, as in ResNet.
+        norm_eval: Keep the statistics of batch norms during training.
+        with_cp: Save memory in training: store the outputs of the 1x1 convolutions and recompute
+            the other, cheap operators in the backward pass.
+        deploy: Build the deploy form: one convolution per layer and no norm.
+        init_cfg: Config of the initialization; None keeps Kaiming's random weights.
 
     Raises:
-        UserError: If an argument is out of its range; the message says which and what is expected.
+        UserError: If an argument is out of its range.
 
     Examples:
         >>> net = VanillaNet('13', act_num=4)
@@ -147,7 +150,7 @@ class VanillaNet(DeepTraining, BaseModule):
         [(1, 512, 16, 24), (1, 1024, 8, 12), (1, 2048, 4, 6), (1, 4096, 2, 3)]
     """
 
-    # Whether its weights were loaded; False if a checkpoint was, without them.
+    # Whether a loaded checkpoint had weights for this net; None if none was loaded.
     found: bool | None = None
 
     def __init__(
@@ -168,15 +171,15 @@ class VanillaNet(DeepTraining, BaseModule):
         super().__init__(unwrapped_prefix(init_cfg))
         self.arch = parse_arch(arch)
         dims, strides, ada_pool = self.arch.values()
-        # The index of the last output of every resolution; -1 is the stem.
+        # The stage with the last output of each resolution; -1 is the stem.
         ends = [i - 1 for i, stride in enumerate(strides) if stride > 1] + [len(strides) - 1]
         check_levels(out_indices, frozen_stages, len(ends))
-        for name, value, least, most in (
+        for name, value, minimum, maximum in (
             ('act_num', act_num, 0, MAX_ACT_NUM),
             ('in_channels', in_channels, 1, MAX_SIZE),
         ):
-            expected = f'an integer of at least {least} and at most {most}'
-            require(name, value, is_int(value, least, most), expected)
+            expected = f'an integer of at least {minimum} and at most {maximum}'
+            require(name, value, is_int(value, minimum, maximum), expected)
         require('norm_cfg', norm_cfg, is_cfg(norm_cfg), 'a dict with a type')
         for name, flag in dict(norm_eval=norm_eval, with_cp=with_cp, deploy=deploy).items():
             require(name, flag, isinstance(flag, bool), 'True or False')
@@ -189,7 +192,7 @@ class VanillaNet(DeepTraining, BaseModule):
         self.out_strides = tuple(reductions[i + 1] for i in self.out_stages)
         self.min_size = reductions[-1]
         self.frozen_stages = frozen_stages
-        # How many of the stages are frozen; -1 leaves the stem free as well.
+        # Number of frozen stages; -1 if the stem is trained, too.
         self.num_frozen = [-1, 0, *(end + 1 for end in ends)][frozen_stages + 1]
         self.norm_eval = norm_eval
         self.with_cp = with_cp
@@ -211,20 +214,21 @@ class VanillaNet(DeepTraining, BaseModule):
         self._freeze_stages()
 
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says; a checkpoint is loaded without running any of it.
+        """Initialize by ``init_cfg``; no code in a checkpoint is run.
 
-        What cannot be followed, or a checkpoint that is missing or does not fit, raises UserError
-        or FileNotFoundError.
+        Raises:
+            UserError: If ``init_cfg`` cannot be applied or its checkpoint does not fit.
+            FileNotFoundError: If its checkpoint is missing.
         """
         try:
             with safe_loading():
                 super().init_weights()
         except (UserError, FileNotFoundError):
             raise
-        except Exception as error:  # mmengine's registry and initialisers have errors of their own
+        except Exception as error:  # of any type: mmengine's initializers raise them
             raise UserError(
-                f'init_cfg is {self.init_cfg!r}, which cannot be followed '
-                f'({type(error).__name__}: {sentence(error)}); use one such as '
+                f'init_cfg is {self.init_cfg!r}, which cannot be applied '
+                f'({type(error).__name__}: {sentence(error)}); use for example '
                 "dict(type='Kaiming', layer='Conv2d')"
             ) from error
 
@@ -239,12 +243,12 @@ class VanillaNet(DeepTraining, BaseModule):
             x: Images, (N, in_channels, H, W), H and W at least the net's stride (32).
 
         Returns:
-            One tensor a level, (N, out_channels[k], H / stride, W / stride), strides 4, 8, 16, 32.
+            One tensor per level k, (N, out_channels[k], H / out_strides[k], W / out_strides[k]).
 
         Raises:
-            UserError: If the images do not fit, or the deploy form is to be trained.
+            UserError: If the images do not fit, or the deploy form is trained.
         """
-        if not isinstance(x, fx.Proxy):  # of which nothing is known
+        if not isinstance(x, fx.Proxy):  # symbolic tracing knows no shape
             self.check_input(x)
         if uses_twin(self):
             return self.twin(x)
@@ -260,7 +264,7 @@ class VanillaNet(DeepTraining, BaseModule):
         return tuple(outs)
 
     def check_input(self, x: Tensor) -> None:
-        """Raise UserError unless images fit, and the net is in a form for what it is to do."""
+        """Raise UserError if images do not fit or a net in deploy form is trained."""
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise UserError(
                 f'VanillaNet got an input of shape {tuple(x.shape)}, '
@@ -280,16 +284,17 @@ class VanillaNet(DeepTraining, BaseModule):
             )
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Compute the stem's one convolution; the blocks compute theirs."""
+        """Compute the one convolution of the stem; the blocks have their own method."""
         self.check_act_learn(name)
         first = fold(self.stem1[0], self.stem1[1], f'{name}.stem1.1'.lstrip('.'))
         second = fold(self.stem2[0], self.stem2[1], f'{name}.stem2.1'.lstrip('.'))
-        conv = plain_conv(self.stem1[0], *merge(first, second))
+        conv = make_conv(self.stem1[0], *merge(first, second))
 
         def switch() -> None:
             stem, stages = self.stem2, self.stages
             stem[0] = conv.train(stem.training)
-            del stem[1], self.stem1, self.stem2, self.stages, self._act_learn
+            del stem[1], self.stem1, self.stem2, self.stages
+            self.remove_act_learn()
             self.stem, self.stages, self.deploy = stem, stages, True
 
         return switch
@@ -303,7 +308,7 @@ class VanillaNet(DeepTraining, BaseModule):
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'VanillaNet':
-        """Switch to training mode, frozen stages and (with ``norm_eval``) batch norms excepted."""
+        """Switch the mode; frozen stages and, with ``norm_eval``, batch norms stay in eval mode."""
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:

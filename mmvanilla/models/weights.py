@@ -1,7 +1,7 @@
-"""The formats in which VanillaNet's weights were published, and how they fit a net.
+"""Convert VanillaNet's published checkpoints and check that weights fit a net.
 
-ImageNet nets are ``{'model': ..., 'model_ema': ...}`` with the bare names of backbone and head;
-detectors are ``{'meta': ..., 'state_dict': ...}`` with the backbone's names behind ``backbone.``.
+ImageNet nets are ``{'model': ..., 'model_ema': ...}``, with the names of backbone and head as they
+are; detectors are ``{'meta': ..., 'state_dict': ...}``, with the prefix ``backbone.``.
 """
 
 import re
@@ -16,39 +16,38 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..safe_load import safe_loading as load_safely
 
-PARTS = ('stem.', 'stem1.', 'stem2.', 'stages.', '_act_learn')
+BACKBONE_NAMES = ('stem.', 'stem1.', 'stem2.', 'stages.', '_act_learn')
 WRAPPERS = re.compile(r'^((module|_orig_mod)\.)+|(?<=\.)_orig_mod\.')
-SIGNS = ('stem1.', 'stages.0.act.')  # what begins the names of no other net
+UNIQUE_NAMES = ('stem1.', 'stages.0.act.')  # no other net has them
 OPTIONAL = ('num_batches_tracked', '_act_learn')  # may be missing in a checkpoint
 NO_BACKBONE = (
-    'the checkpoint holds no weights of a VanillaNet under the name {!r}; check that it is the '
-    "right file, and name an ImageNet net's in the backbone's init_cfg or call "
-    'mmvanilla.safe_loading() before'
+    'the checkpoint holds no weights of a VanillaNet under the name {!r}; check the file, and put '
+    "an ImageNet net into the backbone's init_cfg or call mmvanilla.safe_loading() before loading"
 )
 
 
 def safe_loading(enabled: bool = True) -> load_safely:
-    """Load every checkpoint without running any of it, and understand the published formats.
+    """Run no code in checkpoints, and convert the published formats, when files are loaded.
 
-    It acts at once, for the whole process, until ``safe_loading(False)``; ``with safe_loading():``
-    ends with the block.
+    This acts at once, for the whole process, until ``safe_loading(False)`` or the end of a ``with
+    safe_loading():`` block.
     """
     return load_safely(enabled, to_state_dict)
 
 
 def to_state_dict(checkpoint: dict) -> dict:
-    """Bring the weights of a checkpoint under the names that mmpretrain, mmdet and mmseg give them.
+    """Rename the weights of a checkpoint as in models of mmpretrain, mmdet and mmseg.
 
-    What wrappers put before each name is taken away: ``module.`` of DataParallel and
-    ``_orig_mod.`` of torch.compile. The bare names of an ImageNet net get ``backbone.`` and
-    ``head.``, and its averaged weights are preferred. Every other checkpoint stays as it is.
+    Prefixes of wrappers go: ``module.`` of DataParallel and ``_orig_mod.`` of torch.compile. The
+    weights of an ImageNet net get the prefixes ``backbone.`` and ``head.``; averaged weights are
+    preferred. Every other checkpoint is returned as it is.
     """
-    candidates = [checkpoint.get(name) for name in ('state_dict', 'model_ema', 'model')]
-    weights = next((w for w in candidates if isinstance(w, dict) and w), checkpoint)
+    state_dicts = [checkpoint.get(name) for name in ('state_dict', 'model_ema', 'model')]
+    weights = next((w for w in state_dicts if isinstance(w, dict) and w), checkpoint)
     names = {name: unwrapped(name) for name in weights if name != 'n_averaged'}  # swa_utils' count
-    if any(name.startswith(SIGNS) for name in names.values()):
+    if any(name.startswith(UNIQUE_NAMES) for name in names.values()):
         names = {
-            old: ('backbone.' if name.startswith(PARTS) else 'head.') + name
+            old: ('backbone.' if name.startswith(BACKBONE_NAMES) else 'head.') + name
             for old, name in names.items()
         }
     if all(old == name for old, name in names.items()):
@@ -58,14 +57,14 @@ def to_state_dict(checkpoint: dict) -> dict:
 
 
 def unwrapped(name: str) -> str:
-    """Return the name of a tensor, or the beginning of one, less what wrappers put into it."""
+    """Remove the prefixes of wrappers from the name of a tensor."""
     return WRAPPERS.sub('', name)
 
 
 def unwrapped_prefix(init_cfg: Any) -> Any:
-    """Return the config of an initialisation with the prefix that names have when they are loaded.
+    """Remove the prefixes of wrappers from the prefix in an ``init_cfg``.
 
-    It is that of the file, as who knew it wrote, less what wrappers put into it.
+    Loading removes them from the names in the file.
     """
     if not (isinstance(init_cfg, dict) and init_cfg.get('prefix')):
         return init_cfg
@@ -74,17 +73,17 @@ def unwrapped_prefix(init_cfg: Any) -> Any:
 
 
 def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
-    """Make a state dict fit a VanillaNet, in place, or refuse it; return whether it has one.
+    """Adapt a state dict to a VanillaNet, in place; return whether it has weights of the net.
 
-    Kernels of a smaller ``act_num`` are padded with zeros, which leaves the function unchanged.
-    Counters of batches and the deep-training weight may lack. Where the backbone itself is loaded,
-    its names may carry the prefix ``backbone.``, and what belongs to heads is dropped.
+    Kernels of a smaller ``act_num`` are padded with zeros, which does not change their outputs.
+    Counters of batches and ``act_learn`` are optional. If the backbone itself is loaded, the prefix
+    ``backbone.`` is removed, and the weights of heads are dropped.
 
     Args:
-        state_dict: What is about to be loaded, as ``_load_from_state_dict`` gets it.
+        state_dict: The argument of ``_load_from_state_dict``.
         net: The VanillaNet.
-        prefix: Name of the net in the model, with its dot; '' if it is the model. A model may be
-            given the weights of other parts only.
+        prefix: Name of the net in the model, with its dot; '' if it is the model. A model may load
+            weights of other modules only.
 
     Raises:
         CheckpointError: If the weights are of another net or incomplete.
@@ -94,7 +93,7 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
     if not prefix:
         for name in list(state_dict):
             short, value = name.removeprefix('backbone.'), state_dict.pop(name)
-            if short.startswith(PARTS):
+            if short.startswith(BACKBONE_NAMES):
                 state_dict[short] = value
     deployed = any(name.startswith(f'{prefix}stem.') for name in state_dict)
     if not deployed and not any(name.startswith(f'{prefix}stem1.') for name in state_dict):
@@ -109,8 +108,8 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
             padded += 1
     if surplus := sorted(state_dict.keys() - expected.keys()):
         raise CheckpointError(
-            f'the checkpoint holds {surplus[0]!r}, which the net has not, so it belongs to another '
-            f'net; {remedy}'
+            f'the checkpoint holds {surplus[0]!r}, which the net does not have, so it is of '
+            f'another net; {remedy}'
         )
     note = f', {padded} of them with kernels padded from a smaller act_num' if padded else ''
     print_log(f'VanillaNet: {len(expected)} tensors loaded{note}', logger='current')
@@ -118,7 +117,7 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
 
 
 def fit_head(state_dict: dict, head: nn.Module, prefix: str) -> None:
-    """Make a state dict fit a VanillaNetClsHead, likewise; one without a head leaves it new."""
+    """Check a state dict for a VanillaNetClsHead; without weights of a head, do nothing."""
     if not any(name.startswith((f'{prefix}cls.', f'{prefix}cls1.')) for name in state_dict):
         return
     _check_form('head', 'head', f'{prefix}cls.2.weight' in state_dict, head.deploy)
@@ -128,8 +127,8 @@ def fit_head(state_dict: dict, head: nn.Module, prefix: str) -> None:
         if found.ndim and len(found) != len(value):
             raise CheckpointError(
                 f'the checkpoint has {len(found)} classes and the head {len(value)}; set '
-                f'num_classes={len(found)} on the head, or, to train other classes, name the '
-                "checkpoint in the backbone's init_cfg"
+                f'num_classes={len(found)} on the head, or, to train other classes, put the '
+                "checkpoint into the backbone's init_cfg"
             )
         if found.shape != value.shape:
             remedy = "set the head's in_channels to that of the checkpoint"
@@ -137,24 +136,24 @@ def fit_head(state_dict: dict, head: nn.Module, prefix: str) -> None:
 
 
 def _check_form(what: str, where: str, found: bool, deploy: bool) -> None:
-    """Refuse a checkpoint of the other form than the net's."""
+    """Raise CheckpointError unless a checkpoint has the form of the net."""
     if found != deploy:
         forms = ['deploy' if form else 'training' for form in (found, deploy)]
         use = f'set deploy={found} on the {where}'
-        if found:  # a net in deploy form would be refused in training
-            use = f'to train, name the one from before fusion, and to use it, {use}'
+        if found:
+            use = f'to train, use the checkpoint from before fusion; to predict, {use}'
         raise CheckpointError(
             f'the checkpoint is in {forms[0]} form, but the {what} is in {forms[1]} form; {use}'
         )
 
 
 def _expected(state_dict: dict, module: nn.Module, prefix: str, reason: str) -> dict[str, Tensor]:
-    """Return a module's tensors by their names in a state dict, which gets those that may lack."""
+    """Return a module's tensors by their names; add the optional ones to the state dict."""
     expected = {prefix + name: value for name, value in module.state_dict(keep_vars=True).items()}
     for name, value in expected.items():
         if name not in state_dict and not name.endswith(OPTIONAL):
             raise CheckpointError(f'the checkpoint lacks {name!r}, so {reason}')
-        if value.is_meta:  # it has no value to keep
+        if value.is_meta:
             value = torch.full_like(value, name.endswith('_act_learn'), device='cpu')
         state_dict.setdefault(name, value)
     return expected
@@ -179,9 +178,10 @@ def _misfit(name: str, found: Tensor, value: Tensor, remedy: str) -> str:
 
 
 def check_weights(model: nn.Module, weights: dict, needed: Callable[[str], bool]) -> None:
-    """Raise CheckpointError unless weights hold, in their shapes, what is needed of a model.
+    """Raise CheckpointError unless weights hold a model's needed tensors in their shapes.
 
-    Of a VanillaNet something must be there; it checks the rest itself when it is loaded.
+    ``needed`` returns whether a name is needed. A VanillaNet needs at least one weight here and
+    checks the others itself when it is loaded.
     """
     for name, module in model.named_modules():
         if hasattr(module, 'found') and not any(key.startswith(name) for key in weights):
@@ -192,7 +192,7 @@ def check_weights(model: nn.Module, weights: dict, needed: Callable[[str], bool]
             continue
         if name not in weights:
             raise CheckpointError(
-                f'the checkpoint lacks {name!r}, so a part of the model would stay random; {remedy}'
+                f'the checkpoint lacks {name!r}, which would stay random; {remedy}'
             )
         if weights[name].shape != value.shape:
             raise CheckpointError(_misfit(name, weights[name], value, remedy))

@@ -1,1 +1,1 @@
-"""How the net computes: the fused series activation, a fast gradient, activation checkpointing."""
+"""The fused series activation, fast depthwise gradients and activation checkpointing."""

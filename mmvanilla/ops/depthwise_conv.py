@@ -10,17 +10,17 @@ from torch.nn.grad import conv2d_input
 from ..backports import COMPILES, MaybeTensor, autocast_dtype, is_compiling
 from .traced import is_traced
 
-GROUP_BYTES = 2**22  # of the planes that are convolved at once; they should stay in the cache
-VECTORS = 32  # planes; groups of as many, or multiples, fill the processor's vectors
+GROUP_BYTES = 2**22  # of planes that are convolved together; should fit into the cache
+VECTORS = 32  # planes; groups of a multiple fill the processor's vectors
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: MaybeTensor = None) -> Tensor:
-    """Convolve every channel with a window of its own, at stride 1, the size staying the same.
+    """Convolve every channel with its own window, at stride 1 and with the same output size.
 
-    On the CPU the gradient of the weight is itself a depthwise convolution, of the input with the
-    output's gradient as its window: for large windows PyTorch's own way takes 2 to 10 times as
-    long, most of the backward pass of a series activation. What traces, exports or counts a net
-    finds a plain convolution. Gradients of any order, in both directions, and vmap are PyTorch's.
+    On the CPU the gradient of the weight is computed as a depthwise convolution, of the input with
+    the output's gradient. With large windows PyTorch's own gradient takes 2 to 10 times as long.
+    Tracing, export and FLOP counters see a usual convolution. Gradients of any order, forward mode
+    and vmap work as in PyTorch.
 
     Args:
         x: (N, C, H, W).
@@ -30,26 +30,26 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: MaybeTensor = None) -> Ten
     Returns:
         (N, C, H, W).
     """
-    if not torch.jit.is_scripting():  # noqa: SIM102 - torch.jit.script compiles nothing within
+    if not torch.jit.is_scripting():  # noqa: SIM102 - the compiler skips this block only
         if _trains_on_cpu(x, weight) and (COMPILES or not is_compiling()):
             return _fast_backward(x, weight, bias)
-    return _plain(x, weight, bias)
+    return _conv2d(x, weight, bias)
 
 
 def channels_last(x: Tensor) -> Tensor:
     """Return (N, C, H, W) with its channels adjacent in memory."""
     if torch.jit.is_tracing() or is_compiling():
         return x.contiguous(memory_format=torch.channels_last)
-    return x.movedim(1, -1).contiguous().movedim(-1, 1)  # the same, and vmap can do it
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)  # the same; works under vmap
 
 
-def _plain(x: Tensor, weight: Tensor, bias: MaybeTensor) -> Tensor:
+def _conv2d(x: Tensor, weight: Tensor, bias: MaybeTensor) -> Tensor:
     padding = weight.shape[-1] // 2
     return F.conv2d(x, weight, bias, padding=(padding, padding), groups=len(weight))
 
 
 def _trains_on_cpu(x: Tensor, weight: Tensor) -> bool:
-    """Tell whether there will be a backward pass that it is worth to make faster."""
+    """Return whether a faster backward pass is possible and may be needed."""
     return (
         x.device.type == 'cpu'
         and weight.requires_grad
@@ -63,14 +63,14 @@ def _fast_backward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if dtype := autocast_dtype('cpu'):
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    # The compiler takes no function with a forward mode.
+    # torch.compile does not support functions with a forward mode.
     return (_DepthwiseConv2d if is_compiling() else _WithForwardMode).apply(x, weight, bias)
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _plain(x, weight, bias)
+        return _conv2d(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -90,7 +90,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple[Tensor, int]:
-        return torch.vmap(_plain, in_dims)(*inputs), 0
+        return torch.vmap(_conv2d, in_dims)(*inputs), 0
 
 
 class _WithForwardMode(_DepthwiseConv2d):
@@ -102,8 +102,8 @@ class _WithForwardMode(_DepthwiseConv2d):
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dweight: Tensor | None, dbias: Tensor | None) -> Any:
         x, weight = ctx.saved_tensors
-        terms = [] if dx is None else [_plain(dx, weight, None)]
-        terms += [] if dweight is None else [_plain(x, dweight, None)]
+        terms = [] if dx is None else [_conv2d(dx, weight, None)]
+        terms += [] if dweight is None else [_conv2d(x, dweight, None)]
         terms += [] if dbias is None else [dbias[:, None, None]]
         return sum(terms)
 

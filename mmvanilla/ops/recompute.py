@@ -1,4 +1,4 @@
-"""Activation checkpointing that recomputes what is cheap and keeps what is dear."""
+"""Activation checkpointing that recomputes cheap operators and stores expensive outputs."""
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -16,27 +16,27 @@ IS_SELECTIVE = hasattr(checkpointing, 'create_selective_checkpoint_contexts')  #
 
 
 def recompute(module: nn.Module, *args: object) -> Tensor:
-    """Call a module; for the backward pass keep only what its dense convolutions gave.
+    """Call a module and store only the outputs of its dense convolutions for backward.
 
-    Norms, activations, pools and depthwise convolutions are recomputed. Those take a few percent of
-    a layer's time and most of its memory. Before torch 2.4, which cannot choose, all is recomputed.
-    A second backward pass, as of a gradient penalty, PyTorch refuses.
+    Norms, activations, pools and depthwise convolutions are recomputed: they take a few percent of
+    a layer's time and most of its memory. Before torch 2.4 everything is recomputed. PyTorch
+    refuses a second backward pass, as for a gradient penalty.
 
     Args:
-        module: What to call.
+        module: The module to call.
         *args: Its arguments.
     """
-    # What recomputes is compiled by torch 2.6 so that norms count a batch twice.
+    # Compiled by torch before 2.8, recomputed norms count a batch twice.
     if is_traced() or (is_compiling() and not COMPILES):
         return module(*args)
-    if is_compiling():  # takes no such contexts, and counts every batch once
+    if is_compiling():  # the compiler takes no contexts, and counts every batch once
         return checkpointing.checkpoint(module, *args, use_reentrant=False)
 
     def contexts() -> tuple[AbstractContextManager, Any]:
         if not IS_SELECTIVE:
             warnings.warn(
-                f'with_cp recomputes whole layers, since torch {torch.__version__} cannot keep '
-                'what their 1x1 convolutions gave; torch 2.4 can, which is faster',
+                f'with_cp recomputes whole layers, since torch {torch.__version__} cannot store '
+                'the outputs of single operators; torch 2.4 can, which is faster',
                 stacklevel=2,
             )
             return nullcontext(), _SecondPass(module, nullcontext())
@@ -47,7 +47,7 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
 
 
 def _policy(ctx: object, operator: object, *args: object, **kwargs: object) -> Any:
-    """Keep the output of a convolution whose channels are not in groups."""
+    """Store the outputs of ungrouped convolutions."""
     policy = checkpointing.CheckpointPolicy
     if operator is torch.ops.aten.convolution.default and args[-1] == 1:
         return policy.MUST_SAVE
@@ -55,7 +55,7 @@ def _policy(ctx: object, operator: object, *args: object, **kwargs: object) -> A
 
 
 class _SecondPass:
-    """Within it batch norms use the statistics of the batch without counting it once more."""
+    """A context in which batch norms do not update their running statistics."""
 
     def __init__(self, module: nn.Module, context: AbstractContextManager) -> None:
         self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]

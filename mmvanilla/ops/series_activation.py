@@ -12,7 +12,7 @@ from ..backports import autocast_dtype
 
 
 def _has_triton() -> bool:
-    """Whether there is a Triton that compiles the kernel: 3.5, that of torch 2.9, or later."""
+    """Return whether there is a Triton that compiles the kernel: 3.5 (torch 2.9) or later."""
     if not _HAS_CUSTOM_OP:
         return False
     try:
@@ -24,51 +24,49 @@ def _has_triton() -> bool:
 
 _HAS_CUSTOM_OP = hasattr(library, 'custom_op')  # torch 2.4
 _HAS_TRITON = _has_triton()
-_FUSED_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+_FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def series_activation(x: Tensor, weight: Tensor, bias: Tensor, pool: int = 1) -> Tensor:
     """Compute ``depthwise_conv2d(relu(max_pool(x)), weight, padding=n) + bias``.
 
-    The deploy form of the series activation (arXiv 2305.12972, section 3.2), with the max-pool
-    before it. Where ``x`` is on a GPU and no gradient is asked for, one Triton kernel computes it,
-    the custom operator ``mmvanilla::series_activation``; elsewhere PyTorch's operators do. Under
-    autocast the input is converted as that of a convolution is.
+    This is the max-pool and the series activation in deploy form (arXiv 2305.12972, section 3.2).
+    On a GPU without gradients one Triton kernel computes both, in the custom operator
+    ``mmvanilla::series_activation``; otherwise PyTorch's operators do. Autocast converts the input
+    as for a convolution.
 
-    The first call for a channel count, window, pool and type compiles the kernel, in seconds, which
-    Triton keeps on the disk; so make one before a CUDA graph is captured. Where Triton cannot
-    compile or launch it, a warning says so once for each GPU, and PyTorch's operators compute the
-    same.
+    The first call for a number of channels, window, pool and dtype compiles the kernel, in seconds,
+    and Triton stores it on disk; so call once before capturing a CUDA graph. If Triton cannot
+    compile or launch the kernel, PyTorch's operators compute the same, after one warning per GPU.
 
     Args:
-        x: (N, C, H, W). The fused operator wants channels-last and brings other layouts into it.
-        weight: (C, 1, 2n + 1, 2n + 1), n from 1 to 4, of any float type; sums are in float32.
-            The fused operator reads it as it is where it is in float32 with its channels innermost
-            (see ``channels_innermost``), else copies it.
+        x: (N, C, H, W). The fused operator converts other layouts than channels-last.
+        weight: (C, 1, 2n + 1, 2n + 1), n from 1 to 4, of any float dtype; sums are in float32. The
+            fused operator copies it unless it is in float32 with its channels innermost (see
+            ``channels_innermost``).
         bias: (C,).
-        pool: Kernel and stride of the max-pool, 1 (none) or 2; an odd last row or column is left
-            out, as ``nn.MaxPool2d`` does.
+        pool: Kernel and stride of the max-pool, 1 (none) or 2; as in ``nn.MaxPool2d`` an odd last
+            row or column is left out.
 
     Returns:
-        (N, C, H // pool, W // pool) of the input's type; channels-last from the fused operator, in
-        the input's layout otherwise.
+        (N, C, H // pool, W // pool) in the input's dtype; channels-last from the fused operator,
+        otherwise in the input's layout.
 
     Raises:
-        ValueError: If an argument has another shape, type or device.
+        ValueError: If an argument has another shape, dtype or device.
     """
     _check(x, weight, bias, pool)
     if _can_fuse(x, weight, bias):
         if dtype := autocast_dtype(x.device.type):
             x = x.to(dtype)
         return _fused(x, weight, bias, pool)
-    return _plain(x, weight, bias, pool)
+    return _by_pytorch(x, weight, bias, pool)
 
 
 def channels_innermost(weight: Tensor) -> Tensor:
-    """Return a weight (C, 1, k, k) of the same shape and values, its channels adjacent in memory.
+    """Copy a weight (C, 1, k, k) so that its channels are adjacent in memory.
 
-    In float32 the fused operator reads it without a copy, which would be one more kernel in every
-    call.
+    In float32 the fused operator needs no copy of it, which would be one more kernel in each call.
     """
     return weight.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
@@ -77,19 +75,19 @@ def _can_fuse(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     needs_gradient = torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or bias.requires_grad
     )
-    return _HAS_TRITON and x.is_cuda and x.dtype in _FUSED_TYPES and not needs_gradient
+    return _HAS_TRITON and x.is_cuda and x.dtype in _FUSED_DTYPES and not needs_gradient
 
 
-def _plain(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+def _by_pytorch(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
     if pool > 1:
         x = F.max_pool2d(x, pool)
     weight, bias = weight.to(x.dtype), bias.to(x.dtype)
     return F.conv2d(F.relu(x), weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
 
 
-def _elsewhere(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
-    # For devices without a kernel of their own, so that what was traced on a GPU runs there too.
-    return _plain(x, weight, bias, pool).contiguous(memory_format=torch.channels_last)
+def _on_other_devices(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
+    # For other devices, so that a model traced on a GPU runs there too.
+    return _by_pytorch(x, weight, bias, pool).contiguous(memory_format=torch.channels_last)
 
 
 def _empty_output(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
@@ -99,9 +97,9 @@ def _empty_output(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> Tensor:
 
 
 _without_kernel: set[torch.device] = set()  # GPUs where Triton failed
-_fused: Any = _elsewhere
+_fused: Any = _on_other_devices
 if _HAS_CUSTOM_OP:
-    _fused = library.custom_op('mmvanilla::series_activation', _elsewhere, mutates_args=())
+    _fused = library.custom_op('mmvanilla::series_activation', _on_other_devices, mutates_args=())
     _fused.register_fake(_empty_output)
 
 if _HAS_TRITON:
@@ -111,26 +109,25 @@ if _HAS_TRITON:
         from .series_activation_triton import FAILURES, launch
 
         if x.device in _without_kernel:
-            return _elsewhere(x, weight, bias, pool)
+            return _on_other_devices(x, weight, bias, pool)
         out = _empty_output(x, weight, bias, pool)
         if not out.numel():
             return out
         channels_last = x.contiguous(memory_format=torch.channels_last)
         try:
             launch(channels_last, weight, bias, pool, out)
-        except torch.cuda.OutOfMemoryError:  # a RuntimeError, but none of Triton's
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError, but not from Triton
             raise
         except FAILURES as error:
             _without_kernel.add(x.device)
             cause = ' '.join(str(error).split())[:300]
             warnings.warn(
                 f'Triton {importlib.metadata.version("triton")} cannot compile or launch the '
-                f'series activation on {x.device} ({type(error).__name__}: {cause}), so PyTorch '
-                'computes it there from now on, which takes longer; a newer Triton or driver may '
-                'be able to',
+                f'series activation on {x.device} ({type(error).__name__}: {cause}); PyTorch '
+                'computes it there from now on, slower; try a newer Triton or driver',
                 stacklevel=2,
             )
-            return _elsewhere(x, weight, bias, pool)
+            return _on_other_devices(x, weight, bias, pool)
         return out
 
 
@@ -139,7 +136,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> None:
         raise ValueError(f'pool of series_activation is {pool!r}, expected 1 or 2')
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(
-            f'series_activation got an input of shape {tuple(x.shape)} and type {x.dtype}, '
+            f'series_activation got an input of shape {tuple(x.shape)} and dtype {x.dtype}, '
             'expected floating-point (N, C, H, W)'
         )
     if min(x.shape[2:]) < pool:

@@ -1,18 +1,17 @@
 """The series activation as one CUDA kernel, in Triton.
 
-Every value takes 81 multiply-adds at n = 4, so arithmetic, not memory, is what a plain kernel waits
-for. This one walks down the rows of an image with the partial sums of the 2n + 1 output rows that
-the current input row counts in. Every input value is loaded, pooled and rectified once, then used
-(2n + 1)^2 times. From row to row the sums move up by one place, at no cost, since each first
+At n = 4 each value needs 81 multiply-adds, so a direct kernel is bound by arithmetic, not memory.
+This kernel goes down the rows of an image and holds the partial sums of the 2n + 1 output rows
+that the current input row contributes to. Each input value is loaded, pooled and rectified once,
+then used (2n + 1)^2 times. After each row the sums move up by one place, at no cost: the first
 multiply-add of a row reads one register and writes its neighbour.
 
-A thread owns one channel of a strip of columns and keeps the channel's whole window in registers,
-so that four of five instructions are multiply-adds. The 32 lanes of a warp are neighbouring
-channels and read and write channels-last rows in whole segments; the warps of a block are
-neighbouring strips, so that the columns in which their windows overlap are found in the L1 cache.
-While a warp waits for a row, the scheduler's others work on theirs.
+A thread computes one channel of a strip of columns and holds the channel's window in registers, so
+four of five instructions are multiply-adds. The 32 lanes of a warp are adjacent channels, which
+read and write whole segments of channels-last rows. The warps of a block are adjacent strips, whose
+overlapping columns are in the L1 cache. While a warp waits for a row, other warps compute.
 
-docs/gpu.md says what it compiles to, and why there is no form for tensor cores.
+docs/gpu.md describes the compiled code and why there is no version for tensor cores.
 """
 
 import functools
@@ -25,15 +24,15 @@ from torch import Tensor
 
 _LANES = tl.constexpr(32)
 _STRIPS = tl.constexpr(4)
-# Columns of a strip. More of them load fewer values twice but take more registers: with 5, three
-# blocks (without pool) and two (with it) are on an SM at once, at n = 4.
+# Columns of a strip. With more, fewer values are loaded twice but more registers are needed: with 5
+# an SM holds three blocks (without pool) or two (with it) at n = 4.
 _COLUMNS = tl.constexpr(5)
-WARPS = _STRIPS.value  # of a block
-WIDTH = _STRIPS.value * _COLUMNS.value  # columns of a block
-MOST_CHUNKS = 16
-# What Triton raises where it cannot serve a GPU: its compiler or ptxas does not know it
-# (TritonError, or RuntimeError from LLVM), the driver is missing or refuses what was compiled
-# (RuntimeError), there is no ptxas or no C compiler for the launcher, or that one fails.
+WARPS = _STRIPS.value  # per block
+WIDTH = _STRIPS.value * _COLUMNS.value  # columns per block
+MAX_CHUNKS = 16
+# Errors of Triton on a GPU that it cannot use: unknown to its compiler or ptxas (TritonError, or
+# RuntimeError from LLVM), no driver or the driver refuses the code (RuntimeError), no ptxas or C
+# compiler (FileNotFoundError), or the C compiler fails (CalledProcessError).
 FAILURES = (triton.TritonError, RuntimeError, FileNotFoundError, subprocess.CalledProcessError)
 
 
@@ -41,7 +40,7 @@ FAILURES = (triton.TritonError, RuntimeError, FileNotFoundError, subprocess.Call
 def _load_row(pixel, zero, width, readable, C: tl.constexpr, POOL: tl.constexpr):
     """Return max(0, values of a pixel) in float32 for a row of the strip and its margins.
 
-    It is 0 beyond the image; as in PyTorch, a nan stays one.
+    Values outside the image are 0; nan stays nan, as in PyTorch.
     """
     pixels = ()
     for i in tl.static_range(len(readable)):
@@ -60,8 +59,8 @@ def _store_row(pixel, sums, inside, C: tl.constexpr):
         tl.store(pixel + t * C, sums[t].to(pixel.dtype.element_ty), mask=inside[t])
 
 
-# No size and no address is specialised: one compilation serves images of all sizes. The number of
-# channels is compiled in, since the addresses of a row's values are then one and constants.
+# Sizes and addresses are not specialized, so one compilation is for images of all sizes. With the
+# number of channels as a constant, the values of a row are at constant offsets.
 @triton.jit(
     do_not_specialize=['height', 'width', 'out_height', 'out_width', 'chunks'],
     do_not_specialize_on_alignment=['x', 'weight', 'bias', 'out'],
@@ -81,14 +80,13 @@ def kernel(
     N: tl.constexpr,
     POOL: tl.constexpr,
 ) -> None:
-    """Compute a strip of some rows of an image in each warp.
+    """Compute one strip of one chunk of rows in each warp.
 
     ``x`` is (images, height, width, C), ``weight`` (2 N + 1, 2 N + 1, C) and ``bias`` (C,) in
     float32, ``out`` (images, out_height, out_width, C), all contiguous. The rows of an image are
-    divided into ``chunks``. ``zero`` is 0 in float32, which the compiler must not know: it would
-    then rectify in 16 bit, two values packed in a register, and spend more on packing than it
-    saves. Products are added by tl.fma, since multiplication and addition take twice as long to
-    compile.
+    divided into ``chunks``. ``zero`` is 0 in float32, hidden from the compiler, which would rectify
+    in packed 16 bit and lose more by packing than it gains. tl.fma compiles twice as fast as
+    multiplication and addition.
     """
     SIDE: tl.constexpr = 2 * N + 1
     GROUPS: tl.constexpr = (C + _LANES - 1) // _LANES
@@ -114,10 +112,10 @@ def kernel(
     readable = ()
     end = tl.where(exists, out_width, 0).to(tl.uint32)
     for i in tl.static_range(_COLUMNS + 2 * N):
-        readable += ((column + (i - N)).to(tl.uint32) < end,)  # left of the image it is large
+        readable += ((column + (i - N)).to(tl.uint32) < end,)  # wraps left of the image
 
     source = x + (image * height + first * POOL) * width * C + (column - N) * POOL * C + channel
-    # Row r completes output row r - N, which is where the target stands in the loop.
+    # Input row r completes output row r - N, the target in the loop.
     target = out + (image * out_height + first - N) * out_width * C + column * C + channel
     sums = ()
     for _ in tl.static_range(SIDE * _COLUMNS):
@@ -138,7 +136,7 @@ def kernel(
             inside += (readable[N + t] & (row - N >= top),)
         _store_row(target, sums, inside, C)
         target += out_width * C
-    # Below the image are only zeros, so that its last N output rows are complete now.
+    # Below the image are only zeros, so the last N output rows are complete.
     for row in range(last - N + 1, bottom):
         sums = sums[_COLUMNS:] + sums[:_COLUMNS]
         inside = ()
@@ -153,7 +151,7 @@ def launch(x: Tensor, weight: Tensor, bias: Tensor, pool: int, out: Tensor) -> N
 
     Args:
         x: (images, C, H, W), dense in channels-last order.
-        weight: (C, 1, 2n + 1, 2n + 1) of any strides and float type. It is copied unless it is in
+        weight: (C, 1, 2n + 1, 2n + 1) of any strides and float dtype; copied unless it is in
             float32 with its channels innermost.
         bias: (C,).
         pool: 1 or 2.
@@ -179,16 +177,15 @@ def launch(x: Tensor, weight: Tensor, bias: Tensor, pool: int, out: Tensor) -> N
 
 @functools.lru_cache(maxsize=4096)
 def choose_chunks(blocks: int, rows: int, n: int, processors: int) -> int:
-    """Choose into how many chunks the rows of an image are divided.
+    """Return the best number of chunks for the rows of an image.
 
-    More of them occupy the GPU more evenly, but each reads n rows above and below its own, as far
-    as the image has them. Blocks are issued to the processor that is free, and a processor takes
-    two for the time of one, since a single block waits for memory; so the time is that of the
-    processor with most rows.
+    More chunks load the GPU more evenly, but each also reads n rows above and below its own. The
+    estimated time is that of the processor with most rows; it computes two blocks in the time of
+    one, which waits for memory.
 
     Args:
-        blocks: Blocks of all images if the rows are not divided.
-        rows: Of an image of the output.
+        blocks: Blocks of all images with one chunk.
+        rows: Rows of an output image.
         n: Half the width of the window.
         processors: Streaming multiprocessors of the GPU.
     """
@@ -197,12 +194,12 @@ def choose_chunks(blocks: int, rows: int, n: int, processors: int) -> int:
         busiest = max(triton.cdiv(blocks * chunks, processors), 2)
         return busiest * (triton.cdiv(rows, chunks) + n * min(chunks - 1, 2))
 
-    return min(range(1, min(MOST_CHUNKS, rows) + 1), key=cost)
+    return min(range(1, min(MAX_CHUNKS, rows) + 1), key=cost)
 
 
 @functools.lru_cache(maxsize=64)
 def _count_processors(device: torch.device) -> int:
-    """Return the streaming multiprocessors of a GPU; in the interpreter on the CPU there is one."""
+    """Return the number of streaming multiprocessors of a GPU; 1 in the interpreter on a CPU."""
     if device.type != 'cuda':
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count

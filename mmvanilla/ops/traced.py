@@ -1,4 +1,4 @@
-"""Whether what is computed is recorded for others to read, who know PyTorch's operators alone."""
+"""Detect tracing and export, where custom operators are unknown."""
 
 import torch
 
@@ -6,5 +6,5 @@ _is_exporting = getattr(torch.compiler, 'is_exporting', torch.jit.is_tracing)  #
 
 
 def is_traced() -> bool:
-    """Tell whether torch.jit.trace, a counter of operations or torch.export is at work."""
+    """Return whether torch.jit.trace (also a FLOP counter's) or torch.export is at work."""
     return torch.jit.is_tracing() or _is_exporting()

@@ -8,8 +8,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from mmvanilla import UserError, VanillaNet, split_convs
+from mmvanilla import UserError, VanillaNet
 
+from .deep_convs import split_convs
 from .replace_relus import replace_relus
 
 SHORTCUTS = (None, 'before_act', 'after_act')

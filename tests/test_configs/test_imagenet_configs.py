@@ -1,4 +1,4 @@
-"""The ImageNet recipes against what docs/ says of them, and their sizes against Table 3."""
+"""The ImageNet recipes, against docs/imagenet.md, and their sizes, against Table 3."""
 
 import re
 from pathlib import Path
@@ -15,8 +15,8 @@ from mmvanilla.deploy.load import set_form
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r'^\| `(vanillanet\S*_imagenet.py)` \| (.*) \|$', re.MULTILINE)
-# By arch the recipes as docs/imagenet.md has them: learning rate, weight decay, mixup, layer decay,
-# accuracy. None was published from 11 on: as 10.
+# The recipes in docs/imagenet.md by arch: learning rate, weight decay, mixup, layer decay, top-1;
+# 'as 10' from 11 on: no recipe was published.
 RECIPES = {
     str(Config.fromfile(ROOT / f'configs/{name}').model.backbone.arch): re.split(r' *\| *', row)
     for name, row in ROW.findall((ROOT / 'docs/imagenet.md').read_text())
@@ -66,7 +66,7 @@ def test_sizes_are_those_of_table3(arch):
         set_form(cfg.model, deploy=True)
         net = MODELS.build(cfg.model).eval()
     assert isinstance(net, ImageClassifier)
-    # Beside the backbone: two layers and a norm, of which one layer remains.
+    # The head in training form: two layers and a norm.
     backbone, features = training.backbone, cfg.model.head.in_channels
     size = sum(p.numel() for p in training.parameters())
     size -= sum(p.numel() for p in backbone.parameters())

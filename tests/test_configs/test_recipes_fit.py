@@ -1,4 +1,4 @@
-"""The parts of every recipe fit together."""
+"""Backbone, neck and heads of every recipe fit together."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_every_config_is_tested():
 
 
 def run_heads(model):
-    """Compute features and what the first head makes of them, shapes only."""
+    """Run backbone, neck and first head on meta tensors."""
     model.eval()
     features = model.extract_feat(torch.empty(2, 3, 256, 256, device='meta'))
     for name in ('rpn_head', 'bbox_head', 'decode_head', 'head'):

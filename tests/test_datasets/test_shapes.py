@@ -1,4 +1,4 @@
-"""The generated data set, read back with the libraries that will read it."""
+"""The generated data set, read by the libraries of its users."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-import mmvanilla  # noqa: F401  (stands in for mmcv's compiled operators)
+import mmvanilla  # noqa: F401  (installs mmcv's operators)
 from mmvanilla.datasets import CLASSES, METAINFO_DET, METAINFO_SEG, PALETTE, make_shapes
 
 TOOL = Path(__file__).parents[2] / 'tools/make_shapes.py'

@@ -1,4 +1,4 @@
-"""What users do with a net through PyTorch: transforms, copies, wrappers, hooks, odd inputs."""
+"""PyTorch's tools around a net: transforms, copies, wrappers, hooks, unusual inputs."""
 
 import copy
 import multiprocessing
@@ -195,7 +195,7 @@ def test_gradient_penalty(images):
 
 
 def test_a_second_backward_pass_of_what_is_recomputed_is_refused(images):
-    """As PyTorch words it, and the batch norms are left as they were."""
+    """With PyTorch's error, and batch norms stay as they were."""
     net = make(with_cp=True)
     result = loss(net(images))
     result.backward(retain_graph=True)
@@ -244,7 +244,7 @@ def test_a_spawned_process_gets_the_net(images, trained):
     context = multiprocessing.get_context('spawn')
     process = context.Process(target=infer, args=(net, images, sender))
     process.start()
-    assert receiver.poll(300)  # seconds, of which its imports take many on a busy machine
+    assert receiver.poll(300)  # seconds; imports are slow on a busy machine
     outputs = receiver.recv()
     process.join(60)
     assert process.exitcode == 0
@@ -394,11 +394,11 @@ def test_activation_in_place_is_not():
     before = x.detach().clone()
     (doubled,) = autograd.grad(act(x).square().sum(), x)
     assert torch.equal(x, before)
-    (plain,) = autograd.grad(copy.deepcopy(act).eval().train()(x).square().sum(), x)
-    torch.testing.assert_close(doubled, plain)
+    (copied,) = autograd.grad(copy.deepcopy(act).eval().train()(x).square().sum(), x)
+    torch.testing.assert_close(doubled, copied)
     act._backward_hooks.clear()
-    (plain,) = autograd.grad(act(x).square().sum(), x)
-    torch.testing.assert_close(doubled, 2 * plain)
+    (single,) = autograd.grad(act(x).square().sum(), x)
+    torch.testing.assert_close(doubled, 2 * single)
 
 
 # Types, modes and odd inputs.
@@ -440,15 +440,15 @@ def test_built_in_inference_mode(images, deploy):
     assert len(gradients(copied, images)) == len(list(net.parameters()))
 
 
-@pytest.mark.parametrize('part', ['act', 'conv', 'norm'])
-def test_some_parameters_frozen(images, part):
+@pytest.mark.parametrize('layers', ['act', 'conv', 'norm'])
+def test_some_parameters_frozen(images, layers):
     net = make()
     every = gradients(net, images)
     frozen = {
         'act': lambda name: '.act.' in name,
         'conv': lambda name: '.conv' in name,
         'norm': lambda name: '.bn.' in name,
-    }[part]
+    }[layers]
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(not frozen(name))
     some = gradients(net, images)

@@ -1,10 +1,9 @@
-"""What records, compiles or takes apart the net, in both forms, and what then runs elsewhere."""
+"""Tracing, export, compilation and feature extraction of the net, in both forms."""
 
 import copy
 import io
 import pickle
 
-import numpy as np
 import pytest
 import torch
 from torch import fx, nn
@@ -13,7 +12,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from mmvanilla import VanillaNet, fuse
 from mmvanilla.errors import UserError
-from mmvanilla.models import DeepConv, SeriesActivation
+from mmvanilla.models import SeriesActivation
 from mmvanilla.models.cls_head import VanillaNetClsHead
 
 NARROW = dict(dims=(8, 8, 12, 16, 24), strides=(1, 2, 2, 2))
@@ -220,16 +219,6 @@ def test_jit_script_compiles_the_layers(model, shape):
     torch.testing.assert_close(torch.jit.load(file)(x), model(x))
 
 
-def test_jit_script_compiles_a_fused_convolution():
-    model = nn.Sequential(DeepConv(nn.Conv2d(3, 8, 3), norm_cfg=None))
-    with pytest.raises(UserError, match='DeepConv.*trace'):
-        torch.jit.script(model)
-    fuse(model)
-    x = torch.randn(2, 3, 9, 10)
-    torch.testing.assert_close(torch.jit.script(model)(x), model(x))
-    assert isinstance(model[0], DeepConv)
-
-
 @forms
 @pytest.mark.parametrize('wrap', [lambda net: net, nn.Sequential])
 def test_jit_script_says_what_to_use(deploy, wrap):
@@ -243,7 +232,6 @@ MAKERS = {
     'VanillaNetClsHead': lambda **options: VanillaNetClsHead(
         5, 3, loss=nn.CrossEntropyLoss(), **options
     ),
-    'DeepConv': lambda deploy, **options: DeepConv(nn.Conv2d(3, 4, 3), **options),
 }
 makers = pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS)
 
@@ -257,7 +245,7 @@ def last(module, x):
 @forms
 @pytest.mark.parametrize('place', ['cpu', 'cuda'])
 def test_without_memory(make, deploy, place, needs):
-    """Fake tensors, on a GPU that need not be there, and meta ones."""
+    """Fake tensors, also of a GPU that is not there, and meta tensors."""
     expected = last(make(deploy=deploy).eval(), IMAGES).shape
 
     def fake():
@@ -283,7 +271,7 @@ def test_without_memory(make, deploy, place, needs):
 
 
 def test_published_weights_assigned_to_a_meta_net(trained):
-    """They have no weight of deep training, and may have no counters of batches."""
+    """They have no act_learn, and may have no counters of batches."""
     net = build(trained)
     weights = {
         name: value
@@ -300,16 +288,9 @@ def test_published_weights_assigned_to_a_meta_net(trained):
 
 
 @pytest.mark.parametrize('mode', [FakeTensorMode, lambda: torch.device('meta')])
-def test_fusing_what_has_no_values_says_so(mode):
+def test_fusing_weights_without_values_is_refused(mode):
     with mode():
         net = VanillaNet(NARROW)
         with pytest.raises(UserError, match='no values to fuse.*deploy=True'):
             fuse(nn.Sequential(net))
     assert not net.deploy
-
-
-def test_a_convolution_is_split_where_it_lies():
-    conv = nn.Conv2d(3, 4, 3)
-    with torch.device('meta'):
-        split = DeepConv(conv).eval()
-    assert np.allclose(split(IMAGES).detach(), conv(IMAGES).detach(), atol=1e-4)

@@ -4,8 +4,7 @@ import pytest
 
 from mmvanilla.mmcv_ops import ext
 
-# With compiled mmcv, which lacks several operators on the CPU, there is nothing of ours to test
-# but that it is left alone.
+# With compiled mmcv there is only test_ext.py to run: mmcv must be left alone.
 if importlib.import_module('mmcv._ext') is not ext:
     collect_ignore_glob = ['test_[!e]*.py']
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(code):
-    """Run Python code in an interpreter of its own and return what it prints."""
+    """Run Python code in another interpreter; return its last line."""
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, capture_output=True, text=True
     )

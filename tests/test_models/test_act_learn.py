@@ -1,4 +1,4 @@
-"""act_learn on the device: nothing reads it on the host, and nobody's writing to it goes unseen."""
+"""act_learn stays on the device, and forward sees every change of it."""
 
 import copy
 import pickle
@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmvanilla import VanillaNet
-from mmvanilla.models import split_convs
+from mmvanilla.models.cls_head import VanillaNetClsHead
 
 ARCH = dict(dims=(8, 8, 12, 16), strides=(2, 2, 1))
 
@@ -34,7 +34,7 @@ def make(act_learn=1.0):
 
 
 def by_hand(net, x):
-    """The formula of section 3.1, layer by layer, with the value that is in the buffer now."""
+    """The formula of section 3.1, layer by layer, with the value in the buffer."""
     value = net.state_dict()['_act_learn']
 
     def mix(hidden):
@@ -55,15 +55,13 @@ def assert_follows_its_buffer(net):
 @pytest.mark.parametrize('act_learn', [0.0, 0.3, 1.0])
 def test_training_reads_nothing_on_the_host(act_learn):
     net = make().train()
-    convs = split_convs(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1))).train()
+    head = VanillaNetClsHead(5, ARCH['dims'][-1]).train()
     image = torch.randn(2, 3, 32, 32)
     with NoReading():
-        for module in (net, convs[0], convs[2]):
-            module.act_learn = act_learn
-        loss = net(image)[-1].sum() + convs(image).sum()
-        loss.backward()
+        net.act_learn = head.act_learn = act_learn
+        head(net(image)).sum().backward()
     with pytest.raises(AssertionError, match='a value was read'), NoReading():
-        net.act_learn  # noqa: B018 - the mode sees what it is to see
+        net.act_learn  # noqa: B018 - reading it, the mode raises
 
 
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
@@ -170,8 +168,8 @@ def test_whoever_writes_is_seen(made, value, training):
     net = made().train(training)
     assert net.act_learn == pytest.approx(value)
     assert_follows_its_buffer(net)
-    for behind in (write, write_past_the_version):
-        behind(net, 0.25)  # also of a net that has just looked
+    for change in (write, write_past_the_version):
+        change(net, 0.25)
         assert_follows_its_buffer(net)
         net.act_learn = 1.0
         assert_follows_its_buffer(net)
@@ -214,7 +212,7 @@ def test_it_may_be_set_before_the_backward_pass():
     assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
 
 
-def test_what_is_written_past_the_version_is_seen_in_bfloat16():
+def test_writes_past_the_version_are_seen_in_bfloat16():
     net = make().bfloat16().eval()
     assert net.slope is None
     write_past_the_version(net, 0.5)

@@ -1,4 +1,4 @@
-"""The classification head: against the authors' logits, plain PyTorch, and what it refuses."""
+"""The classification head, against the authors' logits and PyTorch's functions."""
 
 import subprocess
 import sys
@@ -53,7 +53,7 @@ def assert_logits(model, record, key):
 
 @pytest.fixture(autouse=True)
 def published_formats():
-    """Understand them where a whole classifier is loaded, as the tools do."""
+    """Load published files, as the tools do."""
     with safe_loading():
         yield
 
@@ -67,11 +67,11 @@ def test_logits_of_the_published_net(door, record, file):
         model = classifier(record)
         load_checkpoint(model, file)
     assert_logits(model, record, 'logits_act1')
-    for part in (model.backbone, model.head):
-        part.act_learn = 0.3
+    for module in (model.backbone, model.head):
+        module.act_learn = 0.3
     assert_logits(model, record, 'logits_act0.3')
-    for part in (model.backbone, model.head):
-        part.act_learn = 1
+    for module in (model.backbone, model.head):
+        module.act_learn = 1
     assert fuse(model) is model
     assert_logits(model, record, 'logits_deploy')
     assert_logits(model, record, 'logits_act1')
@@ -102,7 +102,7 @@ def changed(record, tmp_path, change):
     return str(tmp_path / 'changed.pth')
 
 
-def test_a_part_of_the_head_lacks(record, tmp_path):
+def test_a_head_without_a_weight(record, tmp_path):
     file = changed(record, tmp_path, lambda weights: weights.pop('cls2.0.bias'))
     with pytest.raises(CheckpointError, match="lacks 'head.cls2.0.bias'"):
         load_checkpoint(classifier(record), file)
@@ -135,7 +135,7 @@ def test_the_deploy_form_does_not_fit_the_training_form(record):
 
 
 @pytest.mark.parametrize('act_learn', [0, 0.25, 1])
-def test_training_form_is_plain_pytorch(act_learn, trained):
+def test_training_form_equals_the_formula(act_learn, trained):
     head = trained(MODELS.build(dict(type='VanillaNetClsHead', num_classes=5, in_channels=6)))
     head.act_learn = act_learn
     conv, norm = head.cls1[2], head.cls1[3]

@@ -75,7 +75,7 @@ def test_fusion_is_exact_for_any_net(stem, stages, ada_pool, act_num, in_channel
     net = VanillaNet(arch, levels, act_num, in_channels, norm_cfg)
     image = torch.randn(2, in_channels, 2 * net.min_size, 3 * net.min_size)
     net.train()(image * 3 + 1)  # statistics other than zero and one
-    # In float64 the bound is rounding alone, whatever cancels in a net this small.
+    # float64 leaves only rounding, also if terms cancel in a small net.
     net = net.double().eval()
     with torch.no_grad():
         expected = net(image.double())
@@ -223,7 +223,7 @@ def prune(conv):
 
 
 @pytest.mark.parametrize('change', [nn.utils.parametrizations.spectral_norm, prune])
-def test_parametrized_and_pruned_convolutions_become_plain_ones(change, trained):
+def test_parametrized_and_pruned_convolutions_are_fused(change, trained):
     net = trained(VanillaNet(NARROW)).eval()
     for module in list(net.modules()):
         if isinstance(module, nn.Conv2d):
@@ -253,7 +253,7 @@ def test_training_a_fused_net_is_refused_unless_it_is_frozen(trained):
 
 
 class Wrapper(nn.Module):
-    """What DDP is to a model, without processes."""
+    """A wrapper of a model, as DDP without processes."""
 
     def __init__(self, module):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Fused twins: what computes in eval mode, and that nothing else of a model changes."""
+"""Fused twins compute in eval mode and change nothing else in a model."""
 
 import copy
 import io
@@ -9,7 +9,7 @@ from mmcv.cnn import ConvModule
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from mmvanilla import VanillaNet, fuse, split_convs
+from mmvanilla import VanillaNet, fuse
 from mmvanilla.errors import UserError
 from mmvanilla.models import SeriesActivation
 from mmvanilla.models.twins import add_twins, drop_twins, fused_weights
@@ -21,8 +21,8 @@ def vanillanet(**options):
     return VanillaNet(ARCH, out_indices=[0, 1], **options)
 
 
-def deep_convs():
-    return split_convs(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1)))
+def activations():
+    return nn.Sequential(SeriesActivation(3), nn.Conv2d(3, 5, 1), SeriesActivation(5))
 
 
 def activation_in_a_neck():
@@ -34,7 +34,7 @@ def frozen():
     return vanillanet(frozen_stages=1, norm_eval=True, with_cp=True)
 
 
-MODELS = [vanillanet, frozen, deep_convs, activation_in_a_neck]
+MODELS = [vanillanet, frozen, activations, activation_in_a_neck]
 
 
 def outputs(model, images):
@@ -49,24 +49,24 @@ def images():
 
 @pytest.mark.parametrize('build', MODELS)
 def test_a_twin_computes_what_the_fused_net_computes_until_training_goes_on(build, trained, images):
-    model = nn.ModuleDict(dict(part=trained(build())))
+    model = nn.ModuleDict(dict(net=trained(build())))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     flags = {name: value.requires_grad for name, value in model.named_parameters()}
     parameters = list(model.parameters())
-    expected = outputs(fuse(copy.deepcopy(model)).part.eval(), images)
-    plain = outputs(copy.deepcopy(model).part.eval(), images)
+    expected = outputs(fuse(copy.deepcopy(model)).net.eval(), images)
+    unfused = outputs(copy.deepcopy(model).net.eval(), images)
     with torch.no_grad():
         add_twins(model)
-        found = outputs(model.part.eval(), images)
+        found = outputs(model.net.eval(), images)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-        assert not all(torch.equal(a, b) for a, b in zip(found, plain, strict=True))
+        assert not all(torch.equal(a, b) for a, b in zip(found, unfused, strict=True))
         assert list(model.state_dict()) == list(before)
         assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
-        again = outputs(copy.deepcopy(model).part, images)
-        assert all(torch.equal(a, b) for a, b in zip(again, plain, strict=True))
+        again = outputs(copy.deepcopy(model).net, images)
+        assert all(torch.equal(a, b) for a, b in zip(again, unfused, strict=True))
         model.train().eval()
-        found = outputs(model.part, images)
-        assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=True))
+        found = outputs(model.net, images)
+        assert all(torch.equal(a, b) for a, b in zip(found, unfused, strict=True))
     assert all(torch.equal(before[n], value) for n, value in model.state_dict().items())
     assert flags == {name: value.requires_grad for name, value in model.named_parameters()}
 
@@ -87,7 +87,7 @@ def test_pickles_hold_no_twin(trained):
     assert net.twin is not None
 
 
-def test_one_part_that_cannot_be_fused_leaves_all_in_training_form(trained):
+def test_a_module_that_cannot_be_fused_leaves_all_in_training_form(trained):
     model = nn.ModuleDict(dict(one=trained(vanillanet()), two=trained(vanillanet())))
     model.two.act_learn = 0.5
     with pytest.raises(UserError, match='act_learn of two is 0.5'):
@@ -105,7 +105,7 @@ def test_weights_that_are_computed_stay_computed(change, trained, images):
     act = trained(SeriesActivation(3))
     if change == 'pruned':
         prune.l1_unstructured(act, 'weight', 0.5)
-        act.weight_orig.data += 1  # in training, behind the pruned weight
+        act.weight_orig.data += 1  # as an optimizer does; the pruned weight is older now
     else:
         parametrize.register_parametrization(act, 'weight', Double())
     before = {name: value.clone() for name, value in act.state_dict().items()}
@@ -122,24 +122,24 @@ def test_weights_that_are_computed_stay_computed(change, trained, images):
 def test_activation_checkpointing_of_mmengine(trained, images):
     """It replaces the forward method on the module itself."""
     net = trained(vanillanet()).eval()
-    plain = net(images)[0]
+    unfused = net(images)[0]
     forward = net.forward
     net.forward = lambda x: forward(x)
     add_twins(net)
     assert torch.equal(net(images)[0], fuse(copy.deepcopy(net))(images)[0])
     drop_twins(net)
-    assert torch.equal(net(images)[0], plain)
+    assert torch.equal(net(images)[0], unfused)
 
 
 def test_compiled_code_does_not_keep_a_twin(trained, images):
     net = trained(vanillanet()).eval()
     compiled = torch.compile(net, backend='eager')
     with torch.no_grad():
-        plain = net(images)[0]
+        unfused = net(images)[0]
         add_twins(net)
-        torch.testing.assert_close(compiled(images)[0], plain)
+        torch.testing.assert_close(compiled(images)[0], unfused)
         drop_twins(net)
-        torch.testing.assert_close(compiled(images)[0], plain)
+        torch.testing.assert_close(compiled(images)[0], unfused)
 
 
 @pytest.mark.parametrize('build', MODELS)

@@ -1,4 +1,4 @@
-"""The backbone, against the published parameter counts and what the authors' code computes."""
+"""The backbone, against published parameter counts and features of the authors' code."""
 
 import operator
 from pathlib import Path
@@ -86,8 +86,8 @@ def test_features_are_those_of_the_authors_code(name, key, act_learn):
 def test_deploy_form_has_the_published_names():
     names = set(VanillaNet(NARROW, deploy=True).state_dict())
     stem = {'stem.0.weight', 'stem.0.bias', 'stem.1.weight', 'stem.1.bias'}
-    parts = ('conv.weight', 'conv.bias', 'act.weight', 'act.bias')
-    assert names == stem | {f'stages.{i}.{part}' for i in range(5) for part in parts}
+    stage = ('conv.weight', 'conv.bias', 'act.weight', 'act.bias')
+    assert names == stem | {f'stages.{i}.{name}' for i in range(5) for name in stage}
 
 
 @pytest.mark.parametrize('registry', [mmdet.registry, mmseg.registry, mmpretrain.registry])
@@ -127,7 +127,7 @@ def test_a_level_is_the_last_output_at_its_resolution(deploy):
     features = net(torch.randn(1, 3, 64, 64))
     last = {out.shape[-1]: out for out in outputs}  # a later one of the same size takes its place
     assert [f.shape[-1] for f in features] == [16, 8, 4, 2] == list(last)
-    # For a compiled mmcv they are copied into the layout that it takes.
+    # For a compiled mmcv they are copied.
     same = torch.equal if MMCV_IS_COMPILED else operator.is_
     assert all(same(ours, last[ours.shape[-1]]) for ours in features)
 
@@ -161,12 +161,12 @@ def test_act_learn_between_the_convolutions():
         mixed = (1 - act_learn) * hidden.relu() + act_learn * hidden
         torch.testing.assert_close(stage(x, net.slope), stage.act(stage.conv2(mixed)))
     net.act_learn = 0.0
-    plain_relu = net(image)[-1]
+    with_relu = net(image)[-1]
     net.act_learn = 1.0
-    assert not torch.allclose(plain_relu, net(image)[-1])
+    assert not torch.allclose(with_relu, net(image)[-1])
 
 
-def test_act_learn_is_saved_and_may_lack():
+def test_act_learn_is_saved_and_optional():
     net = VanillaNet(NARROW)
     net.act_learn = 0.25
     state = net.state_dict()
@@ -307,5 +307,5 @@ def test_bad_act_learn(value):
 def test_act_learn_of_the_deploy_form_is_one():
     net = VanillaNet(NARROW, deploy=True)
     assert net.act_learn == 1
-    with pytest.raises(ValueError, match='deploy-form'):
+    with pytest.raises(ValueError, match='deploy form'):
         net.act_learn = 0.5

@@ -1,4 +1,4 @@
-"""Published weights as they are, through the doors that users take."""
+"""Published weights, loaded in the ways of users."""
 
 import shutil
 from pathlib import Path
@@ -54,7 +54,7 @@ def assert_features(net, record, tolerance=1e-5):
 @pytest.mark.parametrize('prefix', [None, 'backbone.'])
 @pytest.mark.parametrize('name', NAMES)
 def test_init_cfg(name, prefix, publish):
-    """Without safe loading for the whole process, as in a script of somebody else."""
+    """Without safe loading for the whole process, as in a user's script."""
     record, file = publish(name)
     net = build(record, file, prefix)
     net.init_weights()
@@ -66,12 +66,12 @@ def test_load_from(name, publish):
     record, file = publish(name)
     model = Detector(build(record))
     with safe_loading():
-        load_checkpoint(model, file)  # what a runner's load_from comes to
+        load_checkpoint(model, file)  # as a runner's load_from
     assert_features(model.backbone, record)
 
 
 def run(model, file, tmp_path, safe=True):
-    """Load a file and look at what was loaded, as a training does."""
+    """Load a file and check the weights, as a training does."""
     runner = Runner(model, str(tmp_path), load_from=file, experiment_name=tmp_path.name)
     hook = CheckWeightsHook()
     runner.register_hook(hook)
@@ -120,7 +120,7 @@ def test_averaged_weights_come_first(publish):
     assert_features(net, record)
 
 
-def test_plain_model_and_bare_weights(publish):
+def test_other_layouts_of_the_file(publish):
     for change in (lambda c: dict(model=c['model_ema']), lambda c: c['model_ema']):
         record, file = publish('cls6.pt', change)
         net = build(record, file)
@@ -218,14 +218,14 @@ def test_weights_of_another_net(arch, sentence, publish):
         net.init_weights()
 
 
-def test_a_counter_of_batches_may_lack(publish):
+def test_a_counter_of_batches_is_optional(publish):
     record, file = publish('cls6.pt', without('stem1.1.num_batches_tracked'))
     net = build(record, file)
     net.init_weights()
     assert_features(net, record)
 
 
-def test_a_published_file_with_something_else_than_tensors(publish):
+def test_a_published_file_with_a_string_for_a_tensor(publish):
     def spoil(checkpoint):
         return dict(model={**checkpoint['model_ema'], 'stem1.0.weight': 'text'})
 

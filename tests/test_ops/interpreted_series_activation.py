@@ -1,7 +1,7 @@
 """Runs the kernel of the series activation in Triton's interpreter; an error fails the test.
 
-Triton reads TRITON_INTERPRET when it is imported, so test_series_activation.py starts this in a
-process of its own.
+Triton reads TRITON_INTERPRET on import, so test_series_activation.py runs this file in another
+process.
 """
 
 import math
@@ -16,8 +16,8 @@ from mmvanilla.ops import series_activation_triton as implementation
 from mmvanilla.ops.series_activation import channels_innermost
 from mmvanilla.ops.series_activation_triton import launch
 
-# How far the output may be from what is rounded, relative to it: half a unit in the last place, a
-# whole one in bfloat16, where the interpreter cuts off.
+# Relative rounding error of the output: half a unit in the last place, a whole one in bfloat16,
+# where the interpreter truncates.
 PRECISION = {torch.float32: 2**-24, torch.float16: 2**-11, torch.bfloat16: 2**-7}
 
 
@@ -45,7 +45,7 @@ def check(images, channels, height, width, n, pool, dtype, chunks, innermost, se
 
     exact = F.max_pool2d(x.double(), pool).relu()
     exact = F.conv2d(exact, weight.double(), bias.double(), padding=n, groups=channels)
-    # What rounding may cost is measured by the sum of the sizes of what is added.
+    # Rounding errors are proportional to the sum of the absolute terms.
     size = F.max_pool2d(x.double(), pool).relu()
     size = F.conv2d(size, weight.double().abs(), bias.double().abs(), padding=n, groups=channels)
     assert out.isfinite().all(), 'an element was not written, or read beyond the image'
@@ -54,7 +54,7 @@ def check(images, channels, height, width, n, pool, dtype, chunks, innermost, se
     assert walls.eq(12345).all(), 'wrote beyond the output'
 
 
-# Cases are not made smaller when one fails: that takes the interpreter minutes.
+# No shrinking of failed cases: it takes the interpreter minutes.
 @settings(max_examples=12, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
 @given(
     images=st.integers(1, 2),

@@ -90,8 +90,8 @@ def test_the_kernel_on_a_gpu(shape, pool, dtype, monkeypatch):
 @needs_triton
 @pytest.mark.parametrize('processors', [1, 7, 46, 132])
 def test_chunks_leave_no_processor_idle(processors):
-    """Give blocks one by one to the processor that has least to do; few choices do better."""
-    from mmvanilla.ops.series_activation_triton import MOST_CHUNKS, choose_chunks
+    """Compared with a simulation that gives each block to the first free processor."""
+    from mmvanilla.ops.series_activation_triton import MAX_CHUNKS, choose_chunks
 
     def time(chunks, rows, blocks, n):
         height = -(-rows // chunks)
@@ -104,7 +104,7 @@ def test_chunks_leave_no_processor_idle(processors):
 
     for case in itertools.product([1, 3, 25, 200], [1, 8, 200, 256, 5000], [1, 4]):
         rows = case[0]
-        best = min(time(chunks, *case) for chunks in range(1, min(MOST_CHUNKS, rows) + 1))
+        best = min(time(chunks, *case) for chunks in range(1, min(MAX_CHUNKS, rows) + 1))
         assert time(choose_chunks(case[1], rows, case[2], processors), *case) <= 1.15 * best
 
 
@@ -145,7 +145,7 @@ def test_where_triton_fails_pytorch_computes_the_same(failure, monkeypatch):
 
 @needs_triton
 def test_mistakes_of_ours_are_not_hidden(monkeypatch):
-    """What is no failure of Triton's is raised."""
+    """Errors from elsewhere are raised."""
     from mmvanilla.ops import series_activation as operator
     from mmvanilla.ops import series_activation_triton
 

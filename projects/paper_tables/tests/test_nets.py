@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmvanilla import UserError, VanillaNet
-from mmvanilla.models import join_convs
+from projects.paper_tables.deep_convs import join_convs
 from projects.paper_tables.nets import PlainNet
 
 ARCH = dict(dims=(8, 16, 16, 32), strides=(2, 1, 2))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmvanilla.models import DeepConv, SeriesActivation, fuse
+from mmvanilla.models import SeriesActivation, fuse
 from projects.paper_tables import trainings, transfer
+from projects.paper_tables.deep_convs import DeepConv
 from projects.paper_tables.trainings import TABLES, Run, Variant, read_variant
 
 VARIANTS = {f'{v.net} {v.name}': v for v in [*TABLES['table1'], *TABLES['table2']]}

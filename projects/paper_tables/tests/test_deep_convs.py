@@ -6,9 +6,12 @@ import torch.nn.functional as F
 import torchvision
 from mmengine.registry import MODELS
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmvanilla.errors import UserError
-from mmvanilla.models import DeepConv, fuse, join_convs, split_convs
+from mmvanilla.models import fuse
+from mmvanilla.models.twins import add_twins
+from projects.paper_tables.deep_convs import DeepConv, join_convs, split_convs
 
 
 def distance(one, other):
@@ -137,3 +140,39 @@ def test_split_train_and_fuse(name, trained):
         join_convs(net)
         assert distance(output(image), expected) < 1e-5
     assert [key for key, _ in net.named_modules()] == names
+
+
+def test_jit_script_compiles_a_fused_convolution():
+    model = nn.Sequential(DeepConv(nn.Conv2d(3, 8, 3), norm_cfg=None))
+    with pytest.raises(UserError, match='DeepConv.*trace'):
+        torch.jit.script(model)
+    fuse(model)
+    x = torch.randn(2, 3, 9, 10)
+    torch.testing.assert_close(torch.jit.script(model)(x), model(x))
+    assert isinstance(model[0], DeepConv)
+
+
+def test_a_convolution_is_split_on_its_own_device():
+    conv, x = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 9, 10)
+    with torch.device('meta'):
+        split = DeepConv(conv).eval()
+    torch.testing.assert_close(split(x), conv(x), rtol=1e-4, atol=1e-4)
+
+
+def test_new_weights_drop_the_twin_of_a_split_convolution(trained):
+    net = trained(split_convs(nn.Sequential(nn.Conv2d(3, 4, 3)))).eval()
+    x = torch.randn(2, 3, 9, 10)
+    expected = net(x)
+    add_twins(net)
+    torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-4)
+    assert net[0].twin is not None
+    net.load_state_dict(net.state_dict())
+    assert torch.equal(net(x), expected)
+
+
+def test_without_memory():
+    """Fake tensors and meta ones have shapes only."""
+    for mode in (FakeTensorMode, lambda: torch.device('meta')):
+        with mode():
+            module = DeepConv(nn.Conv2d(3, 4, 3)).eval()
+            assert module(torch.empty(2, 3, 9, 10)).shape == (2, 4, 7, 8)
