@@ -5,8 +5,8 @@ is (N, O, H', W'). With D deformable groups, offset (N, 2 D kH kW, H', W') has t
 each kernel position in pixels, (dy, dx), and mask (N, D kH kW, H', W') its weight. Gradients have
 the shapes of their tensors.
 
-Each function fills tensors that mmcv allocated for results; ``columns`` and ``ones`` are buffers
-of the compiled version, unused here. The geometry has mmcv's keywords: stride, padding, dilation
+Each function fills tensors that mmcv allocated for results; ``buffers`` are for the
+compiled version and unused here. The geometry has mmcv's keywords: stride, padding, dilation
 and groups. The kernel size (known from the weight) and ``im2col_step`` (torchvision's choice) are
 ignored.
 """
@@ -24,13 +24,7 @@ _MODULATED = ('stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_
 
 
 def deform_conv_forward(
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    output: Tensor,
-    columns: Tensor,
-    ones: Tensor,
-    **geometry: int,
+    input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, *buffers: Tensor, **geometry: int
 ) -> None:
     """Convolve at displaced positions into ``output`` (https://arxiv.org/abs/1703.06211)."""
     _forward(input, weight, offset, None, None, output, geometry)
@@ -43,7 +37,7 @@ def deform_conv_backward_input(
     gradInput: Tensor,
     gradOffset: Tensor,
     weight: Tensor,
-    columns: Tensor,
+    *buffers: Tensor,
     **geometry: int,
 ) -> None:
     """Fill ``gradInput`` and ``gradOffset`` from ``gradOutput``."""
@@ -57,8 +51,7 @@ def deform_conv_backward_parameters(
     offset: Tensor,
     gradOutput: Tensor,
     gradWeight: Tensor,
-    columns: Tensor,
-    ones: Tensor,
+    *buffers: Tensor,
     scale: float,
     **geometry: int,
 ) -> None:

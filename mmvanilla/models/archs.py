@@ -49,7 +49,7 @@ def parse_arch(arch: str | int | dict) -> dict:
             f'arch has {len(dims)} dims and {len(strides)} strides, expected at least one stride, '
             'and a dim for the stem and for each stride'
         )
-    require('ada_pool of arch', ada_pool, isinstance(ada_pool, bool), 'True or False')
+    check_bool('ada_pool of arch', ada_pool)
     return dict(dims=tuple(dims), strides=tuple(strides), ada_pool=ada_pool)
 
 
@@ -58,9 +58,21 @@ def is_int(value: object, minimum: int, maximum: int = MAX_SIZE) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
 
 
-def is_cfg(value: object) -> bool:
-    """Return whether a value is a config of something to build."""
-    return isinstance(value, dict) and isinstance(value.get('type'), str | type)
+def check_int(name: str, value: object, minimum: int, maximum: int = MAX_SIZE) -> None:
+    """Raise UserError unless an argument is an integer in a range."""
+    expected = f'an integer of at least {minimum} and at most {maximum}'
+    require(name, value, is_int(value, minimum, maximum), expected)
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raise UserError unless an argument is a bool."""
+    require(name, value, isinstance(value, bool), 'True or False')
+
+
+def check_cfg(name: str, value: object) -> None:
+    """Raise UserError unless an argument is a config of something to build."""
+    fits = isinstance(value, dict) and isinstance(value.get('type'), str | type)
+    require(name, value, fits, 'a dict with a type')
 
 
 def check_levels(out_indices: Sequence[int], frozen_stages: int, number: int) -> None:
@@ -73,7 +85,5 @@ def check_levels(out_indices: Sequence[int], frozen_stages: int, number: int) ->
     )
     levels = f'ascending resolution levels from 0 to {number - 1}, such as {tuple(range(number))}'
     require('out_indices', out_indices, ascending, levels)
-    expected = (
-        f'-1 (train all), 0 (freeze the stem) or a number of resolution levels up to {number}'
-    )
-    require('frozen_stages', frozen_stages, is_int(frozen_stages, -1, number), expected)
+    numbers = f'-1 (train all), 0 (freeze the stem) or a number of resolution levels up to {number}'
+    require('frozen_stages', frozen_stages, is_int(frozen_stages, -1, number), numbers)

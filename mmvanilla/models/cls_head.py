@@ -12,7 +12,7 @@ from mmpretrain.models.heads import ClsHead
 from torch import Tensor, fx, nn
 
 from ..errors import UserError, require
-from .archs import MAX_SIZE, is_cfg, is_int
+from .archs import check_bool, check_cfg, check_int
 from .conv_norm import build_norm, initialize
 from .deep_training import DeepTraining, anneal
 from .reparam import fold, make_conv, merge, uses_twin
@@ -50,11 +50,10 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg=init_cfg, **kwargs)
-        expected = f'an integer of at least 1 and at most {MAX_SIZE}'
-        for name, value in dict(num_classes=num_classes, in_channels=in_channels).items():
-            require(f'{name} of the head', value, is_int(value, 1), expected)
-        require('norm_cfg of the head', norm_cfg, is_cfg(norm_cfg), 'a dict with a type')
-        require('deploy of the head', deploy, isinstance(deploy, bool), 'True or False')
+        check_int('num_classes of the head', num_classes, 1)
+        check_int('in_channels of the head', in_channels, 1)
+        check_cfg('norm_cfg of the head', norm_cfg)
+        check_bool('deploy of the head', deploy)
         fits = isinstance(drop_rate, int | float) and 0 <= drop_rate < 1
         require('drop_rate of the head', drop_rate, fits, 'a number from 0 to below 1')
         self.num_classes = num_classes

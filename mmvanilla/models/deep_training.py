@@ -25,10 +25,11 @@ class DeepTraining(Reparameterizable):
 
     The value is in the buffer ``_act_learn``, for checkpoints, averaged copies and broadcasts.
     Forward uses the buffer itself, so nothing is copied to the host, and skips the activation only
-    if the value is known to be 1. Setting ``act_learn``, loading and ``train()`` make it known. A
-    buffer in host memory is compared again in each forward. On a GPU, in training mode, other
-    writers go unseen until the next ``train()``: set the same value in all processes, as
-    ``DeepTrainingHook`` does.
+    if the value is known to be 1. Setting ``act_learn``, loading and ``train()`` make it known.
+
+    A buffer in host memory is compared again in each forward. On a GPU forward never skips in eval
+    mode, in which averaged copies run. In training mode it does not see other writers until the
+    next ``train()``: set the same value in all processes, as ``DeepTrainingHook`` does.
     """
 
     __jit_unused_properties__ = ('act_learn', 'slope')
@@ -76,7 +77,7 @@ class DeepTraining(Reparameterizable):
         if buffer is not self._known_one:
             return False
         if is_compiling() or type(buffer) is not Tensor or buffer.device.type != 'cpu':
-            return self.training  # averaged copies, written by others, run in eval mode
+            return self.training  # averages, which others write, run in eval mode
         return buffer.tolist() == 1
 
     def _set_known(self, value: float) -> None:

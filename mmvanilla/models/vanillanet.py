@@ -17,12 +17,12 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..backports import MaybeTensor
-from ..errors import UserError, require, sentence
+from ..errors import UserError, sentence
 from ..installed import mmcv_is_compiled
 from ..ops.depthwise_conv import channels_last
 from ..ops.recompute import recompute
 from ..ops.traced import is_traced
-from .archs import MAX_ACT_NUM, MAX_SIZE, check_levels, is_cfg, is_int, parse_arch
+from .archs import MAX_ACT_NUM, check_bool, check_cfg, check_int, check_levels, parse_arch
 from .conv_norm import build_conv, conv_norm, initialize
 from .deep_training import DeepTraining, anneal
 from .reparam import Reparameterizable, fold, make_conv, merge, uses_twin
@@ -167,22 +167,19 @@ class VanillaNet(DeepTraining, BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         for each in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
-            require('init_cfg', each, each is None or is_cfg(each), 'a dict with a type')
+            if each is not None:
+                check_cfg('init_cfg', each)
         super().__init__(unwrapped_prefix(init_cfg))
         self.arch = parse_arch(arch)
         dims, strides, ada_pool = self.arch.values()
         # The stage with the last output of each resolution; -1 is the stem.
         ends = [i - 1 for i, stride in enumerate(strides) if stride > 1] + [len(strides) - 1]
         check_levels(out_indices, frozen_stages, len(ends))
-        for name, value, minimum, maximum in (
-            ('act_num', act_num, 0, MAX_ACT_NUM),
-            ('in_channels', in_channels, 1, MAX_SIZE),
-        ):
-            expected = f'an integer of at least {minimum} and at most {maximum}'
-            require(name, value, is_int(value, minimum, maximum), expected)
-        require('norm_cfg', norm_cfg, is_cfg(norm_cfg), 'a dict with a type')
+        check_int('act_num', act_num, 0, MAX_ACT_NUM)
+        check_int('in_channels', in_channels, 1)
+        check_cfg('norm_cfg', norm_cfg)
         for name, flag in dict(norm_eval=norm_eval, with_cp=with_cp, deploy=deploy).items():
-            require(name, flag, isinstance(flag, bool), 'True or False')
+            check_bool(name, flag)
         self.out_indices = tuple(out_indices)
         self.out_stages = tuple(ends[level] for level in out_indices)
         self.out_channels = tuple(dims[i + 1] for i in self.out_stages)

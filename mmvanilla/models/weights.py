@@ -98,7 +98,7 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
     deployed = any(name.startswith(f'{prefix}stem.') for name in state_dict)
     if not deployed and not any(name.startswith(f'{prefix}stem1.') for name in state_dict):
         raise CheckpointError(NO_BACKBONE.format(prefix))
-    _check_form('net', 'backbone', deployed, net.deploy)
+    _check_form('backbone', deployed, net.deploy)
     remedy = "set the backbone's arch to that of the checkpoint"
     expected = _expected(state_dict, net, prefix, f'it is of another net or incomplete; {remedy}')
     padded = 0
@@ -120,7 +120,7 @@ def fit_head(state_dict: dict, head: nn.Module, prefix: str) -> None:
     """Check a state dict for a VanillaNetClsHead; without weights of a head, do nothing."""
     if not any(name.startswith((f'{prefix}cls.', f'{prefix}cls1.')) for name in state_dict):
         return
-    _check_form('head', 'head', f'{prefix}cls.2.weight' in state_dict, head.deploy)
+    _check_form('head', f'{prefix}cls.2.weight' in state_dict, head.deploy)
     reason = 'its head is incomplete; use another checkpoint'
     for name, value in _expected(state_dict, head, prefix, reason).items():
         found = state_dict[name]
@@ -135,15 +135,15 @@ def fit_head(state_dict: dict, head: nn.Module, prefix: str) -> None:
             raise CheckpointError(_misfit(name, found, value, remedy))
 
 
-def _check_form(what: str, where: str, found: bool, deploy: bool) -> None:
-    """Raise CheckpointError unless a checkpoint has the form of the net."""
+def _check_form(module: str, found: bool, deploy: bool) -> None:
+    """Raise CheckpointError unless a checkpoint has the form of a module."""
     if found != deploy:
         forms = ['deploy' if form else 'training' for form in (found, deploy)]
-        use = f'set deploy={found} on the {where}'
+        use = f'set deploy={found} on the {module}'
         if found:
             use = f'to train, use the checkpoint from before fusion; to predict, {use}'
         raise CheckpointError(
-            f'the checkpoint is in {forms[0]} form, but the {what} is in {forms[1]} form; {use}'
+            f'the checkpoint is in {forms[0]} form, but the {module} is in {forms[1]} form; {use}'
         )
 
 

@@ -75,7 +75,9 @@ def test_training_on_a_fake_device(act_learn, device, needs):
     with FakeTensorMode(), torch.device(device):
         net = VanillaNet(ARCH, out_indices=(0, 1, 2)).train()
         net.act_learn = act_learn
+        assert (net.slope is None) == (act_learn == 1)
         features = net(torch.randn(2, 3, 64, 64))
+        assert net.eval().slope is not None  # others may have written
         assert [feature.device.type for feature in features] == [device] * 3
         assert [tuple(feature.shape) for feature in features] == [
             (2, 8, 16, 16),

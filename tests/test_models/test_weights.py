@@ -184,7 +184,7 @@ def renamed(old, new):
         (lambda c: dict(net=c['model_ema']), {}, 'holds no weights of a VanillaNet'),
         (lambda c: dict(state_dict=dict(fc=torch.rand(2))), {}, 'holds no weights of a VanillaNet'),
         (lambda c: c, dict(act_num=2), 'set act_num of the backbone to at least 3'),
-        (lambda c: c, dict(deploy=True), 'in training form, but the net is in deploy form'),
+        (lambda c: c, dict(deploy=True), 'in training form, but the backbone is in deploy form'),
     ],
 )
 @pytest.mark.parametrize('door', ['init_cfg', 'load_from'])
