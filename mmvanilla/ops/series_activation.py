@@ -19,7 +19,7 @@ def _has_triton() -> bool:
         version = importlib.metadata.version('triton')
     except importlib.metadata.PackageNotFoundError:
         return False
-    return tuple(int(part) for part in version.split('.')[:2]) >= (3, 5)
+    return tuple(int(number) for number in version.split('.')[:2]) >= (3, 5)
 
 
 _HAS_CUSTOM_OP = hasattr(library, 'custom_op')  # torch 2.4

@@ -21,24 +21,7 @@ def build(name, **options):
         return MODELS.build(cfg.model)
 
 
-NAMES = [
-    'mask_rcnn_vanillanet13',
-    'mask_rcnn_vanillanet13_1.5x',
-    'cascade_mask_rcnn_vanillanet13',
-    'retinanet_vanillanet13',
-    'upernet_vanillanet13',
-    'mask_rcnn_vanillanet13_shapes',
-    'mask_rcnn_vanillanet13_shapes_finetune',
-    'retinanet_vanillanet13_shapes',
-    'upernet_vanillanet13_shapes',
-    *(f'vanillanet{depth}_imagenet' for depth in range(5, 14)),
-    'vanillanet13_1.5x_imagenet',
-    'vanillanet13_1.5x_ada_imagenet',
-]
-
-
-def test_every_config_is_tested():
-    assert {path.stem for path in ROOT.glob('configs/*.py')} == set(NAMES)
+NAMES = sorted(path.stem for path in ROOT.glob('configs/*.py'))
 
 
 def run_heads(model):
@@ -56,9 +39,10 @@ def test_configs_fit(name):
     assert run_heads(build(name)) is not None
 
 
-@pytest.mark.parametrize('name', NAMES[2:5])
+@pytest.mark.parametrize('framework', ['cascade_mask_rcnn', 'retinanet', 'upernet'])
 @pytest.mark.parametrize('arch', [5, 9, '12'])
-def test_another_variant_fits(name, arch):
+def test_another_variant_fits(framework, arch):
+    name = f'{framework}_vanillanet13'
     assert run_heads(build(name, **{'model.backbone.arch': arch})) is not None
 
 

@@ -42,7 +42,7 @@ SIZE = 96
 # Where the package lets the host wait: the number of boxes that are kept is a shape.
 WAITS = {('nms.py', 'nms')}
 # Where it brings 16 bits to 32: mmcv's operators compute in 32, and what leaves accelerated parts.
-UPCASTS = {('float32.py', 'at_least_float32'), ('nms.py', 'nms')}
+UPCASTS = {('common.py', 'at_least_float32'), ('nms.py', 'nms')}
 LEAVING = {
     ('accelerate.py', '<genexpr>'),
     ('cuda_graphs.py', '<genexpr>'),

@@ -280,7 +280,7 @@ def one_process(tmp_path):
         (dict(frozen_stages=2, with_cp=True), dict(static_graph=True)),
         (dict(out_indices=(0, 1)), dict(find_unused_parameters=True)),
     ],
-    ids=lambda value: ' '.join(value) or 'plain',
+    ids=lambda value: ' '.join(value) or 'no options',
 )
 def test_ddp(images, one_process, options, wrapper):
     net, other = make(**options), make(**options)

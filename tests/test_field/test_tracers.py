@@ -110,10 +110,10 @@ def test_tensorboard_shows_the_graph(deploy, trained, tmp_path):
     with tensorboard.SummaryWriter(tmp_path) as writer:
         writer.add_graph(net, IMAGES)
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
-    kinds = [node.op for node in events.Graph().node]
+    operators = [node.op for node in events.Graph().node]
     activations, convs = 5, 5 if deploy else 10
-    assert sum('conv' in kind for kind in kinds) == activations + convs
-    assert not any('Python' in kind for kind in kinds)
+    assert sum('conv' in operator for operator in operators) == activations + convs
+    assert not any('Python' in operator for operator in operators)
 
 
 @pytest.mark.parametrize('strict', [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -16,7 +16,7 @@ def random_case(device, dtype=torch.double, batch=2):
 GEOMETRY = dict(stride=2, padding=1, dilation=1, groups=2)
 
 
-def plain(x, offset, weight):
+def unmodulated(x, offset, weight):
     return deform_conv2d(x, offset, weight, 2, 1, 1, 2, 2)
 
 
@@ -27,7 +27,7 @@ def modulated(x, offset, mask, weight, bias):
 def test_without_displacement_it_is_a_convolution(device):
     x, offset, mask, weight, bias = random_case(device)
     still = torch.zeros_like(offset)
-    torch.testing.assert_close(plain(x, still, weight), F.conv2d(x, weight, **GEOMETRY))
+    torch.testing.assert_close(unmodulated(x, still, weight), F.conv2d(x, weight, **GEOMETRY))
     torch.testing.assert_close(
         modulated(x, still, torch.full_like(mask, 0.5), weight, bias),
         F.conv2d(x, weight / 2, bias, **GEOMETRY),
@@ -43,14 +43,14 @@ def test_a_whole_displacement_shifts_the_image(device):
     # Inside, since the moved image lost what the displaced taps still see beyond its edge.
     inside = (..., slice(1, 2), slice(1, 2))
     torch.testing.assert_close(
-        plain(x, shift, weight)[inside], F.conv2d(moved, weight, **GEOMETRY)[inside]
+        unmodulated(x, shift, weight)[inside], F.conv2d(moved, weight, **GEOMETRY)[inside]
     )
 
 
 def test_gradients(device):
     x, offset, mask, weight, bias = (t.requires_grad_() for t in random_case(device, batch=1))
     tolerance = 1e-10 if device.type == 'cuda' else 0.0
-    assert torch.autograd.gradcheck(plain, (x, offset, weight), nondet_tol=tolerance)
+    assert torch.autograd.gradcheck(unmodulated, (x, offset, weight), nondet_tol=tolerance)
     everything = (x, offset, mask, weight, bias)
     assert torch.autograd.gradcheck(modulated, everything, nondet_tol=tolerance)
 
@@ -72,7 +72,7 @@ def test_autocast(device):
     rounded = [t.bfloat16().float() for t in (x, offset, mask, weight, bias)]
     with torch.autocast(device.type, torch.bfloat16):
         out = modulated(x, offset.bfloat16(), mask, weight, bias)
-        other = plain(x, offset.bfloat16(), weight)
+        other = unmodulated(x, offset.bfloat16(), weight)
         (out.float().sum() + other.float().sum()).backward()
     assert out.dtype == other.dtype == torch.bfloat16
     assert x.grad.dtype == weight.grad.dtype == torch.float32

@@ -49,6 +49,7 @@ BOXES, SCORES, MAP = torch.rand(3, 5), torch.rand(3), torch.rand(1, 2, 8, 8)
         ('soft_nms', (BOXES[:, :4], SCORES, 0.3, 0.5, 1e-3, 'linear', 1)),
         ('roi_align', (MAP, BOXES, 7, 1.0, 0, 'max')),
         ('roi_pool', (MAP, BOXES, 7)),
+        ('softmax_focal_loss', (MAP[0, 0], torch.arange(8), 2.0, 0.25)),
     ],
 )
 def test_another_operator_says_what_to_install(name, args):

@@ -57,7 +57,7 @@ def test_other_types(dtype, device):
 
 
 def test_an_overlap_of_exactly_the_threshold(device):
-    """Keeps a box in plain suppression, not in the others."""
+    """It keeps a box in nms, not in soft_nms and nms_match."""
     boxes = torch.tensor([[0.0, 0, 2, 1], [0, 0, 1, 1]], device=device)
     scores = torch.tensor([0.9, 0.8], device=device)
     assert nms(boxes, scores, 0.5)[1].tolist() == [0, 1]

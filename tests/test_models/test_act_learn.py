@@ -118,10 +118,10 @@ def test_one_costs_no_operation():
     assert operations(net) == 0
 
 
-def average(kind):
+def average(wrapper):
     """Return a copy made at 1 and then updated from a net at 0.3, as libraries update."""
     net = make()
-    averaged = kind(net)
+    averaged = wrapper(net)
     net.act_learn = 0.3
     averaged.update_parameters(net)
     return averaged.module

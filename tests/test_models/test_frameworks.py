@@ -58,8 +58,8 @@ def step(name, arch):
     loss.backward()
     assert torch.isfinite(loss)
     for level, stage in enumerate(model.backbone.out_stages):
-        part = model.backbone.stages[stage] if stage >= 0 else model.backbone.stem2
-        grads = [p.grad for p in part.parameters()]
+        stage_module = model.backbone.stages[stage] if stage >= 0 else model.backbone.stem2
+        grads = [p.grad for p in stage_module.parameters()]
         assert all(g is not None and torch.isfinite(g).all() for g in grads), level
         assert any(g.abs().max() > 0 for g in grads), level
 

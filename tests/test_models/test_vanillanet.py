@@ -220,18 +220,18 @@ def test_norm_eval_keeps_the_statistics():
 @pytest.mark.parametrize('act_learn', [0.3, 1.0])
 def test_with_cp_gives_the_same_gradients_and_statistics(act_learn):
     torch.manual_seed(0)
-    plain, recomputed = VanillaNet(NARROW), VanillaNet(NARROW, with_cp=True)
-    recomputed.load_state_dict(plain.state_dict())
-    plain.act_learn = recomputed.act_learn = act_learn
+    stored, recomputed = VanillaNet(NARROW), VanillaNet(NARROW, with_cp=True)
+    recomputed.load_state_dict(stored.state_dict())
+    stored.act_learn = recomputed.act_learn = act_learn
     image = torch.randn(2, 3, 64, 64)
     calls = []
     recomputed.stages[1].register_forward_pre_hook(lambda *_: calls.append(1))
-    for net in (plain, recomputed):
+    for net in (stored, recomputed):
         sum(f.square().sum() for f in net(image)).backward()
     assert len(calls) == 2  # once forward, once more in the backward pass
-    for a, b in zip(plain.parameters(), recomputed.parameters(), strict=True):
+    for a, b in zip(stored.parameters(), recomputed.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
-    for a, b in zip(plain.buffers(), recomputed.buffers(), strict=True):
+    for a, b in zip(stored.buffers(), recomputed.buffers(), strict=True):
         assert torch.equal(a, b)  # no batch is counted twice
     assert all(m.momentum == 0.1 for m in recomputed.modules() if isinstance(m, _BatchNorm))
 

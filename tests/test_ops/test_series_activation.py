@@ -220,9 +220,9 @@ def test_the_operator_keeps_the_rules_of_torch(shape, pool, device):
         pytest.skip('nothing to pool')
     args = (*arguments(shape, 1, device=device), pool)
     library.opcheck(OPERATOR, args)
-    plain = (args[0].contiguous(), *args[1:])
-    library.opcheck(OPERATOR, plain)
-    assert OPERATOR(*plain).is_contiguous(memory_format=torch.channels_last)
+    contiguous = (args[0].contiguous(), *args[1:])
+    library.opcheck(OPERATOR, contiguous)
+    assert OPERATOR(*contiguous).is_contiguous(memory_format=torch.channels_last)
 
 
 class Net(torch.nn.Module):
