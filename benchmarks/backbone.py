@@ -1,16 +1,15 @@
-"""Time the routes of a fused backbone side by side, with the machine's floor beside them.
+"""Time the routes of a fused backbone side by side, with the machine's floor.
 
     python benchmarks/backbone.py [--arch 13] [--size 800 1280] [--repeat 5] [--out result.json]
 
-On the CPU: stock eager float32 channels-first, and channels-last; eager bfloat16; accelerated in
-float32 and bfloat16; OpenVINO in both and in 8 bits, ONNX Runtime in float32 and 8 bits, all of one
-export. On CUDA, channels-last: eager float32 without TF32 and eager float16; accelerated in both,
-compiled, and with a CUDA graph. Every route has a process of its own, since accelerate() changes
-how a process allocates; the routes take turns. Routes whose packages or instructions are missing
-are left out with a word. Times are medians in ms. The floor is the net's multiply-adds over the
-rate of a matrix product in that precision, measured in the same run; 8 bits are taken for twice as
-fast as bfloat16. Errors are relative to the first route's outputs, by the L2 norm, of the worst
-level.
+On the CPU: eager float32 channels-first and channels-last, eager bfloat16, accelerated float32 and
+bfloat16; from one export OpenVINO in float32, bfloat16 and 8 bits, ONNX Runtime in float32 and 8
+bits. On CUDA, channels-last: eager float32 without TF32 and eager float16; accelerated in both,
+compiled, and with a CUDA graph. Each route has its own process, because accelerate() changes how a
+process allocates; the routes take turns. Routes without their package or instructions are left out.
+Times are medians in ms. The floor is the net's multiply-adds over the rate of a matrix product in
+the same dtype, measured in the same run; for 8 bits half of bfloat16's. The error is the relative
+L2 error of the worst level, against the first route.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from mmvanilla import UserError, VanillaNet, accelerate
 from mmvanilla.benchmark.counting import count
-from mmvanilla.benchmark.subject import calibrate
+from mmvanilla.benchmark.model import calibrate
 from mmvanilla.deploy.export.pooling import make_exportable
 from mmvanilla.deploy.export.quantize import quantize
 
@@ -55,7 +54,7 @@ ROUTES = dict(cpu=CPU_ROUTES, cuda=CUDA_ROUTES)
 
 
 def make_net(args: argparse.Namespace) -> VanillaNet:
-    """Return a fused net with natural statistics."""
+    """Return a fused net with calibrated batch norms."""
     torch.manual_seed(0)
     net = VanillaNet(args.arch, act_num=args.act_num).eval().requires_grad_(False)
     calibrate(net)
@@ -64,7 +63,7 @@ def make_net(args: argparse.Namespace) -> VanillaNet:
 
 
 def load_net(args: argparse.Namespace) -> VanillaNet:
-    """Return the fused net that was written to ``args.weights``."""
+    """Return the fused net from ``args.weights``."""
     with torch.device('meta'):
         net = VanillaNet(args.arch, act_num=args.act_num, deploy=True)
     net.load_state_dict(torch.load(args.weights, weights_only=True), assign=True)
@@ -78,28 +77,28 @@ def make_image(args: argparse.Namespace) -> Tensor:
 
 
 def layer_by_layer(net: VanillaNet, x: Tensor) -> tuple[Tensor, ...]:
-    """Run the layers in the layout of the input; the net itself goes channels-last on the CPU."""
+    """Run the layers in the input's layout; the net switches to channels-last on the CPU."""
     outs = [x := net.stem(x)]
     outs += [x := stage(x) for stage in net.stages]
     return tuple(outs[i + 1] for i in net.out_stages)
 
 
 def multiply_adds(args: argparse.Namespace) -> int:
-    """Count what the net does for one batch."""
+    """Return the multiply-adds of one batch."""
     net, x = load_net(args), make_image(args)
     return count(net, lambda: net(x)).multiply_adds
 
 
 @torch.no_grad()
 def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
-    """Return what a route calls for one batch, and its outputs."""
+    """Return the call of a route for one batch, and its outputs."""
     torch.backends.cudnn.allow_tf32 = False
     call = torch.no_grad()(make_call(route, args))
     return call, dict(outputs=[out.float().cpu().numpy() for out in call()])
 
 
 def make_call(route: str, args: argparse.Namespace) -> Call:
-    """Return what a route calls for one batch."""
+    """Return the call of a route for one batch."""
     net, x = load_net(args).to(args.device), make_image(args).to(args.device)
     dtype = ROUTES[args.device][route]
     if route.startswith('accelerated'):
@@ -118,9 +117,9 @@ def make_call(route: str, args: argparse.Namespace) -> Call:
 
 
 def exported(net: VanillaNet, x: Tensor, folder: Path, eight_bits: bool) -> str:
-    """Return the net's file for images of one size, in 32 or, calibrated on noise, in 8 bits.
+    """Return the file of the net for one image size, in 32 bits, or in 8 calibrated on noise.
 
-    The first route that needs a file writes it; routes begin one after the other.
+    The first route that needs the file writes it; routes are built one after the other.
     """
     file = folder / ('eight_bits.onnx' if eight_bits else 'net.onnx')
     if file.exists():
@@ -137,9 +136,9 @@ def exported(net: VanillaNet, x: Tensor, folder: Path, eight_bits: bool) -> str:
 
 
 def quantize_first(net: VanillaNet, args: argparse.Namespace) -> None:
-    """Quantize while no route holds memory: 800 x 1280 takes 8 GiB, which go with the process.
+    """Quantize before the routes hold memory: 800 x 1280 takes 8 GiB until the process ends.
 
-    If that fails, the first route in 8 bits fails for the same reason and tells it.
+    If this fails, the first route in 8 bits fails again and reports the reason.
     """
     task = (net, make_image(args), Path(args.weights).parent, True)
     worker = multiprocessing.get_context('spawn').Process(target=exported, args=task)
@@ -148,7 +147,7 @@ def quantize_first(net: VanillaNet, args: argparse.Namespace) -> None:
 
 
 def openvino_call(file: str, x: Tensor, precision: str, threads: int) -> Call:
-    """Open an exported net and return a call of it; what is in 8 bits stays so."""
+    """Open an exported net and return its call; operators in 8 bits stay in 8 bits."""
     import openvino
 
     options = dict(
@@ -162,7 +161,7 @@ def openvino_call(file: str, x: Tensor, precision: str, threads: int) -> Call:
 
 
 def onnxruntime_call(file: str, x: Tensor, threads: int) -> Call:
-    """Open an exported net and return a call of it, in the precision of the file."""
+    """Open an exported net and return its call, in the precision of the file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -182,7 +181,7 @@ def relative_error(outputs: list, references: list) -> float:
 
 
 def main() -> None:
-    """Measure."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     side_by_side.add_net_arguments(parser)
     side_by_side.add_arguments(parser)

@@ -2,9 +2,9 @@
 
     python benchmarks/deep_training.py --out work_dirs/deep_training.json
 
-Trains UPerNet with the narrow VanillaNet-13 of configs/upernet_vanillanet13_shapes.py. Both ways
-see the same images in the same order from the same initial weights. Prints the mIoU of every run,
-mean and spread, and draws them beside the JSON file.
+Trains UPerNet with the narrow VanillaNet-13 of configs/upernet_vanillanet13_shapes.py, both times
+from the same initial weights on the same images in the same order. Prints the mIoU of every run,
+mean and spread, and draws them next to the JSON file.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--iters', type=int, default=400, help='iterations of each training')
     parser.add_argument(
-        '--share', type=float, default=1 / 3, help='of training, until act_learn is 1'
+        '--share', type=float, default=1 / 3, help='share of the training until act_learn is 1'
     )
     return parser.parse_args()
 
@@ -84,7 +84,7 @@ def plot(results: dict[str, list[float]], file: Path) -> None:
 
 
 def main() -> None:
-    """Run all trainings, the two ways in turn."""
+    """Run the command."""
     args = parse_args()
     results: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,13 +1,13 @@
-"""Time detectors end to end side by side: stock mmdet, fused, accelerated, beside Swin-T.
+"""Time detectors with VanillaNet-13 and Swin-T end to end: stock mmdet and accelerated.
 
     python benchmarks/detectors.py [--size 800 1280] [--repeat 5] [--out result.json]
 
-From a uint8 image to boxes, and masks in the original's size. The heads' outputs are replaced by
-fixed ones, the same for every backbone, that end with 100 boxes; each detector computes all. Stock
-means mmdet with this package's operators and the fused net; the peers' batch norms are folded. On
-CUDA stock is given float16 and channels-last, too. Every route has a process of its own; the routes
-take turns. Times are medians in ms. The floor is the multiply-adds of the network over the rate of
-a matrix product in that precision, measured in the same run.
+From a uint8 image to boxes, and masks in the original size. Fixed outputs of the heads, the same
+for every backbone, lead to 100 boxes; each detector computes everything. Stock means mmdet with
+this package's operators and the fused net; the peers' batch norms are folded. On CUDA stock runs in
+float16 and channels-last. Each route has its own process; the routes take turns. Times are medians
+in ms. The floor is the multiply-adds of the network over the rate of a matrix product in the same
+dtype, measured in the same run.
 """
 
 import argparse
@@ -19,10 +19,9 @@ from mmengine.logging import MMLogger
 from side_by_side import Call
 
 from mmvanilla import accelerate
-from mmvanilla.benchmark import Candidate
+from mmvanilla.benchmark import ModelSpec, ModelUnderTest
 from mmvanilla.benchmark.counting import count
 from mmvanilla.benchmark.settings import Settings, precision
-from mmvanilla.benchmark.subject import Subject
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 SWIN, VANILLA = 'Swin-T', 'VanillaNet-13'
@@ -39,7 +38,7 @@ WAYS = dict(
 
 
 def names(device: str) -> list[str]:
-    """Return the routes of a device; Swin-T knows the stock one only."""
+    """Return the routes of a device; Swin-T has only the stock one."""
     return [
         f'{framework}, {backbone}, {way}'
         for framework, backbone in FILES
@@ -48,7 +47,7 @@ def names(device: str) -> list[str]:
 
 
 def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
-    """Build a detector; return its call and how many boxes it finds."""
+    """Build a detector; return its call and facts for the table."""
     MMLogger.get_current_instance().setLevel('WARNING')
     framework, backbone, way = route.split(', ', 2)
     cfg = Config.fromfile(CONFIGS / FILES[framework, backbone])
@@ -60,23 +59,23 @@ def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
         dtype=dtype,
         channels_last=stock and args.device == 'cuda',
     )
-    subject = Subject(Candidate(route, cfg, 'fused'), settings)
-    giga = count(subject.model, subject.forward).multiply_adds / 1e9
+    detector = ModelUnderTest(ModelSpec(route, cfg), settings)
+    giga = count(detector.model, detector.forward).multiply_adds / 1e9
     if stock:
-        subject.to_device()
+        detector.to_device()
     else:
-        accelerate(subject.model.to(args.device), dtype, cuda_graph=way.endswith('CUDA graph'))
+        accelerate(detector.model.to(args.device), dtype, cuda_graph=way.endswith('CUDA graph'))
 
     def call() -> None:
         with precision(settings):
-            subject.prepare(0)()
+            detector.prepare(0)()
 
     call()
-    return call, dict(boxes=subject.detections, dtype=dtype, giga=giga)
+    return call, dict(boxes=detector.detections, dtype=dtype, giga=giga)
 
 
 def main() -> None:
-    """Measure."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     side_by_side.add_arguments(parser)
     args = parser.parse_args()

@@ -2,12 +2,12 @@
 
     python benchmarks/exported.py [--size 800 1280] [--repeat 5] [--out result.json]
 
-Mask R-CNN end to end on every backbone, from an image to boxes and masks, 28 x 28, of 100 boxes:
-the fused net in stock PyTorch, and exported by the same functions, for one size of image, to
-OpenVINO in float32, in bfloat16 and in 8 bits with bfloat16 for the rest. All have random weights;
-8 bits are calibrated on random images, which is good for times only. Every route has a process of
-its own; the routes take turns. Times are medians in ms. Load is the time to open the file, memory
-what the process holds when it has run once, file the size of the model.
+Mask R-CNN on every backbone, from an image to 100 boxes with 28 x 28 masks: the fused net in stock
+PyTorch, and exported for one image size to OpenVINO in float32, bfloat16, and 8 bits with bfloat16
+for the rest. All weights are random, and the 8 bits are calibrated on random images, so only the
+times mean anything. Each route has its own process; the routes take turns. Times are medians in ms.
+Load is the time to open the file, memory the resident memory of the process after one run, file the
+size of the model.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from rich.progress import track
 from side_by_side import Call
 
 from mmvanilla import UserError
-from mmvanilla.benchmark import Candidate
+from mmvanilla.benchmark import ModelSpec, ModelUnderTest
+from mmvanilla.benchmark.model import build
 from mmvanilla.benchmark.settings import Settings, precision
-from mmvanilla.benchmark.subject import Subject, build
 from mmvanilla.deploy.export import open_model, wrap
 from mmvanilla.deploy.export.formats import need, onnx_program
 from mmvanilla.deploy.export.pooling import make_exportable
@@ -53,7 +53,7 @@ CALIBRATED = 4  # images
 
 
 def read_config(backbone: str) -> Config:
-    """Return the config of a detector which reports 100 boxes whatever its weights are."""
+    """Return the config of a detector that returns 100 boxes with any weights."""
     cfg = Config.fromfile(CONFIGS / FILES[backbone])
     cfg.merge_from_dict({'model.test_cfg.rcnn.score_thr': 0.0})
     return cfg
@@ -61,7 +61,7 @@ def read_config(backbone: str) -> Config:
 
 @torch.no_grad()
 def export(backbone: str, args: argparse.Namespace) -> None:
-    """Write a detector to OpenVINO's format, in 32 and in 8 bits."""
+    """Write a detector in OpenVINO's format, in 32 and in 8 bits."""
     (openvino,) = need('openvino')
     cfg = read_config(backbone)
     init_default_scope(cfg.default_scope)
@@ -79,20 +79,20 @@ def export(backbone: str, args: argparse.Namespace) -> None:
 
 
 def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
-    """Return what a route calls for an image, and what is known of it."""
+    """Return the call of a route and facts for the table."""
     MMLogger.get_current_instance().setLevel('WARNING')
     backbone, way = route.split(', ')
     if WAYS[way] is None:
         settings = Settings(shape=tuple(args.size))
-        subject = Subject(Candidate(route, read_config(backbone)), settings)
-        subject.to_device()
+        detector = ModelUnderTest(ModelSpec(route, read_config(backbone)), settings)
+        detector.to_device()
 
         def call() -> None:
             with precision(settings):
-                subject.prepare(0)()
+                detector.prepare(0)()
 
         call()
-        return call, dict(boxes=subject.detections, load=None, memory=resident(), size=None)
+        return call, dict(boxes=detector.detections, load=None, memory=resident(), size=None)
     kind, computed = WAYS[way]
     file = os.path.join(args.folder, f'{backbone}-{kind}.xml')
     before = time.perf_counter()
@@ -105,17 +105,17 @@ def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
 
 
 def resident() -> int:
-    """Return the bytes that this process holds."""
+    """Return the resident memory of this process in bytes."""
     return int(re.search(r'VmRSS:\s+(\d+)', Path('/proc/self/status').read_text())[1]) * 1024
 
 
 def main() -> None:
-    """Measure."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     side_by_side.add_arguments(parser)
     args = parser.parse_args()
     if args.device != 'cpu':
-        parser.error(f'--device is {args.device!r}, and OpenVINO runs on the CPU; give cpu')
+        parser.error(f'--device is {args.device!r}, but OpenVINO runs on the CPU; use --device cpu')
     names = [f'{backbone}, {way}' for backbone in FILES for way in WAYS]
     routes = side_by_side.pick(names, args, parser)
     with tempfile.TemporaryDirectory() as args.folder:
@@ -123,7 +123,7 @@ def main() -> None:
         try:
             for backbone in track([b for b in FILES if b in written], 'exporting'):
                 export(backbone, args)
-        except UserError as error:  # a package lacks
+        except UserError as error:  # a package is missing
             parser.error(str(error))
         rows = side_by_side.measure(make, routes, args)
     columns = {

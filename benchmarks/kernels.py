@@ -1,12 +1,12 @@
-"""Compile the fused series activation for GPUs that need not be there, and predict its time.
+"""Compile the fused series activation for GPUs of all kinds without one, and predict its time.
 
     python benchmarks/kernels.py [--out docs/kernels.json] [--docs docs/gpu.md]
 
-Compiles the kernel for every architecture, type, n and pool that a shipped config meets, reads
-registers, spills and instructions, and computes for every activation of VanillaNet-13 how long the
-instructions take: each GPU's schedulers issue one instruction a cycle, and the multiply-adds, the
-other arithmetic, and loads and stores have units of a throughput that NVIDIA documents. Nothing is
-measured but the time of compiling, in seconds of one core. A run on a GPU can refute the times.
+Compiles the kernel for every architecture, dtype, n and pool of the shipped configs and reads
+registers, spills and instructions. From these it computes the time of every activation of
+VanillaNet-13: each scheduler issues one instruction a cycle, and NVIDIA documents the throughput of
+multiply-adds, other arithmetic, loads and stores. Only the compile time is measured, in CPU
+seconds; a run on a GPU can refute the predictions.
 """
 
 import argparse
@@ -40,8 +40,8 @@ SCHEDULERS = 4  # of a multiprocessor, on all of these
 FP32_LANES = {75: 64, 80: 64, 86: 128, 89: 128, 90: 128, 100: 128, 120: 128}
 OTHER_LANES = 64  # comparisons, maxima, conversions, logic
 ON_FP32_LANES = ('FFMA', 'FADD', 'FMUL', 'HFMA2', 'HADD2', 'HMUL2', 'IMAD')
-MEMORY = ('LDG', 'STG', 'LDL', 'STL')  # one instruction of a warp a cycle and multiprocessor
-ELSEWHERE = ('BRA', 'CALL')  # issued, and then on none of the units
+MEMORY = ('LDG', 'STG', 'LDL', 'STL')  # one instruction a cycle and multiprocessor
+ELSEWHERE = ('BRA', 'CALL')  # issued, but on none of the units
 MARKS = ('<!-- written by benchmarks/kernels.py -->', '<!-- end of what it wrote -->')
 
 
@@ -69,11 +69,11 @@ GPUS = (
     Gpu('B200', 100, 148, 1.98e9, 8e12),
     Gpu('RTX 5090', 120, 170, 2.407e9, 1.792e12),
 )
-COPY = 0.9  # of the bandwidth is what a copy reaches: 4.3 of 4.8 TB/s on an H200
+COPY = 0.9  # share of the bandwidth that a copy reaches: 4.3 of 4.8 TB/s on an H200
 
 
 class Compiled(NamedTuple):
-    """A kernel, what it takes, and how long the compilation took."""
+    """A compiled kernel with its resources and compile time."""
 
     capability: int
     dtype: str
@@ -85,16 +85,16 @@ class Compiled(NamedTuple):
     seconds: float  # of one core
 
     def blocks(self) -> int:
-        """Return how many blocks a multiprocessor has registers for."""
+        """Return the blocks that fit into a multiprocessor's registers."""
         granted = math.ceil(self.sass.registers / 8) * 8
         return REGISTERS // (granted * 32 * WARPS)
 
     def instructions(self) -> int:
-        """Count the instructions of a thread for a row of its strip."""
+        """Return the instructions of a thread for one row."""
         return self.sass.loop.total()
 
     def for_each_multiply_add(self) -> float:
-        """Return the instructions of the inner loop for each multiply-add."""
+        """Return the instructions of the inner loop per multiply-add."""
         return self.instructions() / ((2 * self.n + 1) ** 2 * WIDTH // WARPS)
 
 
@@ -112,12 +112,12 @@ def compile_kernel(
 
 
 def cpu_seconds() -> float:
-    """Return the time that this process and its children have computed."""
+    """Return the CPU time of this process and its children."""
     return sum(os.times()[:4])
 
 
 def compile_and_read(*case: int | str) -> Compiled:
-    """Compile, with the time that takes, and read the result."""
+    """Compile a kernel, time this, and read the result."""
     start = cpu_seconds()
     compiled = compile_kernel(*case)
     seconds = cpu_seconds() - start
@@ -125,7 +125,7 @@ def compile_and_read(*case: int | str) -> Compiled:
 
 
 def cycles(compiled: Compiled) -> dict[str, float]:
-    """Return the cycles that a warp's row takes a scheduler's share of each unit."""
+    """Return the cycles of each unit, per scheduler, for a warp's row."""
     loop = compiled.sass.loop
     fp32 = sum(loop[name] for name in ON_FP32_LANES)
     pairs = loop['FFMA2']  # on Blackwell one instruction, two multiply-adds
@@ -141,7 +141,7 @@ def cycles(compiled: Compiled) -> dict[str, float]:
 
 
 def predict(layer: Layer, compiled: Compiled, gpu: Gpu) -> dict[str, float]:
-    """Return the microseconds of a layer that each unit takes, the prediction, and the floors."""
+    """Return a layer's microseconds by unit, the prediction and the floors."""
     images, channels, height, width = layer.shape
     rows, n = height // layer.pool, layer.n
     blocks = images * math.ceil(channels / 32) * math.ceil(width // layer.pool / WIDTH)
@@ -162,7 +162,7 @@ def predict(layer: Layer, compiled: Compiled, gpu: Gpu) -> dict[str, float]:
 def predict_net(
     layers: dict[Layer, int], dtype: str, compiled: dict[tuple, Compiled]
 ) -> list[dict[str, object]]:
-    """Return a row for each GPU and layer, and one for the sum of a net's layers."""
+    """Return a row for each GPU and layer, and one for the whole net."""
     rows = []
     for gpu in GPUS:
         each = []
@@ -218,21 +218,21 @@ def report(result: dict) -> str:
 
 
 def write_docs(path: str, text: str) -> None:
-    """Put text between the marks of a page.
+    """Replace the text between the marks of a page.
 
     Raises:
-        ValueError: If the page lacks them.
+        ValueError: If the page has no marks.
     """
     page = Path(path).read_text()
     before, begin, rest = page.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not begin or not end:
-        raise ValueError(f'{path} lacks the lines {MARKS[0]} and {MARKS[1]}; write them in')
+        raise ValueError(f'{path} has no lines {MARKS[0]} and {MARKS[1]}; add them')
     Path(path).write_text(f'{before}{begin}\n\n{text}\n\n{end}{after}')
 
 
 def compile_net() -> None:
-    """Compile what the first call of VanillaNet-13 does and print the seconds that took."""
+    """Compile the kernels of VanillaNet-13 and print the CPU seconds."""
     layers = find_layers('13', 4, (1, 3, 800, 1280))
     start = cpu_seconds()
     for layer in layers:
@@ -241,7 +241,7 @@ def compile_net() -> None:
 
 
 def time_the_first_call() -> list[float]:
-    """Return the seconds of one core in a new process, without a cache and with what it left."""
+    """Return the CPU seconds in a new process, first without and then with a cache."""
     command = [sys.executable, __file__, '--first-call']
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | dict(TRITON_CACHE_DIR=cache)
@@ -252,10 +252,10 @@ def time_the_first_call() -> list[float]:
 
 
 def main() -> None:
-    """Compile all, print the tables and write them."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', help='JSON file to write')
-    parser.add_argument('--docs', help='page whose marked part is written anew')
+    parser.add_argument('--docs', help='page with marks between which to write')
     parser.add_argument('--first-call', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.first_call:

@@ -1,12 +1,12 @@
-"""Kill a training at random moments, resume it every time, and compare it with an undisturbed one.
+"""Kill and resume a training at random moments, and compare it with an undisturbed one.
 
     python benchmarks/kills.py [--kills 30] [--interval 5] [--json docs/kills.json]
 
-A tiny RetinaNet learns shapes with a worker for the data, deep training, averaged weights and a
-checkpoint every few iterations. SIGKILL strikes at random moments, every third time when a new
-checkpoint has begun to be written. Printed are, for every kill, the iteration it came in and where
-the resumed run went on, and at the end whether the losses, rates and act_learn of every iteration
-and the final weights are those of the undisturbed run, to the last bit.
+A tiny RetinaNet learns shapes with a data loading worker, deep training, averaged weights and a
+checkpoint every few iterations. SIGKILL comes at random moments, every third time while a
+checkpoint is being written. For every kill the script prints the iteration and where the run
+resumed. At the end it compares the losses, rates and act_learn of every iteration and the final
+weights with the undisturbed run, bit by bit.
 """
 
 import argparse
@@ -40,10 +40,10 @@ RESUMED = re.compile(rb'resumed epoch: \d+, iter: (\d+)')
 
 
 class Training:
-    """A training in a process of its own, which is forked, so that it starts within a second."""
+    """A training in a forked process, which starts within a second."""
 
     def __init__(self, options: list[str]) -> None:
-        self.seen = 0  # iterations that it has logged
+        self.seen = 0  # iterations logged
         self.resumed = 0
         self.printed = b''
         self.start = time.time()
@@ -58,7 +58,7 @@ class Training:
         self.output = os.fdopen(reader, 'rb')
 
     def lines(self) -> Iterator[bytes]:
-        """Follow what is printed, and count the iterations."""
+        """Yield the output and count the iterations."""
         for line in self.output:
             self.printed += line
             if match := RESUMED.search(line):
@@ -68,38 +68,38 @@ class Training:
             yield line
 
     def run_until(self, iteration: float) -> bool:
-        """Follow it until an iteration is logged; return whether it was."""
+        """Follow the training until an iteration is logged; return whether it was."""
         return any(self.seen >= iteration for _ in self.lines())
 
     def run_until_writing(self, work_dir: Path) -> None:
-        """Follow it until it has begun to write a checkpoint; a few times it is too quick."""
+        """Follow the training until it writes a checkpoint; sometimes the write ends first."""
         any(b'Saving checkpoint' in line for line in self.lines())
         end = time.time() + 1
         while not self.writing(work_dir) and time.time() < end:
             pass
 
     def writing(self, work_dir: Path) -> list[str]:
-        """Return the checkpoints that it has begun to write and has not finished."""
+        """Return the unfinished checkpoints of this training."""
         names = [name for name in os.listdir(work_dir) if name.endswith('.pth.partial')]
-        with contextlib.suppress(FileNotFoundError):  # finished between one call and the next
+        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
             return [name for name in names if (work_dir / name).stat().st_mtime > self.start]
         return []
 
     def kill(self) -> None:
-        """Kill it with its workers, and read what it had still printed."""
+        """Kill the training with its workers, and read the rest of its output."""
         os.killpg(self.pid, signal.SIGKILL)
         self.run_until(float('inf'))
         os.waitpid(self.pid, 0)
 
     def finish(self) -> None:
-        """Wait for its end."""
+        """Wait for the end of the training."""
         self.run_until(float('inf'))
         if os.waitpid(self.pid, 0)[1]:
             sys.exit(self.printed.decode()[-3000:])
 
 
 def train(options: list[str]) -> None:
-    """Run tools/train.py with its own exit code; the end of this process."""
+    """Run tools/train.py and exit this process with its code."""
     sys.argv = ['tools/train.py', str(CONFIG), *options]
     code = 1
     try:
@@ -113,20 +113,20 @@ def train(options: list[str]) -> None:
 
 
 def scalars(work_dir: Path) -> dict[int, list[dict]]:
-    """Return what every run in a work dir logged, by iteration, without what depends on time."""
+    """Return the logged rows of a work dir by iteration, without times and memory."""
     rows = {}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in file.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # a line that a kill cut off
+            with contextlib.suppress(ValueError):  # a line cut off by a kill
                 row = json.loads(line)
                 row = {k: v for k, v in row.items() if k not in ('time', 'data_time', 'memory')}
-                if 'loss' in row:  # not of a validation
+                if 'loss' in row:  # a training row
                     rows.setdefault(row['step'], []).append(row)
     return rows
 
 
 def state(work_dir: Path) -> dict:
-    """Return the tensors of the last checkpoint: weights, averaged ones, the optimizer's."""
+    """Return weights, averaged weights, optimizer and schedules of the last checkpoint."""
     file = (work_dir / 'last_checkpoint').read_text()
     with safe_loading():
         checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
@@ -149,12 +149,12 @@ def state(work_dir: Path) -> dict:
 
 
 def same(one: dict, other: dict) -> bool:
-    """Compare two dicts of tensors to the last bit."""
+    """Compare two dicts of tensors bit by bit."""
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def main() -> None:
-    """Run both trainings, print a table and write JSON."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kills', type=int, default=30, help='SIGKILLs (%(default)s)')
     parser.add_argument('--interval', type=int, default=5, help='of checkpoints (%(default)s)')
@@ -168,10 +168,10 @@ def main() -> None:
     data = make_shapes(folder / 'shapes', train=2 * EPOCH, val=2, size=64) / 'coco'
     options = ['--data-root', str(data), '--cfg-options', f'train_cfg.max_epochs={epochs}']
     options += [f'default_hooks.checkpoint.interval={args.interval}']
-    importlib.import_module('mmdet.models')  # once for all, after mmvanilla
+    importlib.import_module('mmdet.models')  # once before the forks, after mmvanilla
     start = time.time()
 
-    # Nothing that the forked processes print may go through the progress bar.
+    # The forked processes must not print through the progress bar.
     with Progress(redirect_stdout=False, redirect_stderr=False) as progress:
         task = progress.add_task('undisturbed', total=total)
         whole = Training([*options, '--work-dir', str(folder / 'whole')])
@@ -231,7 +231,7 @@ def main() -> None:
 
 
 def print_table(result: dict) -> None:
-    """Print one line for each kill, then what was compared."""
+    """Print a line for each kill, then the comparison."""
     print('| kill | iteration | resumed from | iterations lost | being written |')
     print('|---|---|---|---|---|')
     for kill in result['kills']:
@@ -240,7 +240,7 @@ def print_table(result: dict) -> None:
     print(
         f'\n{result["machine"]}, torch {result["torch"]}, {result["seconds"]} s: '
         f'{len(result["kills"])} kills in {result["iterations"]} iterations, '
-        f'{result["killed_while_writing"]} of them while a checkpoint was being written; '
+        f'{result["killed_while_writing"]} while a checkpoint was being written; '
         f'at most {result["largest_loss"]} iterations lost, a checkpoint every '
         f'{result["interval"]}. {result["rows_different"]} of {result["rows_compared"]} logged '
         f'rows differ, {result["iterations_missing"]} iterations are missing; identical at the '

@@ -1,10 +1,10 @@
-"""Watch the resident memory of a long training and of many predictions.
+"""Measure the resident memory over a long training and many predictions.
 
     python benchmarks/memory.py [--count 2000] [--json docs/memory.json] [--out docs/memory.png]
 
-The tiny RetinaNet of the tests trains on shapes, with a worker for the data, a checkpoint every
-hundred iterations and a validation every five hundred; then it predicts images of random sizes. The
-resident memory of the process is read after every step. The first fifth is the warm-up.
+The tiny RetinaNet of the tests trains on shapes, with a data loading worker, a checkpoint every 100
+iterations and a validation every 500; then it predicts images of random sizes. The resident memory
+of the process is read after every step. The first fifth is the warm-up.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def resident() -> float:
     return pages * 4096 / 2**20
 
 
-class Watch(Hook):
-    """Read the memory after every iteration."""
+class MemoryHook(Hook):
+    """Read the resident memory after every iteration."""
 
     priority = 'LOWEST'
 
@@ -54,7 +54,7 @@ class Watch(Hook):
         self.task = progress.add_task('training', total=count)
 
     def after_train_iter(self, runner: Runner, *args: object, **kwargs: object) -> None:
-        """Read it."""
+        """Read the memory."""
         self.memory.append(resident())
         self.progress.advance(self.task)
 
@@ -67,11 +67,11 @@ def train(cfg: Config, count: int) -> list[float]:
     cfg.default_hooks.checkpoint.interval = EPOCH
     cfg.log_level = 'ERROR'
     with Progress(redirect_stdout=False, redirect_stderr=False) as progress:
-        watch = Watch(progress, count)
+        hook = MemoryHook(progress, count)
         runner = Runner.from_cfg(cfg)
-        runner.register_hook(watch)
+        runner.register_hook(hook)
         runner.train()
-    return watch.memory
+    return hook.memory
 
 
 def predict(cfg: Config, file: str, count: int) -> list[float]:
@@ -88,7 +88,7 @@ def predict(cfg: Config, file: str, count: int) -> list[float]:
     return memory
 
 
-def judge(memory: list[float]) -> dict:
+def summarize(memory: list[float]) -> dict:
     """Compare the last fifth with the fifth after the warm-up, and the extremes after it."""
     fifth = int(len(memory) * WARM_UP)
     first = statistics.median(memory[fifth : 2 * fifth])
@@ -103,7 +103,7 @@ def judge(memory: list[float]) -> dict:
 
 
 def main() -> None:
-    """Measure, plot, write JSON; exit code 1 if the memory is not flat."""
+    """Run the command; exit with 1 if the memory is not flat."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--count', type=int, default=2000, help='steps of each kind (%(default)s)')
     parser.add_argument('--json', type=Path, help='file to write')
@@ -125,7 +125,7 @@ def main() -> None:
         python=platform.python_version(),
         torch=torch.__version__,
         count=args.count,
-        **{kind: judge(values) for kind, values in memory.items()},
+        **{kind: summarize(values) for kind, values in memory.items()},
     )
     print(json.dumps(result, indent=1))
     if args.json:

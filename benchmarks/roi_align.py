@@ -1,11 +1,11 @@
-"""Time average RoIAlign: ours, torchvision's and, where it is installed, compiled mmcv's.
+"""Time average RoIAlign: ours, torchvision's and, if installed, compiled mmcv's.
 
     python benchmarks/roi_align.py [--boxes 250] [--bins 7] [--repeats 11] [--channels-last]
 
-The feature maps are those of an 800 x 1280 image on levels P2 to P5, 256 channels; every level
-gets the boxes that FPN assigns to it by size. The ways take turns in one run, each on the threads
-PyTorch uses by default. Times are medians with the quartiles in brackets, in ms, for the call
-that fills a tensor, the allocation included. Differences are the largest from torchvision.
+The feature maps have 256 channels on levels P2 to P5 of an 800 x 1280 image; every level gets boxes
+of the sizes that FPN assigns to it. The operators take turns in one run, with PyTorch's default
+threads. Times are medians with quartiles in brackets, in ms, and include the allocation of the
+output. Differences are the largest from torchvision.
 """
 
 import argparse
@@ -27,7 +27,7 @@ STRIDES = {'P2': 4, 'P3': 8, 'P4': 16, 'P5': 32}
 IMAGE = (800, 1280)
 CHANNELS = 256
 WAYS = ('ours', 'torchvision', 'mmcv')
-# Published forward times of compiled mmcv 2.1.0 in ms, as the last line printed describes them.
+# Forward times of compiled mmcv 2.1.0 in ms, for the last printed line.
 PUBLISHED = {'P2': 200, 'P3': 140, 'P4': 110, 'P5': 100}
 
 
@@ -80,7 +80,7 @@ def through_torchvision(features: Tensor, rois: Tensor, bins: int, scale: float)
 
 
 def compiled_mmcv() -> object | None:
-    """Return mmcv's compiled module, None where there is none."""
+    """Return mmcv's compiled module; None without one."""
     try:
         from mmcv import _ext
     except ImportError:
@@ -99,7 +99,7 @@ def measure(level: str, args: argparse.Namespace, compiled: object | None) -> It
         'torchvision': through_torchvision(features, *rest),
     }
     if compiled:
-        # It takes the memory for contiguous whatever it is.
+        # mmcv reads any memory as contiguous.
         ways['mmcv'] = through(compiled, features.contiguous(), *rest)
     grad = torch.randn(args.boxes, CHANNELS, args.bins, args.bins)
     forwards = {way: forward for way, (forward, _) in ways.items()}
@@ -134,7 +134,7 @@ def print_table(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Read the arguments and print machine, versions, table and published figures."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--boxes', type=int, default=250, help='boxes per level')
     parser.add_argument('--bins', type=int, default=7, help='bins along each side of a box')

@@ -1,4 +1,4 @@
-"""What a compiled CUDA kernel consists of, read by the tools that come with Triton; no GPU."""
+"""Read the instructions of a compiled CUDA kernel with Triton's tools, without a GPU."""
 
 import re
 import subprocess
@@ -14,12 +14,12 @@ INSTRUCTION = re.compile(r'\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?\s*([A-Z]\w*)(
 
 
 class Sass(NamedTuple):
-    """The code of a kernel and what it takes; instructions are those of a thread."""
+    """Resources and instructions of a kernel, for each thread."""
 
     registers: int  # of a thread
     stack: int  # bytes of a thread
-    shared: int  # bytes of a block that the code itself names
-    spills: int  # loads from and stores to local memory, wherever they stand
+    shared: int  # bytes of a block named by the code
+    spills: int  # loads from and stores to local memory
     total: int  # instructions
     loop: Counter[str]  # of the loop with most multiply-adds, by name without modifiers
 
@@ -51,7 +51,7 @@ def _run(*command: str | Path) -> str:
 
 
 def _parse(code: str) -> tuple[list[str], list[Counter[str]]]:
-    """Return the names of all instructions, and those between each jump back and its target."""
+    """Return the names of all instructions, and the counts of each loop."""
     names: list[str] = []
     labels: dict[str, int] = {}
     loops = []

@@ -1,16 +1,15 @@
-"""Time the fused series activation on a GPU beside PyTorch's operators and its floors.
+"""Compare the fused series activation on a GPU with PyTorch's operators and its floors.
 
     python benchmarks/series_activation.py [--arch 13] [--size 800 1280] [--out result.json]
 
-For every activation of the net and every type: the fused operator, and max-pool, ReLU and depthwise
-convolution of PyTorch, channels-last, cudnn.benchmark on. Both are captured in CUDA graphs that
-call them on several inputs in turn, more than the cache holds, and the graphs take turns. Times are
-medians in us for one call. The floors are the bytes that must be moved (input, weight and bias
-read once, output written once) over the bandwidth of a copy, measured in this run, and the
-multiply-adds over --tflops, the plain fp32 rate. Errors are relative to float64, by the L2 norm.
-benchmarks/kernels.py predicts the fused operator's times from its instructions. --device cpu
-rehearses it where there is no GPU: both ways are PyTorch's operators then, and the figures say
-nothing.
+For every activation of the net and every dtype: the fused operator, and PyTorch's max-pool, ReLU
+and depthwise convolution, channels-last, with cudnn.benchmark. CUDA graphs call each on several
+inputs in turn, more than the cache holds, and the graphs take turns. Times are medians in us for
+one call. The floors are the bytes moved (input, weight and bias read once, output written once)
+over the bandwidth of a copy, measured in this run, and the multiply-adds over --tflops, the fp32
+rate. Errors are relative L2 errors against float64. benchmarks/kernels.py predicts the fused
+operator's times. --device cpu rehearses the script without a GPU, with PyTorch's operators for both
+routes and meaningless figures.
 """
 
 import argparse
@@ -34,8 +33,8 @@ from mmvanilla.benchmark import Conditions, in_turn, writing
 from mmvanilla.ops.series_activation import channels_innermost, series_activation
 
 TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16, 'fp32': torch.float32}
-TURN = 2  # ms of calls in a turn; their median counts
-QUEUED = 20  # calls that are timed together
+TURN = 2  # ms, shortest turn
+QUEUED = 20  # calls timed together
 COLUMNS = dict(
     layer='input',
     pool='pool',
@@ -53,20 +52,20 @@ COLUMNS = dict(
 
 
 class Layer(NamedTuple):
-    """One series activation with the max-pool before it: the input's shape, the pool, and n."""
+    """A series activation with its max-pool: input shape, pool and n."""
 
     shape: tuple[int, int, int, int]
     pool: int
     n: int
 
     def multiply_adds(self) -> int:
-        """Count the window's places for every value of the output."""
+        """Return the multiply-adds of the depthwise convolution."""
         batch, channels, height, width = self.shape
         outputs = batch * channels * (height // self.pool) * (width // self.pool)
         return outputs * (2 * self.n + 1) ** 2
 
     def bytes_moved(self, item: int) -> int:
-        """Count the bytes of input, output, weight and bias, each of ``item`` bytes a value."""
+        """Return the bytes of input, output, weight and bias, with ``item`` bytes a value."""
         batch, channels, height, width = self.shape
         outputs = batch * channels * (height // self.pool) * (width // self.pool)
         window = channels * ((2 * self.n + 1) ** 2 + 1)
@@ -82,7 +81,7 @@ def find_layers(arch: str, act_num: int, shape: tuple[int, int, int, int]) -> Co
         shape: Shape of the images.
 
     Raises:
-        UserError: If the variant pools adaptively, for which there is no fused operator.
+        UserError: If the variant pools adaptively, which the fused operator does not.
     """
     with torch.device('meta'):
         net = VanillaNet(arch, act_num=act_num, deploy=True).eval().requires_grad_(False)
@@ -125,26 +124,26 @@ def capture(call: Callable[[Tensor], object], inputs: list[Tensor], rounds: int)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(rounds):
-            # Outputs of a round are kept till its end, so that they do not share cached memory.
+            # Held to the end of the round, so that outputs do not share cached memory.
             outputs = [call(x) for x in inputs]
             del outputs
     return graph.replay
 
 
 def time_in_turn(calls: dict[str, Callable], repeats: int, device: str) -> dict[str, float]:
-    """Time calls in turn, by CUDA events; return medians in us, after three rounds not counted."""
-    many = QUEUED if device == 'cuda' else 1  # so many that launching counts for nothing
+    """Time calls in turn after three warm-up rounds; return medians in us."""
+    many = QUEUED if device == 'cuda' else 1  # enough to hide the launches
 
     def queued(turn: int, call: Callable) -> Callable:
         return lambda: [call() for _ in range(many)]
 
     prepares = {name: partial(queued, call=call) for name, call in calls.items()}
-    times = in_turn(prepares, repeats, 3, Conditions(device, least=TURN))
+    times = in_turn(prepares, repeats, 3, Conditions(device, min_ms=TURN))
     return {name: values.median / many * 1e3 for name, values in times.items()}
 
 
 def copy_bandwidth(repeats: int, device: str) -> float:
-    """Return the bytes per second, read and written, of a large copy within the memory."""
+    """Return the bytes per second, read and written, of a large copy."""
     source = torch.randn(2**28 if device == 'cuda' else 2**22, device=device)
     target = torch.empty_like(source)
     time = time_in_turn({'copy': lambda: target.copy_(source)}, repeats, device)['copy']
@@ -157,7 +156,7 @@ def relative_error(out: Tensor, exact: Tensor) -> float:
 
 
 def measure(layer: Layer, dtype: str, repeats: int, device: str) -> dict[str, object]:
-    """Return times in us and errors of both ways for one layer and type."""
+    """Return times in us and errors of both routes for a layer and dtype."""
     random = dict(device=device, dtype=TYPES[dtype])
     channels, side = layer.shape[1], 2 * layer.n + 1
     moved = layer.bytes_moved(TYPES[dtype].itemsize)
@@ -173,15 +172,15 @@ def measure(layer: Layer, dtype: str, repeats: int, device: str) -> dict[str, ob
     exact = library(x.double().contiguous(), weight.double(), bias.double(), layer.pool)
     laid_out, shift = channels_innermost(weight).float(), bias.float()  # as accelerate() does
     poison = torch.full_like(exact, math.nan, dtype=x.dtype)
-    del poison  # where the output is likely to be put: what is not written then shows
-    ways = {
+    del poison  # outputs reuse this memory, so that unwritten values show
+    routes = {
         'fused': lambda x: series_activation(x, laid_out, shift, layer.pool),
         'library': lambda x: library(x, weight, bias, layer.pool),
     }
-    errors = {name: relative_error(call(x), exact) for name, call in ways.items()}
+    errors = {name: relative_error(call(x), exact) for name, call in routes.items()}
     del exact
     rounds = max(1, math.ceil(20 / len(inputs)))
-    calls = {name: capture(call, inputs, rounds) for name, call in ways.items()}
+    calls = {name: capture(call, inputs, rounds) for name, call in routes.items()}
     times = time_in_turn(calls, repeats, device)
     times = {name: time / (rounds * len(inputs)) for name, time in times.items()}
     return times | dict(error=errors['fused'], library_error=errors['library'])
@@ -190,7 +189,7 @@ def measure(layer: Layer, dtype: str, repeats: int, device: str) -> dict[str, ob
 def compare(
     layer: Layer, count: int, dtype: str, measured: dict, bandwidth: float, flops: float
 ) -> dict[str, object]:
-    """Return a row: what was measured, the floors in us, and their ratios."""
+    """Return a row of measurements, floors in us, and ratios."""
     bytes_floor = layer.bytes_moved(TYPES[dtype].itemsize) / bandwidth * 1e6
     compute_floor = 2 * layer.multiply_adds() / flops * 1e6
     return dict(
@@ -207,7 +206,7 @@ def compare(
 
 
 def total(rows: list[dict], dtype: str) -> dict[str, object]:
-    """Return the row of the whole net in one type; its ratio is to the sum of larger floors."""
+    """Return the row of the whole net in a dtype; its ratio is to the sum of the larger floors."""
     rows = [row for row in rows if row['dtype'] == dtype]
 
     def add(value: Callable[[dict], float]) -> float:
@@ -229,7 +228,7 @@ def total(rows: list[dict], dtype: str) -> dict[str, object]:
 
 
 def format_cell(name: str, value: object) -> str:
-    """Return a value as it stands in the table."""
+    """Format a value for the table."""
     if not isinstance(value, float):
         return str(value)
     return f'{value:.0e}' if name.endswith('error') else f'{value:.2f}'
@@ -245,7 +244,7 @@ def print_table(rows: list[dict]) -> None:
 
 
 def main() -> None:
-    """Measure every layer, write the JSON and print the table."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--arch', default='13', help='variant')
     parser.add_argument('--act-num', type=int, default=4, help='n of the series activation')
@@ -257,12 +256,12 @@ def main() -> None:
     )
     parser.add_argument('--repeats', type=int, default=30, help='timed rounds')
     parser.add_argument(
-        '--tflops', type=float, default=67, help='plain fp32 rate of the GPU; an H200 has 67'
+        '--tflops', type=float, default=67, help='fp32 rate of the GPU; 67 for an H200'
     )
     parser.add_argument('--out', help='JSON file to write')
     args = parser.parse_args()
     if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('this benchmark needs an NVIDIA GPU and a PyTorch with CUDA; none is found')
+        parser.error('no NVIDIA GPU is found; use a GPU and PyTorch with CUDA, or --device cpu')
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False

@@ -1,10 +1,10 @@
-"""Train a detector on slices of a photo, and predict this with SAHI, whole and in slices.
+"""Train a detector on slices of a photo, and predict the photo with SAHI, whole and in slices.
 
     python benchmarks/sliced_prediction.py --coco data/coco --out docs/sahi.png
 
-The narrow Mask R-CNN of the tests learns the slices by heart: the picture shows that the programs
-work together, not how good the detector is. Needs `pip install sahi`. Prints how many annotated
-objects are found either way, and draws both.
+The narrow Mask R-CNN of the tests overfits the slices: the picture shows that the programs work
+together, not the quality of the detector. Needs `pip install sahi`. Prints how many annotated
+objects are found each time, and draws both.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def write_slices(coco: Path, photo: str, folder: Path) -> torch.Tensor:
 
 
 def train(folder: Path) -> tuple[str, str]:
-    """Train on the slices; return the paths of the config that this wrote, and of a checkpoint."""
+    """Train on the slices; return the paths of the written config and checkpoint."""
     cfg = Config.fromfile(ROOT / 'tests/data/overfit_coco.py')
     cfg.work_dir, cfg.train_dataloader.batch_size = str(folder / 'work'), 2
     cfg.model.rpn_head.anchor_generator.scales = [3]  # most objects are smaller than 20 pixels
@@ -76,14 +76,14 @@ def train(folder: Path) -> tuple[str, str]:
 
 
 def count_found(boxes: torch.Tensor, predictions: list[ObjectPrediction]) -> int:
-    """Return how many boxes (N, 4) a prediction overlaps by half or more."""
+    """Return how many boxes (N, 4) have a prediction with an IoU of at least 0.5."""
     found = torch.tensor([p.bbox.to_xyxy() for p in predictions]).reshape(-1, 4)
     overlaps = box_iou(boxes, found)
     return int((overlaps >= 0.5).any(1).sum())
 
 
 def main() -> None:
-    """Train, predict and draw."""
+    """Run the command."""
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
         boxes = write_slices(args.coco, args.photo, Path(folder))

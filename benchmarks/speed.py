@@ -1,10 +1,9 @@
-"""Reproduce the tables of speed on this machine: backbone, detectors, activation, training step.
+"""Measure backbone, detectors, activation and training step on this machine.
 
     python benchmarks/speed.py --out results
 
-Runs the benchmarks beside this file one after the other, each with its ways side by side, those of
-inference with their floors, and writes what they print and measure to a folder. About 25 minutes on
-2 CPU cores.
+Runs the benchmarks in this folder one after the other, and writes their output and figures to a
+folder. About 25 minutes on 2 CPU cores.
 """
 
 import argparse
@@ -20,7 +19,7 @@ SMALL = ['--size', '224', '224', '--act-num', '3']
 
 
 def commands(device: str) -> dict[str, list[str]]:
-    """Return the name of every part with its command line."""
+    """Return the command line of every benchmark by name."""
     parts = {
         'backbone': ['backbone.py'],
         'backbone_13_224': ['backbone.py', *SMALL],
@@ -29,13 +28,13 @@ def commands(device: str) -> dict[str, list[str]]:
         'training': ['training.py'],
     }
     parts = {name: [*command, '--device', device] for name, command in parts.items()}
-    if device == 'cuda':  # the fused operator is Triton's
+    if device == 'cuda':  # the fused operator needs Triton
         parts['series_activation'] = ['series_activation.py']
     return parts
 
 
 def main() -> None:
-    """Run every part; one that fails leaves the others alone."""
+    """Run every benchmark, also after a failure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, required=True, help='folder for the results')
     out = parser.parse_args().out

@@ -1,12 +1,12 @@
-"""Train one step of every stock config with a VanillaNet in the place of its backbone.
+"""Train one step of every stock config with a VanillaNet as its backbone.
 
     python benchmarks/stock_configs.py [--library mmdet] [--match yolo] [--limit 9] [--out x.json]
 
-Goes through the configs that the installed mmdet, mmseg and mmpretrain bring. The net has the
-channels and, where it can, the strides of the stock backbone, so that neck and heads stay as they
-are. Configs that differ in the backbone alone are trained once. A model that fails is tried again
-with its stock backbone: where that fails, too, the fault is the library's, or that of the made-up
-data. Every step runs in a forked process, within limits of time and memory.
+Reads the configs of the installed mmdet, mmseg and mmpretrain. The net has the channels and, where
+possible, the strides of the stock backbone, so that neck and heads stay unchanged. Configs that
+differ only in the backbone are trained once. A model that fails is tried again with its stock
+backbone: if this fails too, the library or the made-up data is at fault. Every step runs in a
+forked process with limits of time and memory.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -62,7 +62,7 @@ CANNOT = 'cannot take a VanillaNet'
 OUTCOMES = TRAINS, WRONG, RIGHT, OURS, LIBRARY, OPERATOR, PACKAGE, CANNOT
 SIZE = 128  # pixels of an image's side
 MEMORY = 12 << 30  # bytes of address space of a process
-HEAVY = 150  # million parameters of a stock backbone from which it is not tried
+HEAVY = 150  # million parameters; larger stock backbones are not tried
 PACKAGE_NAME = (
     r"""No module named '(\w+)|install ["'`]?(?!it\b|required\b)(\w[\w-]*)"""  # in an ImportError
 )
@@ -70,10 +70,10 @@ SIZES = 'size of tensor|Sizes of tensors|must match|shape'  # in an error of fea
 FORK: Any = multiprocessing.get_context('fork')
 
 
-def look(model: nn.Module, metainfo: dict) -> str:
-    """Return why a training of data with all classes would refuse a model; '' if it would not."""
+def find_refusal(model: nn.Module, metainfo: dict) -> str:
+    """Return why training on data with all classes would be refused; '' if it would not."""
     classes = metainfo.get('classes') or ()
-    labels = metainfo.get('thing_classes') or classes  # of objects; the rest are pixels
+    labels = metainfo.get('thing_classes') or classes  # classes of objects
     found = check_head_classes(model, len(labels), len(classes))
     return next((finding.text for finding in found if finding.refuse), '')
 
@@ -83,11 +83,12 @@ class Features:
     """Output of a stock backbone.
 
     Attributes:
-        channels: Channels of each level; empty where there are no feature maps.
-        strides: Input size over output size, of each level.
+        channels: Channels of each level.
+        strides: Input size over output size of each level.
         parameters: Millions.
-        pooled: The backbone gives vectors instead of feature maps.
-        reason: Why a VanillaNet cannot take its place.
+        in_channels: Channels of the image.
+        pooled: The backbone returns vectors instead of feature maps.
+        reason: Why a VanillaNet cannot replace it.
     """
 
     channels: list[int] = field(default_factory=list)
@@ -105,10 +106,10 @@ class Stock:
     Attributes:
         model: Config of the model, without pretrained weights.
         metainfo: Classes of the training data, as numbers.
-        loaded: What the training pipeline loads, such as ``with_mask``.
-        outcome: One of OUTCOMES.
-        refusal: Why ``look`` refuses the model; empty if it does not.
+        loaded: Annotations that the training pipeline loads, such as ``with_mask``.
         key: Hash of the model without its backbone.
+        outcome: One of OUTCOMES.
+        refusal: Why the model is refused before training; empty if it is not.
     """
 
     library: str
@@ -123,6 +124,28 @@ class Stock:
     reason: str = ''
     refusal: str = ''
     seconds: float = 0.0
+
+    @property
+    def parameters(self) -> float:
+        """Return the millions of parameters of the backbones."""
+        return sum(features.parameters for features in self.features)
+
+    def end(self, outcome: str, reason: str) -> 'Stock':
+        """Set the outcome."""
+        self.outcome, self.reason = outcome, reason
+        return self
+
+    def fail(self, error: BaseException) -> 'Stock':
+        """Set the outcome after an error."""
+        found = portable(error)
+        if name := re.search(r"mmcv operator '(\w+)'", found.text):
+            return self.end(OPERATOR, name[1])
+        if 'deform_conv2d' in found.text:  # torchvision's, instead of mmcv's
+            return self.end(OPERATOR, 'modulated_deform_conv, with offsets larger than the output')
+        package = re.search(PACKAGE_NAME, found.text)
+        if package or found.kind == 'ImportError':
+            return self.end(PACKAGE, package[1] or package[2] if package else found.text)
+        return self.end(LIBRARY, str(found))
 
     def row(self) -> dict:
         """Return the row of the JSON file."""
@@ -153,10 +176,10 @@ def main() -> None:
         for module in MODULES:
             importlib.import_module(f'{library}.{module}')
     importlib.import_module('mmdet.testing')
-    gc.freeze()  # so that processes share this memory
+    gc.freeze()  # forked processes then share this memory
     files = list(find(args.library, args.match))[: args.limit]
     if not files:
-        parser.error(f'--match is {args.match!r}, which no config contains')
+        parser.error(f'--match is {args.match!r}, which matches no config')
     stocks = [
         read(library, path)
         for library, path in track(files, 'reading', console=console, transient=True)
@@ -176,7 +199,7 @@ def main() -> None:
 
 
 def find(libraries: list[str], match: str) -> Iterator[tuple[str, Path]]:
-    """Yield library and path of config files; those under ``_base_`` are parts of others."""
+    """Yield library and path of config files, except those under ``_base_``."""
     for library in libraries:
         root = folder(library) / 'configs'
         for path in sorted(root.rglob('*.py')):
@@ -186,7 +209,7 @@ def find(libraries: list[str], match: str) -> Iterator[tuple[str, Path]]:
 
 
 def folder(library: str) -> Path:
-    """Return the folder in which a library keeps its configs and metafiles."""
+    """Return the folder of a library's configs and metafiles."""
     module = importlib.import_module(library)
     return Path(module.__path__[0]) / '.mim'
 
@@ -198,41 +221,39 @@ def read(library: str, path: Path) -> Stock:
         with quiet():
             cfg = Config.fromfile(path)
     except Exception as error:
-        return fail(stock, error)
+        return stock.fail(error)
     if not isinstance(cfg.get('model'), dict):
-        return end(stock, CANNOT, 'the config has no model')
+        return stock.end(CANNOT, 'the config has no model')
     if preprocessor := cfg.get('data_preprocessor'):
         cfg.model.setdefault('data_preprocessor', preprocessor)  # as the runner does
     stock.scope = cfg.get('default_scope') or library
     stock.model = without_weights(cfg.model.to_dict())
     stock.metainfo = find_metainfo(cfg)
-    text = str(cfg.get('train_dataloader'))
-    stock.loaded = [name for name in ('with_mask', 'with_seg') if f"'{name}': True" in text]
-    if 'LoadPanopticAnnotations' in text:  # loads both unless told otherwise
-        stock.loaded = ['with_mask', 'with_seg']
+    loader = str(cfg.get('train_dataloader'))
+    panoptic = 'LoadPanopticAnnotations' in loader  # loads both by default
+    stock.loaded = [
+        name for name in ('with_mask', 'with_seg') if panoptic or f"'{name}': True" in loader
+    ]
     if not list(backbones(stock.model)):
-        return end(stock, CANNOT, f'{stock.model.get("type")} has no backbone')
+        return stock.end(CANNOT, f'{stock.model.get("type")} has no backbone')
     return stock
 
 
 def without_weights(cfg: Any) -> Any:
     """Return a copy of a config that loads no checkpoint."""
     if isinstance(cfg, dict):
-        kept = {key: without_weights(value) for key, value in cfg.items()}
-        for key in ('pretrained', 'teacher_ckpt'):
-            if key in kept:
-                kept[key] = None
-        init = kept.get('init_cfg')
+        cfg = {key: without_weights(value) for key, value in cfg.items()}
+        init = cfg.get('init_cfg')
         if isinstance(init, dict) and init.get('type') == 'Pretrained':
-            kept['init_cfg'] = None
-        return kept
+            cfg['init_cfg'] = None
+        return cfg | {key: None for key in ('pretrained', 'teacher_ckpt') if key in cfg}
     if isinstance(cfg, list | tuple):
         return type(cfg)(map(without_weights, cfg))
     return cfg
 
 
 def find_metainfo(cfg: Config) -> dict:
-    """Return the classes of the training data, numbered; nothing where they are unknown."""
+    """Return the classes of the training data as numbers; empty if unknown."""
     metainfo: Any = {}
     dataset = (cfg.get('train_dataloader') or {}).get('dataset')
     while isinstance(dataset, dict) and not metainfo:
@@ -247,7 +268,7 @@ def find_metainfo(cfg: Config) -> dict:
 
 
 def backbones(cfg: Any) -> Iterator[dict]:
-    """Yield every config that has a backbone, from the outside to the inside."""
+    """Yield every config with a backbone, outer configs first."""
     if isinstance(cfg, dict):
         if isinstance(cfg.get('backbone'), dict):
             yield cfg
@@ -260,7 +281,7 @@ def backbones(cfg: Any) -> Iterator[dict]:
 
 
 def sweep(stocks: list[Stock], seconds: float, console: Console, save: Callable[[], None]) -> None:
-    """Measure all backbones, then train every distinct model; outcomes are set in place."""
+    """Measure all backbones, then train every distinct model; set outcomes in place."""
     measured: dict[str, Features | BaseException] = {}
     pending = [stock for stock in stocks if not stock.outcome]
     for stock in track(pending, 'backbones', console=console, transient=True):
@@ -270,10 +291,10 @@ def sweep(stocks: list[Stock], seconds: float, console: Console, save: Callable[
                 measured[key] = forked(measure, stock, owner, limit=seconds)
             found = measured[key]
             if isinstance(found, BaseException):
-                fail(stock, found)
+                stock.fail(found)
                 break
             if found.reason:
-                end(stock, CANNOT, found.reason)
+                stock.end(CANNOT, found.reason)
                 break
             stock.features.append(found)
         if not stock.outcome:
@@ -287,8 +308,10 @@ def sweep(stocks: list[Stock], seconds: float, console: Console, save: Callable[
         if not stock.outcome:
             groups.setdefault(stock.key, []).append(stock)
     for group in track(list(groups.values()), 'training', console=console, transient=True):
-        first = min(group, key=lambda stock: sum(f.parameters for f in stock.features))
-        judge(first, seconds)
+        first = min(group, key=lambda stock: stock.parameters)
+        start = time.monotonic()
+        compare(first, seconds)
+        first.seconds = time.monotonic() - start
         for stock in group:
             for name in ('outcome', 'reason', 'refusal', 'seconds'):
                 setattr(stock, name, getattr(first, name))
@@ -302,7 +325,7 @@ def digest(*parts: object) -> str:
 
 
 def measure(stock: Stock, owner: dict) -> Features:
-    """Return the output of a stock backbone, computed without memory for its weights."""
+    """Return the output of a stock backbone, on the meta device if possible."""
     init_default_scope(stock.scope)
     in_channels = owner['backbone'].get('in_channels', 3)
     in_channels = in_channels if in_channels in (1, 3) else 3
@@ -348,37 +371,33 @@ def describe_output(outs: Any, size: int) -> Features:
 
 def vanillanet(features: Features) -> tuple[dict, str]:
     """Return the config of a net with those channels, and how its strides differ."""
-    levels = [math.log2(stride) - 2 for stride in features.strides]
-    rounded = [round(level) for level in levels]
-    fits = rounded[0] >= 0 and all(a < b for a, b in itertools.pairwise(rounded))
-    if not fits:
-        rounded = list(range(len(levels)))
-    dims = [0] * (rounded[-1] + 1)
-    for level, channels in zip(rounded, features.channels, strict=True):
+    levels = [round(math.log2(stride) - 2) for stride in features.strides]
+    if levels[0] < 0 or any(a >= b for a, b in itertools.pairwise(levels)):
+        levels = list(range(len(levels)))
+    dims = [0] * (levels[-1] + 1)
+    for level, channels in zip(levels, features.channels, strict=True):
         dims[level] = channels
-    for level in reversed(range(len(dims))):  # levels that nobody asks for
+    for level in reversed(range(len(dims))):  # unused levels
         dims[level] = dims[level] or max(dims[level + 1] // 2, 8)
     strides = [2] * (len(dims) - 1)
     if not strides:
         dims, strides = dims * 2, [1]
-    arch = dict(dims=dims, strides=strides)
     cfg = dict(
         type='VanillaNet',
-        arch=arch,
-        out_indices=rounded,
+        arch=dict(dims=dims, strides=strides),
+        out_indices=levels,
         act_num=3,
         in_channels=features.in_channels,
     )
-    own = [2 ** (level + 2) for level in rounded]
-    differs = '' if own == features.strides else f'strides {own} for {features.strides}'
-    return cfg, differs
+    own = [2 ** (level + 2) for level in levels]
+    return cfg, '' if own == features.strides else f'strides {own} for {features.strides}'
 
 
 def replace(stock: Stock) -> tuple[dict, list[str]]:
-    """Return a model with VanillaNets in the place of its backbones, and how their output differs.
+    """Return a model with VanillaNets as its backbones, and how their outputs differ.
 
     Raises:
-        ValueError: If the model has a place for vectors only.
+        ValueError: If the neck takes vectors.
     """
     cfg, notes = copy.deepcopy(stock.model), []
     for owner, features in zip(list(backbones(cfg)), stock.features, strict=True):
@@ -392,45 +411,46 @@ def replace(stock: Stock) -> tuple[dict, list[str]]:
     return cfg, list(filter(None, notes))
 
 
-def judge(stock: Stock, seconds: float) -> None:
-    """Train a step with a VanillaNet and, if that fails, with the stock backbone."""
-    start = time.monotonic()
+def compare(stock: Stock, seconds: float) -> None:
+    """Train a step with a VanillaNet and, if this fails, with the stock backbone."""
     try:
-        ours, notes = replace(stock)
+        model, notes = replace(stock)
     except ValueError as error:
-        return set_outcome(stock, CANNOT, str(error), start)
-    note = '; '.join(notes)
-    answer = forked(step, stock, ours, limit=seconds)
-    failure, refusal = (answer, '') if isinstance(answer, BaseException) else answer
-    stock.refusal = refusal
+        stock.end(CANNOT, str(error))
+        return
+    failure, stock.refusal = forked_step(stock, model, seconds)
     if failure is None:
-        return set_outcome(stock, WRONG if refusal else TRAINS, refusal or note, start)
-    fail(stock, failure)
+        stock.end(WRONG if stock.refusal else TRAINS, stock.refusal or '; '.join(notes))
+        return
+    stock.fail(failure)
     if stock.outcome in (OPERATOR, PACKAGE):
-        return set_outcome(stock, stock.outcome, stock.reason, start)
-    reason, outcome = stock.reason, RIGHT if refusal else OURS
-    parameters = sum(features.parameters for features in stock.features)
-    if parameters > HEAVY:
-        other: Any = None
-        reason += f'; the stock backbone of {parameters:.0f} million parameters was not tried'
+        return
+    stock.outcome, other = RIGHT if stock.refusal else OURS, None
+    if stock.parameters > HEAVY:
+        size = f'{stock.parameters:.0f} million parameters'
+        stock.reason += f'; the stock backbone of {size} was not tried'
     else:
-        answer = forked(step, stock, stock.model, limit=2 * seconds)
-        other = answer if isinstance(answer, BaseException) else answer[0]
+        other, _ = forked_step(stock, stock.model, 2 * seconds)
     if other is not None:
-        outcome = LIBRARY
-        reason += '' if explain(other) == reason else f'; stock: {explain(other)}'
-    elif any(note.startswith('strides') for note in notes) and re.search(SIZES, reason):
-        outcome, reason = CANNOT, f'{note} ({reason})'
-    set_outcome(stock, outcome, reason, start)
+        same = str(other) == stock.reason
+        stock.end(LIBRARY, stock.reason + ('' if same else f'; stock: {other}'))
+    elif any(note.startswith('strides') for note in notes) and re.search(SIZES, stock.reason):
+        stock.end(CANNOT, f'{"; ".join(notes)} ({stock.reason})')
+
+
+def forked_step(stock: Stock, cfg: dict, seconds: float) -> tuple[BaseException | None, str]:
+    """Train a step in a forked process; return as ``step`` does."""
+    answer = forked(step, stock, cfg, limit=seconds)
+    return (answer, '') if isinstance(answer, BaseException) else answer
 
 
 def step(stock: Stock, cfg: dict) -> tuple[BaseException | None, str]:
-    """Train a model for one step; return how the step fails and why the model is refused."""
-    os.chdir(folder(stock.library))  # distillation names the teacher's config by this path
+    """Train a model for one step; return its error and why the model is refused."""
+    os.chdir(folder(stock.library))  # paths of teachers' configs start here
     init_default_scope(stock.scope)
     torch.manual_seed(0)
     size = (SIZE, SIZE)
-    if (cfg.get('num_queries') or 0) > 300:  # which are chosen from as many positions or more
+    if (cfg.get('num_queries') or 0) > 300:  # needs at least as many positions
         size = (2 * SIZE, 2 * SIZE)
     elif cfg['type'] == 'BaseReID':
         size = (2 * SIZE, SIZE)
@@ -443,7 +463,7 @@ def step(stock: Stock, cfg: dict) -> tuple[BaseException | None, str]:
         dict(iter=0, epoch=0, max_iters=100, max_epochs=10)
     )
     data = make_data(stock, model, size)
-    refusal = look(model, stock.metainfo)
+    refusal = find_refusal(model, stock.metainfo)
     nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
     try:
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)
@@ -456,13 +476,13 @@ def step(stock: Stock, cfg: dict) -> tuple[BaseException | None, str]:
             raise RuntimeError('the backbone gets no gradient')
         optimizer.step()
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, UserError) else error  # what was named
+        cause = error.__cause__ if isinstance(error, UserError) else error
         return portable(cause or error), refusal
     return None, refusal
 
 
 def shrink(cfg: dict, size: tuple[int, int]) -> None:
-    """Set what a data preprocessor pads images to."""
+    """Set the size that data preprocessors pad images to."""
     for owner in [cfg, *cfg.values()]:
         preprocessor = owner.get('data_preprocessor') if isinstance(owner, dict) else None
         if isinstance(preprocessor, dict):
@@ -474,7 +494,11 @@ def shrink(cfg: dict, size: tuple[int, int]) -> None:
 
 
 def make_data(stock: Stock, model: nn.Module, size: tuple[int, int]) -> dict:
-    """Return two made-up samples, as the data preprocessor of a model takes them."""
+    """Return made-up images with annotations for the data preprocessor of a model."""
+    from mmdet.structures import ReIDDataSample
+    from mmdet.testing import demo_track_inputs
+    from mmpretrain.structures import DataSample
+
     preprocessor = model.data_preprocessor
     names = {base.__name__ for base in type(preprocessor).__mro__}
     numbers = [
@@ -486,16 +510,25 @@ def make_data(stock: Stock, model: nn.Module, size: tuple[int, int]) -> dict:
         and 'RPN' not in type(module).__name__
     ]
     classes = min(numbers, default=2)
-    if 'SelfSupDataPreprocessor' in names:
-        return self_supervised(model, size)
+    if 'SelfSupDataPreprocessor' in names:  # images in as many views as the loss takes
+        crops = [getattr(module, 'num_crops', None) for module in model.modules()]
+        views = next((sum(number) for number in crops if number), 2)
+        inputs = [torch.stack(images(4, size)) for _ in range(views)]
+        return dict(inputs=inputs, data_samples=[DataSample() for _ in range(4)])
     if 'ClsDataPreprocessor' in names:
-        return classified(classes, size)
+        samples = [DataSample().set_gt_label(i % classes) for i in range(2)]
+        return dict(inputs=images(2, size), data_samples=samples)
     if 'SegDataPreProcessor' in names:
-        return segmented(classes, size)
-    if 'ReIDDataPreprocessor' in names:
-        return identified(size)
+        samples = [segmented(classes, size) for _ in range(2)]
+        return dict(inputs=images(2, size), data_samples=samples)
+    if 'ReIDDataPreprocessor' in names:  # two persons, two images of each
+        samples = [ReIDDataSample().set_gt_label(i // 2) for i in range(4)]
+        return dict(inputs=images(4, size), data_samples=samples)
+    masks = 'with_mask' in stock.loaded
     if 'TrackDataPreprocessor' in names and not preprocessor.use_det_processor:
-        return tracked(stock, classes, size)
+        return demo_track_inputs(
+            key_frames_inds=[0], image_shapes=(3, *size), num_classes=classes, with_mask=masks
+        )
     if 'MultiBranchDataPreprocessor' in names:
         branches = {
             branch: detected(stock, model, classes, size)
@@ -508,9 +541,9 @@ def make_data(stock: Stock, model: nn.Module, size: tuple[int, int]) -> dict:
     return detected(stock, model, classes, size)
 
 
-def image(size: tuple[int, int]) -> torch.Tensor:
-    """Return noise, (3, H, W) of uint8."""
-    return torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+def images(count: int, size: tuple[int, int]) -> list[torch.Tensor]:
+    """Return images of noise, (3, H, W) of uint8."""
+    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(count)]
 
 
 def detected(stock: Stock, model: nn.Module, classes: int, size: tuple[int, int]) -> dict:
@@ -538,71 +571,33 @@ def detected(stock: Stock, model: nn.Module, classes: int, size: tuple[int, int]
     return data
 
 
-def tracked(stock: Stock, classes: int, size: tuple[int, int]) -> dict:
-    """Return a video of two frames."""
-    from mmdet.testing import demo_track_inputs
-
-    return demo_track_inputs(
-        key_frames_inds=[0],
-        image_shapes=(3, *size),
-        num_classes=classes,
-        with_mask='with_mask' in stock.loaded,
-    )
-
-
-def identified(size: tuple[int, int]) -> dict:
-    """Return two persons, two images of each."""
-    from mmdet.structures import ReIDDataSample
-
-    samples = [ReIDDataSample().set_gt_label(i // 2) for i in range(4)]
-    return dict(inputs=[image(size) for _ in samples], data_samples=samples)
-
-
-def segmented(classes: int, size: tuple[int, int]) -> dict:
-    """Return images with label maps, edges and depths."""
+def segmented(classes: int, size: tuple[int, int]) -> BaseDataElement:
+    """Return a label map, edges and depths."""
     from mmseg.structures import SegDataSample
 
-    samples = []
-    for _ in range(2):
-        labels = torch.randint(0, classes, (1, *(side // 8 for side in size)))
-        labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)
-        labels[..., :4] = 255
-        sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
-        sample.gt_sem_seg = PixelData(data=labels)
-        sample.gt_edge_map = PixelData(data=(labels.roll(1, 2) != labels).long())
-        sample.gt_depth_map = PixelData(data=torch.rand(1, *size) + 0.5)
-        samples.append(sample)
-    return dict(inputs=[image(size) for _ in samples], data_samples=samples)
-
-
-def classified(classes: int, size: tuple[int, int]) -> dict:
-    """Return images with a label each."""
-    from mmpretrain.structures import DataSample
-
-    samples = [DataSample().set_gt_label(i % classes) for i in range(2)]
-    return dict(inputs=[image(size) for _ in samples], data_samples=samples)
-
-
-def self_supervised(model: nn.Module, size: tuple[int, int]) -> dict:
-    """Return images in as many views as the loss takes."""
-    from mmpretrain.structures import DataSample
-
-    crops = [getattr(module, 'num_crops', None) for module in model.modules()]
-    views = next((sum(number) for number in crops if number), 2)
-    inputs = [torch.stack([image(size) for _ in range(4)]) for _ in range(views)]
-    return dict(inputs=inputs, data_samples=[DataSample() for _ in range(4)])
+    labels = torch.randint(0, classes, (1, *(side // 8 for side in size)))
+    labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    labels[..., :4] = 255
+    sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size, pad_shape=size))
+    sample.gt_sem_seg = PixelData(data=labels)
+    sample.gt_edge_map = PixelData(data=(labels.roll(1, 2) != labels).long())
+    sample.gt_depth_map = PixelData(data=torch.rand(1, *size) + 0.5)
+    return sample
 
 
 class Report(Exception):
-    """An error of another process: its type, its text and where it was raised."""
+    """An error of another process: type, message and place."""
 
     def __init__(self, kind: str, text: str, place: str = '') -> None:
         super().__init__(kind, text, place)
         self.kind, self.text, self.place = kind, text, place
 
+    def __str__(self) -> str:
+        return f'{self.kind}: {self.text}' + (f' ({self.place})' if self.place else '')
+
 
 def portable(error: BaseException) -> Report:
-    """Return an error in a form that every process can read."""
+    """Return an error that every process can unpickle."""
     if isinstance(error, Report):
         return error
     frames = traceback.extract_tb(error.__traceback__)
@@ -610,43 +605,13 @@ def portable(error: BaseException) -> Report:
     return Report(type(error).__name__, ' '.join(str(error).split())[:300], place)
 
 
-def explain(error: BaseException) -> str:
-    """Return an error as one line."""
-    found = portable(error)
-    return f'{found.kind}: {found.text}' + (f' ({found.place})' if found.place else '')
-
-
-def fail(stock: Stock, error: BaseException) -> Stock:
-    """Set the outcome of a config that raised an error which needs no comparison."""
-    found = portable(error)
-    if name := re.search(r"mmcv operator '(\w+)'", found.text):
-        return end(stock, OPERATOR, name[1])
-    if 'deform_conv2d' in found.text:  # torchvision's, in the place of mmcv's
-        return end(stock, OPERATOR, 'modulated_deform_conv, with offsets larger than the output')
-    package = re.search(PACKAGE_NAME, found.text)
-    if package or found.kind == 'ImportError':
-        return end(stock, PACKAGE, package[1] or package[2] if package else found.text)
-    return end(stock, LIBRARY, explain(found))
-
-
-def end(stock: Stock, outcome: str, reason: str) -> Stock:
-    """Set the outcome of a config."""
-    stock.outcome, stock.reason = outcome, reason
-    return stock
-
-
-def set_outcome(stock: Stock, outcome: str, reason: str, start: float) -> None:
-    """Set the outcome of a config that was tried."""
-    end(stock, outcome, reason).seconds = time.monotonic() - start
-
-
 def forked(call: Callable, *args: Any, limit: float) -> Any:
-    """Return what a call returns, or an error, from a process that may hang or crash.
+    """Run a call in a forked process, which may hang or crash; return its result or its error.
 
     Args:
         call: A function.
         *args: Its arguments.
-        limit: Seconds of the processor's time; a process that only waits ends after ten times that.
+        limit: CPU seconds; the process is killed after ten times as many seconds.
     """
     ours, theirs = FORK.Pipe(duplex=False)
     process = FORK.Process(target=serve, args=(theirs, call, args, math.ceil(limit)), daemon=True)
@@ -666,7 +631,7 @@ def forked(call: Callable, *args: Any, limit: float) -> Any:
 
 
 def serve(pipe: Any, call: Callable, args: tuple, seconds: int) -> None:
-    """Send what a call returns or raises."""
+    """Send the result or the error of a call."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     with quiet():
@@ -679,7 +644,7 @@ def serve(pipe: Any, call: Callable, args: tuple, seconds: int) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out what libraries print."""
+    """Discard the output of libraries."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 

@@ -1,11 +1,11 @@
-"""Time a training step of the backbone and its memory: plain, as shipped, mixed precision, with_cp.
+"""Measure time and memory of the backbone's training step, also with autocast and with_cp.
 
     python benchmarks/training.py [--arch 13] [--size 640 640] [--repeat 5] [--out result.json]
 
-A step is a forward pass in the training form at act_learn 1, a loss that reaches every level, and
-its backward pass. Plain is the same net with PyTorch's own gradient of the depthwise convolutions,
-which on CUDA is the shipped one, so that it is left out there. bf16 is autocast. Every route has a
-process of its own; the routes take turns. Memory is what the weights and one step hold at most.
+A step is a forward pass in training form at act_learn 1, a loss over all levels, and the backward
+pass. Plain uses PyTorch's gradient of the depthwise convolutions; on CUDA the package does too, so
+plain is left out there. bf16 is autocast. Each route has its own process; the routes take turns.
+Memory is the weights plus the peak of one step.
 """
 
 import argparse
@@ -24,13 +24,13 @@ ROUTES = ['plain fp32', 'fp32', 'fp32, with_cp', 'plain bf16', 'bf16', 'bf16, wi
 
 
 def plain_activation(act: nn.Module, x: Tensor) -> Tensor:
-    """Compute a series activation by PyTorch's convolution, whose backward pass is its own."""
+    """Compute a series activation by PyTorch's convolution and its gradient."""
     padding = act.weight.shape[-1] // 2
     return act.bn(F.conv2d(F.relu(x), act.weight, padding=padding, groups=len(act.weight)))
 
 
 def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
-    """Return the step of a route, its peak of memory and its loss."""
+    """Return the step of a route, its peak memory and its loss."""
     torch.manual_seed(0)
     net = VanillaNet(args.arch, act_num=args.act_num, with_cp='with_cp' in route)
     if route.startswith('plain'):
@@ -53,7 +53,7 @@ def make(route: str, args: argparse.Namespace) -> tuple[Call, dict]:
 
 
 def main() -> None:
-    """Measure."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     side_by_side.add_net_arguments(parser)
     side_by_side.add_arguments(parser)

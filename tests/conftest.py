@@ -5,6 +5,7 @@ import gc
 import inspect
 import io
 import logging
+import multiprocessing
 import os
 import pty
 import runpy
@@ -277,6 +278,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def forked(monkeypatch, one_thread):
+    """Fork the processes that measure, so that they start at once and keep a test's patches.
+
+    OpenMP does not survive a fork with more than one thread.
+    """
+    from mmvanilla.benchmark import processes
+
+    monkeypatch.setattr(processes, 'CONTEXT', multiprocessing.get_context('fork'))
+    monkeypatch.setattr(processes, 'PAUSE', 0)
 
 
 @pytest.fixture

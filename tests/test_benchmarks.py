@@ -1,14 +1,12 @@
-"""Benchmarks: they load, the ways they compare compute the same, and one that fails is left out."""
+"""Benchmarks: they load, their routes agree, and a route that fails is left out."""
 
 import argparse
 import json
-import multiprocessing.dummy
 import os
 import re
 import runpy
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -42,7 +40,7 @@ def test_every_benchmark_loads_and_says_what_it_does(file, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [str(file), '--help'])
     if file.name in ('kernels.py', 'sass.py') and not _HAS_TRITON:
         pytest.skip('needs Triton 3.5')
-    if file.name in ('side_by_side.py', 'sass.py'):  # what the others share
+    if file.name in ('side_by_side.py', 'sass.py'):  # modules of the others
         runpy.run_path(str(file), run_name='__main__')
         return
     with pytest.raises(SystemExit) as stop:
@@ -52,7 +50,7 @@ def test_every_benchmark_loads_and_says_what_it_does(file, monkeypatch, capsys):
 
 
 @torch.no_grad()
-def test_all_ways_to_run_a_backbone_compute_the_same(args, tmp_path, exporting):
+def test_all_routes_of_a_backbone_agree(args, tmp_path, exporting):
     import backbone
 
     pytest.importorskip('nncf')
@@ -69,7 +67,7 @@ def test_all_ways_to_run_a_backbone_compute_the_same(args, tmp_path, exporting):
         error = backbone.relative_error(levels, reference)
         assert error < dict(fp32=1e-5, bf16=3e-2, int8=0.7)[backbone.CPU_ROUTES[route]]
     eight = (outputs[f'{runtime} int8'] for runtime in ('OpenVINO', 'ONNX Runtime'))
-    assert backbone.relative_error(*eight) < 0.1  # both round alike
+    assert backbone.relative_error(*eight) < 0.1  # both round the same way
     assert backbone.relative_error(outputs['accelerated fp32'], [2 * x for x in reference]) > 0.4
 
 
@@ -77,38 +75,36 @@ def test_training_steps_differ_in_memory_not_in_loss(args):
     import training
 
     args.size = [160, 160]  # activations outweigh the weights
-    ways = {route: training.make(route, args)[1] for route in reversed(training.ROUTES)}
-    plain = ways['plain fp32']
-    for route, way in ways.items():
-        assert way['loss'] == pytest.approx(plain['loss'], rel=1e-2 if 'bf16' in route else 1e-5)
-    assert ways['fp32, with_cp']['memory'] < 0.9 * ways['fp32']['memory']
+    steps = {route: training.make(route, args)[1] for route in reversed(training.ROUTES)}
+    loss = steps['plain fp32']['loss']
+    for route, step in steps.items():
+        assert step['loss'] == pytest.approx(loss, rel=1e-2 if 'bf16' in route else 1e-5)
+    assert steps['fp32, with_cp']['memory'] < 0.9 * steps['fp32']['memory']
 
 
 def make_or_fail(route, args):
-    """Return a call for a route, or none."""
+    """Return the call of a route, unless its package is missing."""
     if route == 'missing':
         raise ImportError('No module\nnamed nothing')
-    calls = iter(range(3 if route == 'fails later' else 10**6))
+    calls = iter(range(2 if route == 'fails later' else 10**6))
 
     def call():
-        time.sleep(0.01)
         if next(calls, None) is None:
             raise ValueError('no more')
 
-    return call, dict(kept=route)
+    return call, dict(route=route)
 
 
-def test_a_way_that_cannot_run_is_left_out_with_the_reason(args, tmp_path, capsys, monkeypatch):
+def test_a_route_that_cannot_run_is_left_out(args, tmp_path, capsys, monkeypatch, forked):
     import side_by_side
 
-    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
+    monkeypatch.setattr(side_by_side, 'TURN', 0)  # one call a turn
     monkeypatch.setattr(processes.Watch, 'disturbances', lambda self: ['the CPU is shared'])
     routes = ['missing', 'first', 'fails later']
     rows = side_by_side.measure(make_or_fail, routes, args)
     assert list(rows) == ['first']
-    assert rows['first']['kept'] == 'first'
+    assert rows['first']['route'] == 'first'
     assert len(rows['first']['times']) == args.repeat
-    assert all(10 <= ms < side_by_side.TURN for ms in rows['first']['times'])
     assert args.left_out == {'missing': 'ImportError: No module named nothing'}
     assert args.failed == {'fails later': 'ValueError: no more'}
     side_by_side.show(rows, {}, args)
@@ -148,7 +144,7 @@ def test_floors_are_positive(args, monkeypatch):
 
 
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
-def test_the_one_script_runs_benchmarks_that_exist(device):
+def test_speed_runs_benchmarks_that_exist(device):
     import speed
 
     parts = speed.commands(device)
@@ -175,7 +171,7 @@ def exit_codes(text):
 
 @pytest.fixture
 def python(tmp_path):
-    """An interpreter that does nothing, but for the part that it fails; it notes what it gets."""
+    """Write an interpreter that prints its arguments and fails for one part."""
 
     def write(fails='nothing'):
         file = tmp_path / 'python'
@@ -219,7 +215,7 @@ def test_the_script_for_a_gpu_installs_wheels_without_a_network(python, tmp_path
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
         ([], 'usage'),
         (['--unknown'], 'usage'),
@@ -227,11 +223,11 @@ def test_the_script_for_a_gpu_installs_wheels_without_a_network(python, tmp_path
         (['out'], 'no NVIDIA GPU here; --dry-run'),
     ],
 )
-def test_the_script_for_a_gpu_says_what_is_wrong(arguments, said, python, tmp_path, monkeypatch):
+def test_the_script_for_a_gpu_says_what_is_wrong(arguments, message, python, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run_gpu(*arguments, python=python('is_available'), folder=tmp_path)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.slow

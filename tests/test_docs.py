@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 import mmvanilla
 from mmvanilla.benchmark.counting import count
-from mmvanilla.benchmark.published import TABLE4
+from projects.paper_tables.published import TABLE4
 
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted(

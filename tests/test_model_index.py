@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from modelindex.load_model_index import load
 
-from mmvanilla.benchmark.published import TABLE3, TABLE4
+from projects.paper_tables.published import TABLE3, TABLE4
 
 ROOT = Path(__file__).parents[1]
 DETECTORS = {

@@ -140,6 +140,17 @@ def test_the_commands_work_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
 
 
 @checkout
+def test_the_wheel_reproduces_the_papers_tables(wheel, tmp_path):
+    command = ('reproduce', 'figure2', '--published', '--out', 'out')
+    done = run_wheel(wheel, tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'out/figure2_published.png').is_file()
+    done = run_wheel(wheel, tmp_path, 'reproduce', 'table1')
+    assert done.returncode == 2
+    assert 'there is no ImageNet' in done.stderr  # the configs of the trainings are read
+
+
+@checkout
 def test_a_config_that_is_nowhere_is_looked_for_in_both_places(wheel, tmp_path):
     done = run_wheel(wheel, tmp_path, 'train', 'mask_rcnn_vanillanet99.py')
     assert done.returncode == 2

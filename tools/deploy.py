@@ -26,7 +26,7 @@ from rich.console import Console
 import mmvanilla
 from mmvanilla import UserError
 from mmvanilla.benchmark import in_turn
-from mmvanilla.benchmark.subject import build
+from mmvanilla.benchmark.model import build
 from mmvanilla.checks import record_of_checkpoint, record_of_config
 from mmvanilla.cli import (
     add_cfg_options,

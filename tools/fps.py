@@ -1,10 +1,10 @@
 """Measure the speed of models side by side: tools/fps.py CONFIG [CONFIG ...].
 
-The models take turns within one run, each in a process of its own, so that a machine that drifts
-does not decide. Each form that is asked for is a row: `--no-fuse --fuse` compares the training form
-with the fused net, `--fuse --deploy` the fused net with one that was built in deploy form, `--fuse
---accelerate` with what accelerate() makes of it. `CONFIG@CHECKPOINT` has trained weights, and an
-exported file is measured as it is, with the config before it: `CONFIG model.xml model.xml@bf16`.
+The models take turns in one run, in separate processes, so that a drift of the machine affects
+all of them. Every form is a row: `--no-fuse --fuse` compares the training form with the fused net,
+`--fuse --deploy` the fused net with a net built in deploy form, `--fuse --accelerate` with the
+accelerated one. `CONFIG@CHECKPOINT` loads weights. Exported files follow their config: `CONFIG
+model.xml model.xml@bf16`.
 """
 
 import argparse
@@ -14,19 +14,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
 
 from mmvanilla import UserError
-from mmvanilla.benchmark import FORMS, Candidate, Measurement, Row, explain, measure, writing
+from mmvanilla.benchmark import FORMS, ModelSpec, Row, explain, measure, writing
+from mmvanilla.benchmark.model import check_backbone
 from mmvanilla.benchmark.settings import add_arguments, read_settings
 from mmvanilla.benchmark.tables import (
     footer,
     make_console,
     plot_speed,
+    print_lines,
     print_table,
-    print_warnings,
     speed_cells,
     to_json,
 )
@@ -52,8 +52,8 @@ def parse_args() -> argparse.Namespace:
         'models',
         nargs='+',
         metavar='CONFIG',
-        help='config file, which is Python and is run; CONFIG@CHECKPOINT; or, after its config, an '
-        'exported file, perhaps with @bf16 or another --precision behind it',
+        help='config file (Python, which is run), CONFIG@CHECKPOINT, or an exported file after its '
+        'config, with @bf16 or another --precision after its name',
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -68,23 +68,23 @@ def parse_args() -> argparse.Namespace:
         '--part',
         choices=['backbone', 'neck', 'model'],
         default='model',
-        help='what to time: the backbone, it with the neck, or all from a uint8 image to results '
-        "in the original's size (default: %(default)s)",
+        help='what to time: the backbone, the backbone with the neck, or the model from a uint8 '
+        'image to results in the original size (default: %(default)s)',
     )
-    for option, form, text in (
+    for option, form, description in (
         ('--fuse', 'fused', 'the fused net, batch norms folded (default)'),
         ('--no-fuse', 'train', 'the training form'),
         ('--deploy', 'deploy', 'a net built in deploy form'),
         ('--accelerate', 'accelerated', 'the fused net, accelerated, at the same --dtype'),
     ):
         parser.add_argument(
-            option, dest='forms', action='append_const', const=form, help=f'measure {text}'
+            option, dest='forms', action='append_const', const=form, help=f'measure {description}'
         )
     add_arguments(parser)
     add_cfg_options(parser)
     add_exported(parser)
     add_warn_only(parser)
-    parser.add_argument('--json', metavar='FILE', help='write all figures to FILE')
+    parser.add_argument('--json', metavar='FILE.json', help='write all figures to FILE.json')
     parser.add_argument('--plot', metavar='FILE.png', help='draw the speeds')
     add_debug(parser)
     args = parser.parse_args()
@@ -95,67 +95,43 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_candidates(args: argparse.Namespace) -> list[Candidate | Row]:
-    """Read the models; one whose packages are missing becomes a row that says so.
+def read_models(args: argparse.Namespace) -> list[ModelSpec | Row]:
+    """Read the models, with a row instead where a package is missing.
 
-    A config that exported files follow is theirs, and is not measured by itself unless a form or a
-    checkpoint is asked for.
+    A config before exported files is measured itself only with a form or a checkpoint.
     """
-    candidates: list[Candidate | Row] = []
+    models: list[ModelSpec | Row] = []
     cfg = None
     for i, model in enumerate(args.models):
-        file, _, behind = model.partition('@')
+        file, _, suffix = model.partition('@')
+        name = os.path.basename(file)
         if is_exported(file):
             if cfg is None:
-                raise UserError(f'{file!r} is exported; name the config that it is of before it')
-            name, precision = os.path.basename(file), behind or args.precision
-            options = dict(
-                file=file, precision=precision, trust=args.trust, warn_only=args.warn_only
-            )
-            candidates.append(Candidate(name, cfg, 'exported', **options))
+                raise UserError(f'{file!r} is an exported file; give its config before it')
+            precision = suffix or args.precision
+            options = dict(precision=precision, trust=args.trust, warn_only=args.warn_only)
+            models.append(ModelSpec(name, cfg, 'exported', file, **options))
             continue
-        cfg, name = None, os.path.splitext(os.path.basename(file))[0]
-        owns = i + 1 < len(args.models) and is_exported(args.models[i + 1].partition('@')[0])
-        forms = args.forms or ([] if owns and not behind else ['fused'])
+        cfg, name = None, os.path.splitext(name)[0]
+        exports_follow = is_exported(''.join(args.models[i + 1 : i + 2]).partition('@')[0])
+        forms = args.forms or ([] if exports_follow and not suffix else ['fused'])
         try:
             cfg = load_config(argparse.Namespace(config=file, cfg_options=args.cfg_options))
         except ValueError as error:
             if not isinstance(error.__cause__, ImportError):
                 raise
             reason = explain(error.__cause__)
-            candidates += [Row(name, FORMS[form], reason=reason) for form in forms or ['exported']]
+            models += [Row(name, FORMS[form], reason=reason) for form in forms or ['exported']]
             continue
-        check_backbone(cfg, file)
+        check_backbone(cfg)
         torch.backends.cudnn.benchmark = cfg.get('env_cfg', {}).get('cudnn_benchmark', False)
-        weights = dict(file=behind or None, warn_only=args.warn_only)
-        candidates += [Candidate(name, cfg, form, **weights) for form in dict.fromkeys(forms)]
-    return candidates
-
-
-def check_backbone(cfg: Config, file: str) -> None:
-    """Check that a config describes a model with a backbone.
-
-    Raises:
-        UserError: If it does not.
-    """
-    if 'backbone' not in (cfg.get('model') or {}):
-        raise UserError(
-            f'{file!r} has no model.backbone, expected the config of a detector, segmentor or '
-            'classifier'
-        )
-
-
-def show(result: Measurement) -> None:
-    """Print the table with what a reader must know."""
-    console = make_console()
-    print_table(*speed_cells(result), console)
-    for line in footer(result):
-        console.print(line, style='dim')
-    print_warnings(result)
+        options = dict(file=suffix or None, warn_only=args.warn_only)
+        models += [ModelSpec(name, cfg, form, **options) for form in dict.fromkeys(forms)]
+    return models
 
 
 def main() -> None:
-    """Measure."""
+    """Run the command."""
     args = parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')
     with (
@@ -164,12 +140,14 @@ def main() -> None:
     ):
         others = dict(shape=tuple(args.shape)) if args.shape else {}
         settings = read_settings(args, part=args.part, images=args.images, **others)
-        candidates = read_candidates(args)
-        # Entered before measuring, so that what cannot be written is found at once.
+        models = read_models(args)
+        # Opened first, because a file that cannot be written should fail before the measurement.
         json_file = args.json and files.enter_context(writing(args.json))
         plot_file = args.plot and files.enter_context(writing(args.plot))
-        result = measure(candidates, settings, Console(stderr=True))
-        show(result)
+        result = measure(models, settings, Console(stderr=True))
+        console = make_console()
+        print_table(*speed_cells(result), console)
+        print_lines(footer(result), result, console)
         if json_file:
             Path(json_file).write_text(to_json(result, command=sys.argv))
         if plot_file:

@@ -1,17 +1,20 @@
-"""Measurement: how fast models are, how large, and how much they compute, side by side."""
+"""Measure speed, size and computation of models side by side."""
 
 from ..deploy.files import writing
 from ..deploy.predict import make_predictor
+from .model import FORMS, Candidate, ModelSpec, ModelUnderTest
 from .processes import Conditions, explain, in_turn, take_turns
-from .run import Measurement, Row, measure
+from .results import Measurement, Row
+from .run import measure
 from .settings import Settings
-from .subject import FORMS, Candidate
 
 __all__ = [
     'FORMS',
     'Candidate',
     'Conditions',
     'Measurement',
+    'ModelSpec',
+    'ModelUnderTest',
     'Row',
     'Settings',
     'explain',

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds, in both conventions: all there are, and those published."""
+"""Count parameters and multiply-adds, all of them and by the paper's convention."""
 
 import contextlib
 import io
@@ -15,15 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 @dataclass
 class Counts:
-    """What a model has and does for one input.
+    """Size of a model and its computation for one input.
 
     Attributes:
         params: Number of parameters.
         dense: Multiply-adds of convolutions, linear layers and other matrix products.
         depthwise: Multiply-adds of depthwise convolutions.
-        published: Multiply-adds in the convention of the paper's Table 4, that of mmcv's counter:
-            only of layers that are modules, which leaves out VanillaNet's series activations and
-            the products within attention, but includes norms and pools.
+        published: Multiply-adds by the convention of the paper's Table 4, which is mmcv's counter:
+            layers that are modules, norms and pools included. It misses VanillaNet's series
+            activations and the products in attention.
     """
 
     params: int
@@ -33,23 +33,27 @@ class Counts:
 
     @property
     def multiply_adds(self) -> int:
-        """All multiply-adds."""
+        """Return all multiply-adds."""
         return self.dense + self.depthwise
+
+
+def pools_regions(module: nn.Module) -> bool:
+    """Detect RoI extractors; some implementations pool by matrix products."""
+    return 'RoIExtractor' in type(module).__name__
 
 
 @torch.no_grad()
 def count(
     model: nn.Module,
     call: Callable[[], object],
-    leave_out: Callable[[nn.Module], bool] = lambda module: 'RoIExtractor' in type(module).__name__,
+    leave_out: Callable[[nn.Module], bool] = pools_regions,
 ) -> Counts:
-    """Count a model's parameters and the multiply-adds of one call of it.
+    """Count the parameters of a model and the multiply-adds of one call.
 
     Args:
-        model: The model; all of its modules count.
-        call: Calls it, whole or in part.
-        leave_out: Tells the modules whose products do not count among the dense ones; by default
-            those that pool regions, which some implementations do as matrix products.
+        model: The model.
+        call: Runs the model or a part of it.
+        leave_out: Detects modules to leave out of the count.
     """
     depthwise = 0
 
@@ -91,12 +95,11 @@ def count(
 
 
 def as_published(model: nn.Module, call: Callable[[], object]) -> int:
-    """Count multiply-adds as the authors' tools did, by mmcv's counter."""
-    holder = _Call(model, call)
+    """Count multiply-adds with mmcv's counter, as the authors did."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         flops, _ = get_model_complexity_info(
-            holder,
+            _Call(model, call),
             (1,),
             print_per_layer_stat=False,
             as_strings=False,
@@ -106,7 +109,7 @@ def as_published(model: nn.Module, call: Callable[[], object]) -> int:
 
 
 class _Call(nn.Module):
-    """Give mmcv's counter a module to call that holds all that a call runs."""
+    """Make a call of a model the ``forward`` of a module, for mmcv's counter."""
 
     def __init__(self, model: nn.Module, call: Callable[[], object]) -> None:
         super().__init__()

@@ -1,9 +1,8 @@
-"""Fixed outputs of the heads, so that no time depends on what untrained heads happen to find.
+"""Fix the outputs of detection heads, because random weights decide how many boxes pass.
 
-The number of boxes that pass a detector's threshold decides how long suppression, the second stage
-and the pasting of masks take; with random weights it is arbitrary. Here the heads compute, and
-what they return is replaced: by the same values for every backbone, with so many high scores that
-the detector, at the thresholds of its config, ends with as many detections as it may return.
+The number of boxes above the score threshold decides how long NMS, the second stage and the pasting
+of masks take. The heads still compute; their outputs are then replaced by the same values for every
+backbone, with enough high scores for as many detections as the config allows.
 """
 
 from collections.abc import Callable
@@ -11,39 +10,37 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-HIGH, LOW = 4.0, -8.0  # logits of what is found and of what is not
-FOUND = 300  # boxes or pairs of anchor and class with a high score
+HIGH, LOW = 4.0, -8.0  # logits of objects and of background
+FOUND = 300  # boxes, or pairs of anchor and class, with a high score
 
 
 def fix_outputs(model: nn.Module) -> bool:
-    """Replace what the heads of a detector return, for good.
+    """Replace the outputs of a detector's heads, permanently.
 
     Args:
-        model: Any model. RPN, the heads of two-stage detectors and dense heads with sigmoid scores
-            (RetinaNet and its kin) are known; others, such as a segmentor's, stay as they are.
+        model: Any model. RPN, the box heads of two-stage detectors and dense heads with sigmoid
+            scores (such as RetinaNet's) are fixed; other heads are left as they are.
 
     Returns:
-        Whether a head was found.
+        Whether a head was fixed.
     """
     roi_head = getattr(model, 'roi_head', None)
     dense = getattr(model, 'rpn_head', None) or getattr(model, 'bbox_head', None)
-    found = False
     if dense is not None:
         dense.register_forward_hook(_Fixed(dense_scores))
-        found = True
     if roi_head is not None:
         heads = roi_head.bbox_head
         for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
             head.register_forward_hook(_Fixed(box_scores))
-    return found
+    return dense is not None or roi_head is not None
 
 
 class _Fixed:
-    """A forward hook that replaces scores and box deltas by fixed ones of the same shapes."""
+    """Forward hook that replaces scores and box deltas, in the same shapes."""
 
     def __init__(self, make_scores: Callable[[torch.Size, torch.Generator], Tensor]) -> None:
         self.make_scores = make_scores
-        self.known: dict[tuple, Tensor] = {}
+        self.cache: dict[tuple, Tensor] = {}
 
     def __call__(self, module: nn.Module, args: tuple, output: tuple) -> tuple:
         scores, deltas, *others = output
@@ -54,14 +51,14 @@ class _Fixed:
 
     def _like(self, scores: Tensor, seed: int = 0) -> Tensor:
         key = (seed, scores.shape, scores.device, scores.dtype)
-        if key not in self.known:
+        if key not in self.cache:
             generator = torch.Generator().manual_seed(seed)
-            self.known[key] = self.make_scores(scores.shape, generator).to(scores)
-        return self.known[key]
+            self.cache[key] = self.make_scores(scores.shape, generator).to(scores)
+        return self.cache[key]
 
 
 def dense_scores(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Return logits (N, A * classes, H, W): random, and some of each level high."""
+    """Return random logits (N, A * classes, H, W), ``FOUND`` of each image high."""
     scores = LOW + torch.rand(shape, generator=generator)
     flat = scores.flatten(1)
     index = torch.randperm(flat.shape[1], generator=generator)[:FOUND]
@@ -70,7 +67,7 @@ def dense_scores(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 
 def box_scores(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Return logits (R, classes + 1), of which one class is high for some boxes."""
+    """Return random logits (R, classes + 1), with one high class in ``FOUND`` boxes."""
     boxes, classes = shape
     scores = LOW + torch.rand(shape, generator=generator)
     scores[:, -1] = HIGH

@@ -1,4 +1,4 @@
-"""The machine that is measured on: what it is, and what disturbed it meanwhile."""
+"""Describe the machine and notice what disturbs a measurement."""
 
 import itertools
 import os
@@ -14,28 +14,31 @@ import torchvision
 from ..installed import DISTRIBUTIONS, version
 
 TICKS = os.sysconf('SC_CLK_TCK') if hasattr(os, 'sysconf') else 100
-# Shares of the processor's time, and of a core's, from which others disturb a measurement.
-STOLEN = 0.01
-OTHERS = 0.05
+STOLEN = 0.01  # share of the CPU's time taken by other machines that disturbs a measurement
+OTHERS = 0.05  # cores kept busy by other processes that disturb it
+HALF = ('avx512_bf16', 'avx512_fp16', 'amx_bf16', 'amx_fp16')  # instructions for 16 bit
 
 
 def processor() -> str:
-    """Return the processor's name where Linux tells it, else its architecture."""
+    """Return the processor's name on Linux, elsewhere its architecture."""
     return read_field('/proc/cpuinfo', 'model name') or platform.processor() or platform.machine()
 
 
 def describe(device: str | torch.device = 'cpu') -> dict[str, str]:
-    """Return what a figure depends on: hardware, threads and versions, by name."""
+    """Return hardware, threads and versions by name."""
+    flags = (read_field('/proc/cpuinfo', 'flags') or '').split()
+    half = ', '.join(flag for flag in HALF if flag in flags)
+    distributions = itertools.chain(*DISTRIBUTIONS.values())
     facts = dict(
         processor=processor(),
         cores=str(os.cpu_count()),
-        instructions=torch.backends.cpu.get_cpu_capability() + _extensions(),
+        instructions=torch.backends.cpu.get_cpu_capability() + (f' ({half})' if half else ''),
         threads=str(torch.get_num_threads()),
         system=platform.platform(aliased=True, terse=True),
         python=platform.python_version(),
         torch=torch.__version__,
         torchvision=torchvision.__version__,
-        **libraries(),
+        **{name: found for name in distributions if (found := version(name))},
     )
     if torch.device(device).type == 'cuda':
         facts.update(
@@ -46,23 +49,8 @@ def describe(device: str | torch.device = 'cpu') -> dict[str, str]:
     return facts
 
 
-def libraries() -> dict[str, str]:
-    """Return the versions of OpenMMLab's or OneDL's packages, of those that are installed."""
-    names = itertools.chain(*DISTRIBUTIONS.values())
-    return {name: found for name in names if (found := version(name))}
-
-
-def _extensions() -> str:
-    """Return those of the processor's instructions for 16 bit that PyTorch uses."""
-    flags = (read_field('/proc/cpuinfo', 'flags') or '').split()
-    known = [
-        flag for flag in ('avx512_bf16', 'avx512_fp16', 'amx_bf16', 'amx_fp16') if flag in flags
-    ]
-    return f' ({", ".join(known)})' if known else ''
-
-
 def read_field(file: str, name: str) -> str | None:
-    """Return the first value of a ``name: value`` line of a file, None where there is none."""
+    """Return the first value of a ``name: value`` line of a file; None without one."""
     path = Path(file)
     for line in path.read_text().splitlines() if path.exists() else []:
         key, _, value = line.partition(':')
@@ -72,43 +60,38 @@ def read_field(file: str, name: str) -> str | None:
 
 
 class Watch:
-    """Watch the processor, and the GPU if one is measured, from ``start`` on.
+    """Watch the processor, and a measured GPU, from now on.
 
     Args:
-        device: What is measured.
-        pids: Processes that measure for this one, and are no disturbance.
+        device: Where the measured calls compute.
+        pids: Processes of the measurement, which do not count as disturbance.
     """
 
     def __init__(self, device: str | torch.device = 'cpu', pids: Iterable[int | None] = ()) -> None:
         self.cuda = torch.device(device).type == 'cuda'
         self.pids = [pid for pid in pids if pid]
-
-    def start(self) -> 'Watch':
-        """Begin."""
         self.before = self._read()
-        return self
 
     def disturbances(self) -> list[str]:
-        """Return what has disturbed the measurement since the start, a sentence each."""
-        before, after = self.before, self._read()
-        gone = {name: after[name] - before[name] for name in before}
+        """Return what has disturbed the measurement so far, a sentence each."""
+        after = self._read()
+        used = {name: after[name] - before for name, before in self.before.items()}
         found = []
-        if gone['total'] and gone['stolen'] / gone['total'] > STOLEN:
-            share = gone['stolen'] / gone['total']
+        if used['total'] and used['stolen'] / used['total'] > STOLEN:
+            share = used['stolen'] / used['total']
             found.append(f'the CPU is shared: {share:.0%} of its time went to other machines')
-        elapsed = max(gone['wall'], 1e-9)
-        others = (gone['busy'] - gone['own']) / elapsed
-        # Ticks are counted in hundredths of a second; a short measurement cannot tell.
-        if gone['busy'] and elapsed > 1 and others > OTHERS:
+        others = (used['busy'] - used['own']) / max(used['wall'], 1e-9)
+        # Ticks of 10 ms are too coarse for a short measurement.
+        if used['busy'] and used['wall'] > 1 and others > OTHERS:
             found.append(f'the CPU is shared: other processes kept {others:.2f} cores busy')
-        if gone['throttled']:
+        if used['throttled']:
             found.append('the CPU was throttled, by heat or by a limit on its use')
         if self.cuda and (reason := gpu_slowdown()):
             found.append(f'the GPU was slowed down: {reason}')
         return found
 
     def _read(self) -> dict[str, float]:
-        """Read the counters; seconds, or 0 where the system has none."""
+        """Read the counters in seconds; 0 where the system has none."""
         own = sum(os.times()[:4]) + sum(map(cpu_seconds, self.pids))
         ticks = [0.0] * 8
         if Path('/proc/stat').exists():
@@ -126,7 +109,7 @@ class Watch:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return what a process has computed; 0 once it was waited for, and counts as a child's."""
+    """Return the CPU seconds of a process; 0 after it was waited for and counts as a child."""
     try:
         fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError:
@@ -135,7 +118,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def throttle_count() -> int:
-    """Return how often the cores were slowed by heat, or this group of processes by its quota."""
+    """Count how often the cores were slowed by heat or this control group by its quota."""
     cores = Path('/sys/devices/system/cpu').glob('cpu*/thermal_throttle/*_throttle_count')
     count = sum(int(path.read_text()) for path in cores)
     for path in map(Path, ('/sys/fs/cgroup/cpu.stat', '/sys/fs/cgroup/cpu/cpu.stat')):
@@ -146,11 +129,10 @@ def throttle_count() -> int:
 
 
 def gpu_slowdown() -> str | None:
-    """Return why the GPU's clocks are held down, None where they are not or nobody tells."""
-    query = 'clocks_event_reasons.{}'
+    """Return why the GPU's clocks are throttled; None if unthrottled or unknown."""
     reasons = ('hw_slowdown', 'sw_thermal_slowdown', 'sw_power_cap')
-    command = ['nvidia-smi', '--format=csv,noheader']
-    command.append('--query-gpu=' + ','.join(query.format(reason) for reason in reasons))
+    query = ','.join(f'clocks_event_reasons.{reason}' for reason in reasons)
+    command = ['nvidia-smi', '--format=csv,noheader', f'--query-gpu={query}']
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

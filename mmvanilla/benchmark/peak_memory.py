@@ -1,4 +1,4 @@
-"""How much memory a model takes at its peak, and what happens when there is too little."""
+"""Measure the peak memory of a model, and fail early where memory runs out."""
 
 import os
 import resource
@@ -14,18 +14,24 @@ from torch.profiler import ProfilerActivity, profile
 from ..deploy.accelerate.fast_layers import OneDNNConv
 from .machine import read_field
 
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    'could not create a memory',
+    'could not create a primitive',  # oneDNN, without memory for its code
+)
+
 
 def peak_memory(model: nn.Module, call: Callable[[], object], device: torch.device) -> int:
-    """Return the bytes of a model's weights and of the most that one call holds besides.
+    """Return the bytes of a model's weights plus the peak of one call.
 
-    Other models that lie in memory are not counted, nor is what the allocator keeps for later.
+    Other models in memory and the allocator's cache do not count.
 
     Args:
         model: The model.
-        call: A call of it, run once.
-        device: Where it computes.
+        call: A call of the model, run once.
+        device: Where the model computes.
     """
-    # Accelerated convolutions hold their weights packed, neither as parameters nor as buffers.
+    # The packed weights of accelerated convolutions are neither parameters nor buffers.
     convs = [module for module in model.modules() if isinstance(module, OneDNNConv)]
     packed = [tensor for conv in convs for tensor in conv.packed]
     weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers(), *packed])
@@ -36,29 +42,29 @@ def peak_memory(model: nn.Module, call: Callable[[], object], device: torch.devi
         call()
         torch.cuda.synchronize()
         return weights + torch.cuda.max_memory_allocated() - before
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler chats on stderr
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler logs on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
     events = profiled.profiler.kineto_results.events()
     held = peak = 0
-    for event in sorted(events, key=started):
+    for event in sorted(events, key=start_time):
         if event.name() == '[memory]':
             held += event.nbytes()
             peak = max(peak, held)
     return weights + peak
 
 
-def started(event: Any) -> float:
-    """Return when an event of the profiler began; before torch 2.4 it tells but microseconds."""
+def start_time(event: Any) -> float:
+    """Return the start of a profiler event, in ns, or in us before torch 2.4."""
     return event.start_ns() if hasattr(event, 'start_ns') else event.start_us()
 
 
 @contextmanager
 def bounded_memory(available: int | None = None) -> Iterator[None]:
-    """Let an allocation beyond what the machine has left fail, instead of the process be killed.
+    """Make allocations beyond the machine's memory fail, so that no process is killed.
 
     Args:
-        available: Bytes that may still be allocated; by default what Linux says is available.
+        available: Bytes that may still be allocated; by default what Linux reports as available.
     """
     limit = resource.getrlimit(resource.RLIMIT_DATA)
     used, left = _kilobytes('/proc/self/status', 'VmData'), available or available_memory()
@@ -74,17 +80,14 @@ def bounded_memory(available: int | None = None) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out, on the CPU or on the GPU."""
-    return (
-        isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-        or "can't allocate memory" in str(error)
-        or 'could not create a memory' in str(error)
-        or 'could not create a primitive' in str(error)  # oneDNN found no room for its code
-    )
+    """Detect errors of exhausted memory, on the CPU or a GPU."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return any(message in str(error) for message in OUT_OF_MEMORY)
 
 
 def available_memory() -> int | None:
-    """Return the bytes that may be allocated without swapping, None where Linux does not tell."""
+    """Return the bytes that can be allocated without swapping; None if unknown."""
     available = _kilobytes('/proc/meminfo', 'MemAvailable')
     bounds = [available * 1024] if available is not None else []
     group = Path('/sys/fs/cgroup')
@@ -95,6 +98,6 @@ def available_memory() -> int | None:
 
 
 def _kilobytes(file: str, name: str) -> int | None:
-    """Return the value of a ``name: value kB`` line of a file of Linux."""
+    """Return the value of a ``name: value kB`` line."""
     value = read_field(file, name)
     return int(value.split()[0]) if value else None

@@ -1,6 +1,6 @@
-"""The measuring core: calls that take turns, each in a process of its own.
+"""Time calls in turn in separate processes.
 
-So no call decides how another's memory is allocated, which threads run or what is switched on.
+Memory allocators, threads and global switches of one call then do not affect another.
 """
 
 import multiprocessing
@@ -8,7 +8,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -18,212 +18,195 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .. import UserError
-from .machine import Watch
+from .machine import Watch, describe
 from .peak_memory import bounded_memory, is_out_of_memory
+from .results import Measurement, Row
+from .settings import Settings
 from .timing import Clock, Times
 
-# Threads of OpenMP spin for some ms after a call before they sleep; till then nobody is timed.
-PAUSE = 0.02
-SPAWN: Any = multiprocessing.get_context('spawn')
-MAKE, END = 'make', 'end'  # what a worker is told, besides the numbers of rounds
+PAUSE = 0.02  # s, after which OpenMP threads of the last call no longer spin
+CONTEXT: Any = multiprocessing.get_context('spawn')
+MAKE, END = 'make', 'end'  # requests to a worker; the others are numbers of rounds
 
-Key = TypeVar('Key', bound=Hashable)
+Name = TypeVar('Name')
 Prepare = Callable[[int], Callable[[], object]]
-Make = Callable[[], tuple[Prepare, Any]]
+Make = Callable[[], tuple[Prepare, dict[str, Any]]]
 
 
 class Failed(Exception):
-    """Why a call cannot be measured.
+    """A call that cannot be measured.
 
     Args:
-        reason: In one line.
-        lacking: Whether a package or an ability of the machine is missing, so nothing went wrong.
+        reason: One line.
+        missing: The reason is a missing package or hardware feature, not a fault.
     """
 
-    def __init__(self, reason: str, lacking: bool = False) -> None:
-        super().__init__(reason, lacking)
-        self.reason, self.lacking = reason, lacking
+    def __init__(self, reason: str, missing: bool = False) -> None:
+        super().__init__(reason, missing)
+        self.reason, self.missing = reason, missing
 
 
 @dataclass
 class Conditions:
-    """How calls are timed, the same in every process; threads and cudnn are set as they are here.
+    """How calls are timed, in every process.
 
     Attributes:
-        device: Where they compute.
-        least: A turn takes so many ms or more, and the median of its calls counts; at 0 one call.
-        within: Gives what is entered before anything is made, such as a precision.
+        device: Where the calls compute.
+        min_ms: Shortest turn in ms: the call is repeated, and the median counts.
+        context: Returns a context manager that is entered first, such as a dtype's.
+        threads: CPU threads; by default this process's.
+        cudnn_benchmark: Value of the switch; by default this process's.
     """
 
     device: str = 'cpu'
-    least: float = 0.0
-    within: Callable[[], AbstractContextManager] = nullcontext
+    min_ms: float = 0.0
+    context: Callable[[], AbstractContextManager] = nullcontext
     threads: int = field(default_factory=torch.get_num_threads)
     cudnn_benchmark: bool = field(default_factory=lambda: torch.backends.cudnn.benchmark)
 
 
-@dataclass
-class Result:
-    """What became of one call.
-
-    Attributes:
-        kept: What its maker told of it; None if it could not be made.
-        times: Latencies in ms, one a round.
-        failed: Why it was given up; None if it was not.
-    """
-
-    kept: Any = None
-    times: Times = field(default_factory=Times)
-    failed: Failed | None = None
-
-
-@dataclass
-class Run:
-    """The results by name, whether all rounds were run, and what disturbed them, in sentences."""
-
-    results: dict[Any, Result]
-    complete: bool = False
-    disturbances: list[str] = field(default_factory=list)
-
-
 def take_turns(
-    makes: Mapping[Key, Make],
+    makes: Mapping[Any, Make],
     repeat: int,
     warmup: int = 1,
     conditions: Conditions | None = None,
     console: Console | None = None,
-) -> Run:
-    """Time calls in turn: A B C, B C A, ..., after rounds that are not counted.
+) -> Measurement:
+    """Time calls in turn in separate processes.
 
-    Every round begins with another one, since what a call leaves behind in caches and memory slows
-    or speeds the next. One that fails is left out from then on, and the others go on. After ctrl-C
-    what there is is returned.
+    Each round starts with another call (A B C, B C A, ...), because a call changes caches and
+    memory for the next one. A call that fails gets the reason in its row and is left out from then
+    on. Ctrl-C ends the run early with the rounds so far.
 
     Args:
-        makes: By name, a function that is called in the process of its own. It returns a function
-            of the round (warm-up rounds are negative) that returns the call to time, and what is to
-            be known of it here. Both must be fit to be pickled: a function of a module, or a
-            ``partial`` of one. A script needs its ``if __name__ == '__main__'``.
+        makes: Functions by name. Each is called once in its process and returns a function of the
+            round (negative in the warm-up) that returns the call to time, and the ``metadata`` of
+            the row. They are pickled: use a module's function or a ``partial`` of one, and
+            ``if __name__ == '__main__'`` in scripts.
         repeat: Rounds that count.
-        warmup: Rounds before.
+        warmup: Rounds before them.
         conditions: How calls are timed.
-        console: Where progress is shown; nowhere unless given.
+        console: Where to show progress.
     """
     conditions = conditions or Conditions()
-    run = Run({name: Result() for name in makes})
-    workers: dict[Key, Worker] = {}
-    watch = None
+    settings = Settings(device=conditions.device, warmup=warmup, repeat=repeat)
+    rows = {name: Row(str(name)) for name in makes}
+    date, machine = time.strftime('%Y-%m-%d'), describe(conditions.device)
+    result = Measurement([*rows.values()], settings, machine, date, complete=False)
+    workers: dict[Any, Worker] = {}
 
     @contextmanager
-    def giving_up(name: Key) -> Iterator[None]:
+    def leaving_out(name: Any) -> Iterator[None]:
         try:
             yield
         except Failed as failed:
-            run.results[name].failed = failed
+            row = rows[name]
+            row.reason, row.missing = failed.reason, failed.missing
+            row.times, row.metadata = Times(), {}
             if name in workers:
                 workers.pop(name).end()
 
     with Progress(console=console, disable=console is None, transient=True) as progress:
+        watch = None
         try:
-            for name, make in makes.items():  # all at once, since imports take seconds
-                with giving_up(name):
+            for name, make in makes.items():  # all at once, because imports take seconds
+                with leaving_out(name):
                     workers[name] = Worker(make, conditions)
             for name in progress.track(list(workers), description='building'):
-                with giving_up(name):
-                    run.results[name].kept = workers[name].ask(MAKE)
-            watch = Watch(conditions.device, [worker.pid for worker in workers.values()]).start()
+                with leaving_out(name):
+                    rows[name].metadata = workers[name].ask(MAKE)
+            watch = Watch(conditions.device, [worker.pid for worker in workers.values()])
             turns = list(rotated(list(workers), warmup, repeat))
             for turn, name in progress.track(turns, description='measuring'):
                 if name in workers:
-                    with giving_up(name):
+                    with leaving_out(name):
                         elapsed = workers[name].ask(turn)
                         if turn >= 0:
-                            run.results[name].times.values.append(elapsed)
-            run.complete = True
+                            rows[name].times.values.append(elapsed)
+            result.complete = True
         except KeyboardInterrupt:
             pass
         finally:
-            run.disturbances = watch.disturbances() if watch else []
+            result.warnings += watch.disturbances() if watch else []
             for worker in workers.values():
-                worker.end(at_once=not run.complete)
-    return run
+                worker.end(at_once=not result.complete)
+    return result
 
 
 def in_turn(
-    prepares: dict[Key, Prepare],
+    prepares: Mapping[Name, Prepare],
     repeat: int,
     warmup: int = 1,
     conditions: Conditions | None = None,
-) -> dict[Key, Times]:
-    """Time calls that share this process and thread, in the same turns; what they raise is raised.
+) -> dict[Name, Times]:
+    """Time calls in turn in this process; their errors are raised.
 
     Args:
-        prepares: By name, functions of the round that return the call to time.
+        prepares: Functions of the round, by name, that return the call to time.
         repeat: Rounds that count.
-        warmup: Rounds before.
+        warmup: Rounds before them.
         conditions: How calls are timed.
     """
     conditions = conditions or Conditions()
     clock = Clock(conditions.device)
-    times: dict[Key, Times] = {name: Times() for name in prepares}
-    with conditions.within():
+    times = {name: Times() for name in prepares}
+    with conditions.context():
         for turn, name in rotated(list(prepares), warmup, repeat):
-            elapsed = time_turn(prepares[name](turn), clock, conditions.least)
+            elapsed = time_turn(prepares[name](turn), clock, conditions.min_ms)
             if turn >= 0:
                 times[name].values.append(elapsed)
     return times
 
 
-def rotated(names: list[Key], warmup: int, repeat: int) -> Iterator[tuple[int, Key]]:
-    """Yield round and name of every turn; those of the warm-up are negative."""
+def rotated(names: list[Name], warmup: int, repeat: int) -> Iterator[tuple[int, Name]]:
+    """Yield round and name of every turn; rounds of the warm-up are negative."""
     for turn in range(-warmup, repeat):
         yield from ((turn, name) for name in names)
         names = names[1:] + names[:1]
 
 
 class Worker:
-    """A process, or a thread, with one call.
+    """A process with one call.
 
     Args:
-        make: See ``take_turns``; likewise the others.
+        make: See ``take_turns``.
+        conditions: How the call is timed.
 
     Raises:
-        Failed: If it cannot be pickled.
+        Failed: If ``make`` cannot be pickled.
     """
 
     def __init__(self, make: Make, conditions: Conditions) -> None:
-        self.pipe, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=serve, args=(theirs, make, conditions))
-        self.process.daemon = True
+        self.pipe, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=serve, args=(theirs, make, conditions), daemon=True)
         try:
             with inherited():
                 self.process.start()
         except Exception as error:
             raise Failed(explain(error)) from error
-        self.pid = getattr(self.process, 'pid', None)
-        if self.pid:
-            theirs.close()
+        self.pid = self.process.pid
+        theirs.close()
 
-    def ask(self, what: str | int) -> Any:
-        """Return what is kept of the call that it is to make, or the ms of its turn.
+    def ask(self, request: str | int) -> Any:
+        """Return the metadata of the call that it makes, or the ms of a turn.
 
         Raises:
-            Failed: If that failed.
+            Failed: If the request failed.
         """
         try:
-            self.pipe.send(what)
+            self.pipe.send(request)
             answer = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            raise Failed(describe_end(self.process.exitcode)) from None
+            raise Failed(describe_exit(self.process.exitcode)) from None
         if isinstance(answer, Failed):
             raise answer
         time.sleep(PAUSE)
         return answer
 
     def end(self, at_once: bool = False) -> None:
-        """End it, when its call is done or at once; a thread has to be waited for."""
-        if at_once and self.pid:
+        """End the process, after its call or at once."""
+        if at_once:
             self.process.terminate()
         with suppress(OSError):
             self.pipe.send(END)
@@ -232,7 +215,7 @@ class Worker:
 
 @contextmanager
 def inherited() -> Iterator[None]:
-    """Let processes that start ignore ctrl-C, which is for this one, and not warn once more."""
+    """Let processes started here ignore ctrl-C and Python warnings."""
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings = os.environ.get('PYTHONWARNINGS')
     os.environ['PYTHONWARNINGS'] = 'ignore'
@@ -246,47 +229,46 @@ def inherited() -> Iterator[None]:
 
 
 def serve(pipe: Any, make: Make, conditions: Conditions) -> None:
-    """Make a call and time it whenever that is asked for: the work of a process."""
+    """Make a call and time it on request, until the end or the first error."""
     torch.set_num_threads(conditions.threads)
     torch.backends.cudnn.benchmark = conditions.cudnn_benchmark
+    answer: Any
     try:
         clock = Clock(conditions.device)
-        with conditions.within():
-            while (what := pipe.recv()) != END:
+        with conditions.context():
+            while (request := pipe.recv()) != END:
                 with bounded_memory():
-                    if what == MAKE:
+                    if request == MAKE:
                         prepare, answer = make()
                     else:
-                        answer = time_turn(prepare(what), clock, conditions.least)
+                        answer = time_turn(prepare(request), clock, conditions.min_ms)
                 pipe.send(answer)
-    except EOFError:  # nobody asks any more
+    except EOFError:  # the other end is gone
         pass
-    except Failed as failed:
-        pipe.send(failed)
     except (Exception, SystemExit) as error:
         pipe.send(Failed(explain(error), isinstance(error, (ImportError, UserError))))
 
 
-def time_turn(call: Callable[[], object], clock: Callable, least: float) -> float:
-    """Return the median of the ms that calls take, of which there are ``least`` ms and one."""
+def time_turn(call: Callable[[], object], clock: Callable, min_ms: float) -> float:
+    """Return the median ms of a call, repeated for at least ``min_ms``."""
     times = [clock(call)]
-    while sum(times) < least:
+    while sum(times) < min_ms:
         times.append(clock(call))
     return statistics.median(times)
 
 
 def explain(error: BaseException) -> str:
-    """Say in one line why something cannot be measured."""
+    """Say in one line why a model cannot be measured."""
     if isinstance(error, ModuleNotFoundError):
         return f'needs the package {str(error.name).partition(".")[0]}'
     if is_out_of_memory(error):
         return 'too little memory'
-    text = ' '.join(str(error).split())
-    return text if isinstance(error, UserError) else f'{type(error).__name__}: {text[:200]}'
+    message = ' '.join(str(error).split())
+    return message if isinstance(error, UserError) else f'{type(error).__name__}: {message[:200]}'
 
 
-def describe_end(code: int | None) -> str:
-    """Say how a process ended that should not have."""
+def describe_exit(code: int | None) -> str:
+    """Say how a process ended unexpectedly."""
     if code is not None and code < 0:
-        return f'its process was killed by signal {-code}, perhaps for want of memory'
+        return f'its process was killed by signal {-code}, perhaps for lack of memory'
     return f'its process ended with exit code {code}'

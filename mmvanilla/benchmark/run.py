@@ -1,148 +1,78 @@
-"""Measuring several models side by side."""
+"""Measure models side by side."""
 
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from mmengine.logging import MMLogger
 from rich.console import Console
 
-from .counting import Counts, count
-from .machine import describe
+from .counting import count
+from .model import ModelSpec, ModelUnderTest, describe_form
 from .peak_memory import peak_memory
 from .processes import Conditions, Prepare, take_turns
+from .results import Measurement, Row
 from .settings import Settings, precision
-from .subject import Candidate, Subject, describe_form
-from .timing import STEADY, Times
-
-
-@dataclass
-class Row:
-    """What was measured of a model; None, or empty, is what was not.
-
-    Attributes:
-        name: Its name.
-        form: The form it was measured in, in words.
-        times: Latencies of a call in ms.
-        counts: Parameters and multiply-adds of one call.
-        memory: Bytes at the peak, see ``peak_memory``.
-        detections: Boxes that a call found; of detectors as whole models.
-        reason: Why there are no times.
-    """
-
-    name: str
-    form: str
-    times: Times = field(default_factory=Times)
-    counts: Counts | None = None
-    memory: int | None = None
-    detections: int | None = None
-    reason: str | None = None
-
-
-@dataclass
-class Built:
-    """What is known of a model before its turns: see ``Row``, and of its images and heads.
-
-    Attributes:
-        sizes: Shapes (C, H, W) of its images, which take turns.
-        fixed: Whether the outputs of its heads are fixed.
-    """
-
-    counts: Counts | None
-    memory: int | None
-    detections: int | None
-    sizes: list[tuple[int, ...]]
-    fixed: bool
-
-
-@dataclass
-class Measurement:
-    """The rows of a run, and what they depend on.
-
-    Attributes:
-        rows: One a model, in the order asked for.
-        settings: How they were measured.
-        machine: What on.
-        date: When.
-        trained: Whether a model had other than random weights.
-        complete: Whether all rounds were run.
-        notes: What a reader must know.
-        warnings: What makes the figures doubtful.
-    """
-
-    rows: list[Row]
-    settings: Settings
-    machine: dict[str, str]
-    date: str
-    trained: bool = False
-    complete: bool = True
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def fps(self, row: Row) -> float:
-        """Return images a second, by the median latency."""
-        return 1e3 * self.settings.batch_size / row.times.median
+from .timing import STEADY
 
 
 def measure(
-    candidates: Iterable[Candidate | Row], settings: Settings, console: Console | None = None
+    models: Iterable[ModelSpec | Row], settings: Settings, console: Console | None = None
 ) -> Measurement:
-    """Build models, count, and time them in turn, each in a process of its own.
+    """Build, count and time models in turn, in separate processes.
 
-    A model that cannot be built or run gets the reason in its row, and the others go on. After
-    ctrl-C what has been measured so far is returned.
+    A model that cannot be built or run gets the reason in its row. Ctrl-C ends the run early.
 
     Args:
-        candidates: The models; a row, of what could not even be read, is passed on.
+        models: The models to measure. A row for a model that failed to load is copied to the
+            result.
         settings: How to measure.
-        console: Where progress is shown; nowhere unless given.
+        console: Where to show progress.
     """
-    rows, makes, trained = [], {}, False
-    for i, candidate in enumerate(candidates):
-        if isinstance(candidate, Candidate):
-            trained = trained or bool(candidate.file)
-            makes[i] = partial(build, candidate, settings)
-            candidate = Row(candidate.name, describe_form(candidate))
-        rows.append(candidate)
-    result = Measurement(
-        rows, settings, describe(settings.device), time.strftime('%Y-%m-%d'), trained
-    )
-    conditions = Conditions(settings.device, within=partial(precision, settings))
-    run = take_turns(makes, settings.repeat, settings.warmup, conditions, console)
-    result.complete, result.warnings = run.complete, run.disturbances
-    for i, found in run.results.items():
-        if found.failed:
-            rows[i].reason = found.failed.reason
-        elif found.kept:
-            rows[i].counts, rows[i].memory = found.kept.counts, found.kept.memory
-            if found.times:
-                rows[i].times, rows[i].detections = found.times, found.kept.detections
-    _judge(result, [found.kept for found in run.results.values() if found.kept])
+    models = list(models)
+    specs = {i: model for i, model in enumerate(models) if isinstance(model, ModelSpec)}
+    makes = {i: partial(build, spec, settings) for i, spec in specs.items()}
+    conditions = Conditions(settings.device, context=partial(precision, settings))
+    result = take_turns(makes, settings.repeat, settings.warmup, conditions, console)
+    for row, spec in zip(result.rows, specs.values(), strict=True):
+        row.name, row.form = spec.name, describe_form(spec)
+        row.counts, row.memory = row.metadata.get('counts'), row.metadata.get('memory')
+        if row.times:
+            row.detections = row.metadata['detections']
+    result.settings = settings
+    result.trained = any(spec.file for spec in specs.values())
+    measured = iter(result.rows)
+    result.rows = [model if isinstance(model, Row) else next(measured) for model in models]
+    add_remarks(result)
     return result
 
 
-def build(candidate: Candidate, settings: Settings) -> tuple[Prepare, Built]:
-    """Build a model; count what it does and how much memory it takes."""
+def build(spec: ModelSpec, settings: Settings) -> tuple[Prepare, dict[str, Any]]:
+    """Build a model, count its operations and measure its memory."""
     MMLogger.get_current_instance().setLevel('WARNING')
-    subject = Subject(candidate, settings)
-    if candidate.form == 'exported':
-        subject.prepare(0)()
-        return subject.prepare, Built(None, None, subject.detections, subject.sizes(), False)
-    with torch.autocast(torch.device(settings.device).type, enabled=False):
-        counts = count(subject.model, subject.forward)
-    subject.to_device()
-    subject.prepare(0)()  # what is set up at the first call does not count as memory
-    memory = peak_memory(subject.model, subject.prepare(0), torch.device(settings.device))
-    return subject.prepare, Built(
-        counts, memory, subject.detections, subject.sizes(), subject.fixed
+    model, counts, memory = ModelUnderTest(spec, settings), None, None
+    if spec.form == 'exported':
+        model.prepare(0)()
+    else:
+        with torch.autocast(torch.device(settings.device).type, enabled=False):
+            counts = count(model.model, model.forward)
+        model.to_device()
+        model.prepare(0)()  # the first call allocates memory that later ones reuse
+        memory = peak_memory(model.model, model.prepare(0), torch.device(settings.device))
+    return model.prepare, dict(
+        counts=counts,
+        memory=memory,
+        detections=model.detections,
+        sizes=model.sizes(),
+        fixed=model.fixed,
     )
 
 
-def _judge(result: Measurement, models: list[Built]) -> None:
-    """Add the notes and warnings that the figures ask for."""
+def add_remarks(result: Measurement) -> None:
+    """Add notes and warnings about the figures."""
     settings, notes, warnings = result.settings, result.notes, result.warnings
+    built = [row.metadata for row in result.rows if row.metadata]
     if settings.padded != tuple(settings.shape) and not settings.images:
         notes.append(
             f'images of {settings.shape[0]} x {settings.shape[1]} are padded to '
@@ -151,45 +81,49 @@ def _judge(result: Measurement, models: list[Built]) -> None:
     if not result.complete:
         rounds = min((len(row.times.values) for row in result.rows if row.times), default=0)
         warnings.append(f'interrupted after {rounds} of {settings.repeat} rounds')
-    images = max((len(model.sizes) for model in models), default=1)
-    comparable = images == 1 or (result.complete and settings.repeat % (2 * images) == 0)
-    if not comparable:
+    images = max((len(metadata['sizes']) for metadata in built), default=1)
+    if images == 1 or (result.complete and settings.repeat % (2 * images) == 0):
+        warnings += filter(None, map(describe_spread, result.rows))
+    else:
         notes.append(
-            f'the halves of the run had other images, so they do not tell how steady it was; '
-            f'--repeat {2 * images} would'
+            'the halves of the run had different images and cannot be compared; '
+            f'use --repeat {2 * images}'
         )
-    for row in result.rows:
-        if row.times and not row.times.steady and comparable:
-            spread = row.times.spread
-            warnings.append(
-                f'{row.name} ({row.form}): the halves of the run differ by {spread:.0%} in median, '
-                f'more than {STEADY:.0%}; repeat on an idle machine'
-                if spread == spread
-                else f'{row.name} ({row.form}): one round does not tell how steady it is'
-            )
     found = {row.detections for row in result.rows if row.detections is not None}
     if len(found) > 1 and not result.trained:
         warnings.append(
-            f'the models found {", ".join(map(str, sorted(found)))} boxes: their heads are of a '
-            'kind whose outputs are not fixed, and their times depend on random weights'
+            f'the models found {", ".join(map(str, sorted(found)))} boxes, so their times depend '
+            'on random weights; the outputs of their heads cannot be fixed'
         )
-    elif found and any(model.fixed for model in models):
+    elif found and any(metadata['fixed'] for metadata in built):
         notes.append(
-            'what the heads return is replaced by fixed scores, the same for every backbone, since '
-            'the number of boxes found by random weights decides the time; each model computes '
-            f'all, and ends with {max(found)} boxes'
+            'the outputs of the heads are replaced by fixed scores, the same for every backbone, '
+            'because random weights would decide the number of boxes and with it the time; each '
+            f'model computes everything and ends with {max(found)} boxes'
         )
-    new = set().union(*(new_sizes(model.sizes, settings) for model in models))
+    new = set().union(*(new_sizes(metadata['sizes'], settings) for metadata in built))
     if new and (settings.compile or torch.backends.cudnn.benchmark):
-        culprit = 'torch.compile compiles' if settings.compile else 'cudnn picks algorithms'
+        cause = 'torch.compile compiles' if settings.compile else 'cudnn picks algorithms'
         warnings.append(
-            f'{len(new)} image sizes come first in a timed round, where {culprit} for them; '
+            f'{len(new)} image sizes first occur in a timed round, where {cause} for them; '
             'raise --warmup to the number of images'
         )
 
 
+def describe_spread(row: Row) -> str | None:
+    """Say that the halves of a run differ; None if they do not."""
+    if not row.times or row.times.steady:
+        return None
+    if len(row.times.values) == 1:
+        return f'{row.name} ({row.form}): one round does not show how steady the times are'
+    return (
+        f'{row.name} ({row.form}): the halves of the run differ by {row.times.spread:.0%} in '
+        f'median, more than {STEADY:.0%}; repeat on an idle machine'
+    )
+
+
 def new_sizes(sizes: list[tuple[int, ...]], settings: Settings) -> set[tuple[int, ...]]:
-    """Return the sizes of image that are not met before the rounds that count."""
+    """Return the image sizes that first occur in a round that counts."""
     warm = {sizes[turn % len(sizes)] for turn in range(-settings.warmup, 0)}
-    # The first is run while building.
-    return {sizes[turn % len(sizes)] for turn in range(settings.repeat)} - warm - {sizes[0]}
+    warm.add(sizes[0])  # run while building
+    return {sizes[turn % len(sizes)] for turn in range(settings.repeat)} - warm

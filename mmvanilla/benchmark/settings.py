@@ -1,4 +1,4 @@
-"""How a measurement is made: the settings, read from a command line and checked beforehand."""
+"""Settings of a measurement, from the command line and checked before it starts."""
 
 import os
 import shutil
@@ -14,9 +14,8 @@ import torch
 from .. import UserError
 from ..deploy.accelerate.low_precision import has_instructions
 
-STRIDE = 32  # of every backbone's last level, and what detectors pad their images to
+STRIDE = 32  # of the last level of every backbone; detectors pad images to its multiples
 DTYPES = dict(fp32=torch.float32, tf32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
-PARTS = ('backbone', 'neck', 'network', 'model')
 
 
 @dataclass
@@ -24,22 +23,22 @@ class Settings:
     """How the models of one run are measured.
 
     Attributes:
-        shape: Height and width of the images in pixels, multiples of 32.
-        batch_size: Images of a call.
+        shape: Height and width of the images in pixels, at least 32.
+        batch_size: Images in a call.
         device: Where the models run.
-        dtype: ``fp32``, ``tf32`` (CUDA), ``fp16`` or ``bf16``. In 16 bit the weights of
-            convolutions and linear layers are stored so, and the rest runs under autocast.
-        part: ``backbone``; ``neck``, with the backbone; ``network``, from a normalised image to the
-            outputs of the heads; ``model``, a whole ``test_step`` from a uint8 image to results in
-            the size of the original.
+        dtype: ``fp32``, ``tf32`` (CUDA), ``fp16`` or ``bf16``. In 16 bit, convolutions and linear
+            layers store their weights so, and autocast handles the rest.
+        part: ``backbone``; ``neck``, which includes the backbone; ``network``, from a normalised
+            image to the outputs of the heads; ``model``, a whole ``test_step`` from a uint8 image
+            to results in the original size.
         channels_last: Store weights and inputs channels last.
-        compile: Compile backbone and neck by ``torch.compile``.
-        images: Folder of images to send through each config's test pipeline instead of random ones.
-        warmup: Rounds that are not counted.
-        repeat: Rounds that are.
+        compile: Compile backbone and neck with ``torch.compile``.
+        images: Folder of images, loaded by each config's test pipeline; None for random images.
+        warmup: Rounds that do not count.
+        repeat: Rounds that count.
 
     Raises:
-        UserError: If a setting is out of its range or this machine cannot do it.
+        UserError: If a setting is out of range or not possible on this machine.
     """
 
     shape: tuple[int, int] = (800, 1280)
@@ -54,12 +53,8 @@ class Settings:
     repeat: int = 30
 
     def __post_init__(self) -> None:
-        for name, least in (('batch_size', 1), ('warmup', 0), ('repeat', 1)):
-            if getattr(self, name) < least:
-                option = name.replace('_', '-')
-                raise UserError(
-                    f'--{option} is {getattr(self, name)}, expected a number of at least {least}'
-                )
+        for name, smallest in (('batch_size', 1), ('warmup', 0), ('repeat', 1)):
+            check_number(name, getattr(self, name), smallest)
         if min(self.shape) < STRIDE:
             raise UserError(
                 f'--shape is {self.shape[0]} x {self.shape[1]}, expected a height and width of at '
@@ -74,13 +69,13 @@ class Settings:
 
     @property
     def padded(self) -> tuple[int, int]:
-        """The shape, enlarged to multiples of the stride."""
+        """Return the shape, enlarged to multiples of the stride."""
         height, width = (-(-side // STRIDE) * STRIDE for side in self.shape)
         return height, width
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The type of the weights."""
+        """Return the dtype of the weights."""
         return DTYPES[self.dtype]
 
     def describe(self) -> str:
@@ -97,8 +92,15 @@ class Settings:
         return ', '.join(words)
 
 
+def check_number(name: str, value: int, smallest: int) -> None:
+    """Raise UserError for a number that is too small."""
+    if value < smallest:
+        option = name.replace('_', '-')
+        raise UserError(f'--{option} is {value}, expected a number of at least {smallest}')
+
+
 def check_device(device: str) -> None:
-    """Raise UserError where a device cannot be used."""
+    """Raise UserError for a device that cannot be used."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -107,56 +109,67 @@ def check_device(device: str) -> None:
 
 
 def check_dtype(dtype: str, device: str) -> None:
-    """Raise UserError where a device does not compute in a type."""
+    """Raise UserError for a dtype that the device does not compute in."""
     cuda = torch.device(device).type == 'cuda'
     if dtype == 'tf32' and not (cuda and torch.cuda.get_device_capability(device)[0] >= 8):
         raise UserError('--dtype tf32 needs an NVIDIA GPU of the Ampere generation or later')
-    if cuda or dtype not in ('fp16', 'bf16'):
-        return
-    if not has_instructions(DTYPES[dtype]):
+    if not cuda and dtype in ('fp16', 'bf16') and not has_instructions(DTYPES[dtype]):
         other = 'bf16' if has_instructions(torch.bfloat16) else 'fp32'
-        raise UserError(
-            f'--dtype {dtype} needs a CPU with instructions for it, and this one has none; '
-            f'use --dtype {other}'
-        )
+        raise UserError(f'this CPU has no instructions for --dtype {dtype}; use --dtype {other}')
 
 
 def check_compiler(device: str) -> None:
-    """Raise UserError where torch.compile finds nothing to compile with."""
+    """Raise UserError if torch.compile finds no compiler."""
     if torch.device(device).type == 'cuda' and find_spec('triton') is None:
         raise UserError('--compile needs Triton on a GPU: pip install triton')
     compiler = os.environ.get('CXX', 'g++')
     if not shutil.which(compiler):
-        raise UserError(
-            f'--compile needs a C++ compiler, and there is no {compiler!r}; install g++ or set CXX'
-        )
+        raise UserError(f'--compile needs a C++ compiler; install {compiler!r} or set CXX')
 
 
 @contextmanager
 def precision(settings: Settings) -> Iterator[None]:
-    """Compute in the settings' type, without gradients."""
+    """Compute in the settings' dtype, without gradients."""
     device = torch.device(settings.device).type
-    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = settings.dtype == 'tf32'
     half = settings.torch_dtype if settings.torch_dtype != torch.float32 else None
+    before = read_tf32()
+    write_tf32(['tf32' if settings.dtype == 'tf32' else 'ieee'] * len(before))
     try:
         with torch.no_grad(), torch.autocast(device, half, enabled=half is not None):
             yield
     finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value
+        write_tf32(before)
 
 
-def add_arguments(parser: ArgumentParser, repeat: int = Settings.repeat) -> None:
-    """Add the arguments that say how to measure.
+def fp32_settings() -> list[Any]:
+    """Return PyTorch's settings of float32 precision, which version 2.9 introduced."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return [matmul, cudnn.conv, cudnn.rnn] if hasattr(matmul, 'fp32_precision') else []
 
-    Args:
-        parser: Where to.
-        repeat: Default number of rounds.
+
+def read_tf32() -> list[str]:
+    """Return the precision of float32 products and convolutions, such as ``tf32``.
+
+    PyTorch raises RuntimeError for reading ``allow_tf32`` after ``fp32_precision`` was set.
     """
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images of a call')
+    if settings := fp32_settings():
+        return [setting.fp32_precision for setting in settings]
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    return ['tf32' if backend.allow_tf32 else 'ieee' for backend in backends]
+
+
+def write_tf32(values: list[str]) -> None:
+    """Set both ``allow_tf32`` and ``fp32_precision``, so that they agree."""
+    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    for backend, value in zip(backends, values, strict=False):
+        backend.allow_tf32 = value == 'tf32'
+    for setting, value in zip(fp32_settings(), values, strict=False):
+        setting.fp32_precision = value
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that say how to measure."""
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images in a call')
     parser.add_argument(
         '--device',
         default='cuda' if torch.cuda.is_available() else 'cpu',
@@ -169,23 +182,22 @@ def add_arguments(parser: ArgumentParser, repeat: int = Settings.repeat) -> None
     parser.add_argument('--compile', action='store_true', help='compile backbone and neck')
     parser.add_argument('--threads', type=int, metavar='N', help='CPU threads')
     parser.add_argument(
-        '--warmup', type=int, default=3, metavar='N', help='rounds that are not counted'
+        '--warmup', type=int, default=3, metavar='N', help='rounds that do not count'
     )
     parser.add_argument(
-        '--repeat', type=int, default=repeat, metavar='N', help='rounds (default: %(default)s)'
+        '--repeat', type=int, default=30, metavar='N', help='rounds (default: %(default)s)'
     )
 
 
 def read_settings(args: Namespace, **others: Any) -> Settings:
-    """Return the settings that a command line asks for, and set the number of threads.
+    """Return the settings of a command line, and set the number of threads.
 
     Args:
-        args: What a parser with ``add_arguments`` returned.
-        **others: Settings that this command line does not have.
+        args: Result of a parser with ``add_arguments``.
+        **others: Settings that the command line does not have.
     """
     if args.threads is not None:
-        if args.threads < 1:
-            raise UserError(f'--threads is {args.threads}, expected a number of at least 1')
+        check_number('threads', args.threads, 1)
         torch.set_num_threads(args.threads)
     names = ('batch_size', 'device', 'dtype', 'channels_last', 'compile', 'warmup', 'repeat')
     return Settings(**{name: getattr(args, name) for name in names}, **others)

@@ -1,4 +1,4 @@
-"""What was measured, as text, Markdown, JSON and pictures."""
+"""Write measurements as text, Markdown, JSON and pictures."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .run import Measurement, Row
+from .results import Measurement, Row
 from .timing import Times
 
 Cells = list[list[str]]
@@ -37,18 +37,20 @@ def print_table(header: list[str], rows: Cells, console: Console) -> None:
 
 
 def make_console() -> Console:
-    """Return a console on stdout for tables as wide as they are, which files do not cut."""
+    """Return a console on stdout that does not cut wide tables."""
     return Console(width=1000, soft_wrap=True, highlight=False, markup=False)
 
 
-def print_warnings(result: Measurement) -> None:
-    """Print on stderr what makes the figures doubtful."""
+def print_lines(lines: list[str], result: Measurement, console: Console) -> None:
+    """Print the lines below a table, and the warnings on stderr."""
+    for line in lines:
+        console.print(line, style='dim')
     for warning in result.warnings:
         print(f'warning: {warning}', file=sys.stderr)
 
 
 def speed_cells(result: Measurement) -> tuple[list[str], Cells]:
-    """Return header and rows of the table of speeds; a row without times ends with the reason."""
+    """Return header and rows of the speed table, with the reason in rows without times."""
     header = ['model', 'form', 'FPS', 'median ms', 'p10', 'p90', 'time / first']
     header += ['memory MiB', 'params M', 'dense G', 'depthwise G']
     with_boxes = any(row.detections is not None for row in result.rows)
@@ -58,11 +60,9 @@ def speed_cells(result: Measurement) -> tuple[list[str], Cells]:
     for row in result.rows:
         cells = [row.name, row.form]
         if row.times:
-            times = row.times
-            cells += [number(result.fps(row)), *map(number, (times.median, times.p10, times.p90))]
-            cells.append(describe_ratio(row, first))
+            cells += [number(result.fps(row)), *time_cells(row), describe_ratio(row, first)]
         else:
-            cells += [row.reason or 'interrupted', *['-'] * 4]
+            cells += [*time_cells(row), '-', '-']
         cells.append(number(row.memory / 2**20, 0) if row.memory else '-')
         cells += count_cells(row)
         cells += [str(row.detections) if row.detections is not None else '-'] if with_boxes else []
@@ -70,20 +70,24 @@ def speed_cells(result: Measurement) -> tuple[list[str], Cells]:
     return header, rows
 
 
+def time_cells(row: Row) -> list[str]:
+    """Return median, 10th and 90th percentile in ms, or the reason why there are none."""
+    if not row.times:
+        return [row.reason or 'interrupted', '-', '-']
+    return [number(value) for value in (row.times.median, row.times.p10, row.times.p90)]
+
+
 def count_cells(row: Row) -> list[str]:
-    """Return params in M, and dense and depthwise multiply-adds in G."""
+    """Return parameters in M, and dense and depthwise multiply-adds in G."""
     if not row.counts:
         return ['-'] * 3
     counts = row.counts
-    return [
-        f'{counts.params / 1e6:.2f}',
-        f'{counts.dense / 1e9:.2f}',
-        f'{counts.depthwise / 1e9:.2f}',
-    ]
+    values = (counts.params / 1e6, counts.dense / 1e9, counts.depthwise / 1e9)
+    return [f'{value:.2f}' for value in values]
 
 
 def describe_ratio(row: Row, first: Times | None) -> str:
-    """Return the median of a row's time over the first row's, with the 10th and 90th percentile."""
+    """Return a row's time over the first row's: median, 10th and 90th percentile."""
     if not first:
         return '-'
     ratio = row.times.ratio(first)
@@ -91,36 +95,28 @@ def describe_ratio(row: Row, first: Times | None) -> str:
 
 
 def number(value: float, digits: int | None = None) -> str:
-    """Return a number with three digits that count, or so many after the point."""
+    """Return a number with so many decimals, by default about four significant digits."""
     if digits is None:
         digits = 1 if value >= 100 else 2 if value >= 10 else 3
     return f'{value:.{digits}f}'
 
 
 def footer(result: Measurement) -> list[str]:
-    """Return the lines below a table: notes, settings, machine; warnings come separately."""
+    """Return the lines below a table: notes, settings and machine."""
     lines = [f'Note: {note}' for note in result.notes]
     weights = 'Weights as in the files' if result.trained else 'Random weights'
     lines.append(f'{weights}. {result.date}, {result.settings.describe()}')
-    lines.append(', '.join(f'{name} {value}' for name, value in result.machine.items()))
+    lines.append(describe_machine(result.machine))
     return lines
 
 
+def describe_machine(machine: dict[str, str]) -> str:
+    """Return hardware and versions in one line."""
+    return ', '.join(f'{name} {value}' for name, value in machine.items())
+
+
 def to_json(result: Measurement, **others: Any) -> str:
-    """Return all that was measured as JSON; latencies in ms, in the order of the rounds."""
-    rows = []
-    for row in result.rows:
-        values = asdict(row)
-        values['times_ms'] = values.pop('times')['values'] if row.times else None
-        if row.times:
-            values.update(
-                fps=result.fps(row),
-                median_ms=row.times.median,
-                p10_ms=row.times.p10,
-                p90_ms=row.times.p90,
-                spread=row.times.spread if len(row.times.values) > 1 else None,
-            )
-        rows.append(values)
+    """Return a measurement as JSON; latencies in ms in the order of the rounds."""
     facts = dict(
         date=result.date,
         complete=result.complete,
@@ -128,20 +124,42 @@ def to_json(result: Measurement, **others: Any) -> str:
         machine=result.machine,
         notes=result.notes,
         warnings=result.warnings,
-        rows=rows,
+        rows=[row_facts(row, result) for row in result.rows],
     )
     return json.dumps({**facts, **others}, indent=2) + '\n'
+
+
+def row_facts(row: Row, result: Measurement) -> dict[str, Any]:
+    """Return the values of a row in the JSON file."""
+    facts: dict[str, Any] = dict(
+        name=row.name,
+        form=row.form,
+        counts=asdict(row.counts) if row.counts else None,
+        memory=row.memory,
+        detections=row.detections,
+        reason=row.reason,
+        times_ms=row.times.values or None,
+    )
+    if row.times:
+        facts.update(
+            fps=result.fps(row),
+            median_ms=row.times.median,
+            p10_ms=row.times.p10,
+            p90_ms=row.times.p90,
+            spread=row.times.spread if len(row.times.values) > 1 else None,
+        )
+    return facts
 
 
 def plot_speed(
     result: Measurement, file: str | Path, published: dict[str, float] | None = None
 ) -> None:
-    """Draw FPS as bars, from the 90th to the 10th percentile of latency as whiskers.
+    """Draw FPS as bars, with the 10th to 90th percentile of latency as whiskers.
 
     Args:
-        result: What was measured.
-        file: The PNG file to write.
-        published: FPS by the name of a row, drawn beside.
+        result: The measurement.
+        file: PNG file to write.
+        published: FPS by the names of rows, drawn as grey bars.
     """
     rows = [row for row in result.rows if row.times]
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.5 * max(len(rows), 1)), layout='constrained')
@@ -150,7 +168,7 @@ def plot_speed(
     for position, row in enumerate(rows):
         fps, times = result.fps(row), row.times
         low, high = max(fps - scale / times.p90, 0), max(scale / times.p10 - fps, 0)
-        color = 'tab:orange' if 'VanillaNet' in row.name or 'vanillanet' in row.name else 'tab:blue'
+        color = 'tab:orange' if 'vanillanet' in row.name.lower() else 'tab:blue'
         axes.barh(position, fps, height, xerr=[[low], [high]], color=color, ecolor='0.3', capsize=2)
         axes.annotate(f' {number(fps)}', (fps + high, position), va='center', fontsize=8)
     axes.set_yticks(range(len(rows)), [f'{row.name}\n{row.form}' for row in rows], fontsize=8)

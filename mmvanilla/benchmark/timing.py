@@ -1,4 +1,4 @@
-"""The clock, and what its times tell."""
+"""A clock for calls on a CPU or GPU, and statistics of its times."""
 
 import statistics
 import time
@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-# Two runs of one row should differ by no more in median; the two halves of a run tell.
-STEADY = 0.05
+STEADY = 0.05  # largest relative difference between the halves of a steady run
 
 
 @dataclass
 class Times:
-    """Latencies of one call in ms, in the order in which they were taken; false if none were."""
+    """Latencies of one call in ms, one for each round; empty times are false."""
 
     values: list[float] = field(default_factory=list)
 
@@ -23,29 +22,29 @@ class Times:
 
     @property
     def median(self) -> float:
-        """The median in ms."""
+        """Return the median in ms."""
         return statistics.median(self.values)
 
     @property
     def p10(self) -> float:
-        """The 10th percentile in ms."""
+        """Return the 10th percentile in ms."""
         return float(np.percentile(self.values, 10))
 
     @property
     def p90(self) -> float:
-        """The 90th percentile in ms."""
+        """Return the 90th percentile in ms."""
         return float(np.percentile(self.values, 90))
 
     @property
     def range(self) -> tuple[float, float]:
-        """The shortest and the longest in ms."""
+        """Return the shortest and the longest in ms."""
         return min(self.values), max(self.values)
 
     @property
     def spread(self) -> float:
-        """The relative difference between the medians of the two halves of the run.
+        """Return the relative difference between the medians of both halves of the run.
 
-        Each half is a run of its own, so this is what a second run would differ by, if not less.
+        Two runs differ by about as much. NaN for a single value.
         """
         half = len(self.values) // 2
         if not half:
@@ -55,20 +54,20 @@ class Times:
 
     @property
     def steady(self) -> bool:
-        """Whether the spread is at most 5 %; a single value tells nothing."""
+        """Return whether the spread is at most 5 %; false for a single value."""
         return self.spread <= STEADY
 
     def ratio(self, other: 'Times') -> 'Times':
-        """Return this latency over another's, round by round."""
-        pairs = zip(self.values, other.values, strict=False)  # ctrl-C may leave one short
+        """Divide by the times of another call, round by round."""
+        pairs = zip(self.values, other.values, strict=False)  # ctrl-C may shorten one
         return Times([mine / its for mine, its in pairs])
 
 
 class Clock:
-    """Time a call on a device, in ms.
+    """Time a call in ms.
 
-    On CUDA, events are recorded around the call on an idle device and waited for, so a time spans
-    from the first launch to the end of the last kernel, whatever the host does in between.
+    On CUDA by events around the call on an idle GPU: from the first kernel launch to the end of the
+    last kernel.
 
     Args:
         device: Where the call computes.
@@ -78,7 +77,7 @@ class Clock:
         self.cuda = torch.device(device).type == 'cuda'
 
     def __call__(self, call: Callable[[], object]) -> float:
-        """Return the ms that a call takes."""
+        """Return the latency of a call in ms."""
         if not self.cuda:
             began = time.perf_counter()
             call()

@@ -32,7 +32,7 @@ SHAPES = dict(train=640, val=400)  # images, with about three objects each
 
 @dataclass(frozen=True)
 class Variant:
-    """A cell of a table: a net, with some of its settings.
+    """A cell of a table: a net with settings.
 
     Attributes:
         net: Name of the net, a row of the table.
@@ -83,10 +83,10 @@ class Run:
     """One training.
 
     Attributes:
-        variant: What was trained.
+        variant: The net.
         seed: Its seed.
         top1: Accuracy of the fused net on unseen images, in percent.
-        cpu_seconds: Processor time it took, that of loaders in processes of their own aside.
+        cpu_seconds: CPU time without data loading workers.
     """
 
     variant: Variant
@@ -95,7 +95,7 @@ class Run:
     cpu_seconds: float
 
     def __str__(self) -> str:
-        """Say in a line what it came to."""
+        """Return the result in one line."""
         return f'{self.variant.net}, {self.variant.name}, seed {self.seed}: {self.top1:.2f} %'
 
 
@@ -103,7 +103,7 @@ def read_variant(variant: Variant, small: bool, seed: int) -> Config:
     """Return the config of one training.
 
     Args:
-        variant: What to train.
+        variant: The net to train.
         small: Take the narrow net and the small set.
         seed: The seed.
     """
@@ -128,11 +128,11 @@ def set_crops(cfg: Config, folder: Path) -> None:
 def train(variant: Variant, seed: int, cfg: Config) -> Run:
     """Train once and measure the accuracy of the fused net.
 
-    A training that was interrupted goes on from its last checkpoint; one that is done is not done
-    again, its result being kept beside its checkpoints.
+    An interrupted training resumes from its last checkpoint. The result of a finished one is read
+    from the file next to its checkpoints.
     """
-    kept = Path(cfg.work_dir, 'result.json')
-    if not kept.exists():
+    result = Path(cfg.work_dir, 'result.json')
+    if not result.exists():
         cfg.load_from = find_latest_checkpoint(cfg.work_dir)
         cfg.resume = cfg.load_from is not None
         start = time.process_time()
@@ -140,10 +140,10 @@ def train(variant: Variant, seed: int, cfg: Config) -> Run:
         with safe_loading():
             runner.train()
         top1 = float(runner.message_hub.get_scalar('val/accuracy/top1').current())
-        partial = kept.with_suffix('.partial')  # so that a result is whole or not there
+        partial = result.with_suffix('.partial')  # so that the result is complete or missing
         partial.write_text(json.dumps(dict(top1=top1, cpu_seconds=time.process_time() - start)))
-        partial.replace(kept)
-    return Run(variant, seed, **json.loads(kept.read_text()))
+        partial.replace(result)
+    return Run(variant, seed, **json.loads(result.read_text()))
 
 
 def run_table(
@@ -151,14 +151,14 @@ def run_table(
 ) -> list[Run]:
     """Train every variant of a table with every seed.
 
-    Small nets are trained side by side, one on each core; the others one after the other.
+    Small nets are trained in parallel, one on each core; full nets one after the other.
 
     Args:
         what: A key of :data:`TABLES`.
-        out: Where full trainings keep their checkpoints and results; small ones keep none.
-        small: Train narrow nets on a small set, which is generated.
+        out: Folder for the checkpoints and results of full trainings.
+        small: Train narrow nets on a small generated set.
         seeds: The seeds.
-        on_run: Called after each training, with it and with how many there are.
+        on_run: Called after each training with the run and the number of runs.
     """
     # Workers that are interrupted may still write.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -176,19 +176,19 @@ def run_table(
         if small:
             make_shapes(Path(scratch, 'shapes'), **SHAPES)
             crop_objects(Path(scratch, 'shapes/coco'), data)
-        # The last seed's largest net first, so that the cores end together.
+        # Largest nets first, so that the cores finish together.
         return run_all(train, tasks[::-1], on_run, small)[::-1]
 
 
 def run_all(
     function: Callable[..., T], tasks: list[tuple], on_done: Callable[[T, int], None], small: bool
 ) -> list[T]:
-    """Call a function with each of some arguments, in processes; return what it returned.
+    """Call a function in processes, once for each task; return the results.
 
     Args:
         function: The function.
-        tasks: The arguments of each call.
-        on_done: Called after each, with what it returned and with how many there are.
+        tasks: Arguments of each call.
+        on_done: Called after each with the result and the number of tasks.
         small: See :func:`start_workers`.
     """
     with start_workers(small) as workers:
@@ -203,7 +203,7 @@ def run_all(
 
 
 def start_workers(small: bool) -> ProcessPoolExecutor:
-    """Start a process for each core, with one thread, or one that has the whole machine."""
+    """Start a single-threaded process for each core, or one process with all threads."""
     spawn = multiprocessing.get_context('spawn')
     if not small:
         return ProcessPoolExecutor(1, spawn)
@@ -212,22 +212,22 @@ def start_workers(small: bool) -> ProcessPoolExecutor:
 
 
 def check_imagenet() -> None:
-    """Check that there is what full trainings read.
+    """Check that ImageNet exists.
 
     Raises:
-        FileNotFoundError: If there is not.
+        FileNotFoundError: If it does not.
     """
     cfg = read_variant(TABLES['table1'][0], small=False, seed=0)
     root = cfg.train_dataloader.dataset.data_root
     if not os.path.isdir(root):
         raise FileNotFoundError(
-            f'there is no ImageNet in {root!r}; put it there, with its folders train and val, '
-            'or try the small set with --small'
+            f'there is no ImageNet in {root!r}; put its folders train and val there, or use '
+            'the small set by --small'
         )
 
 
 def cells(runs: list[Run]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of a table: mean and standard deviation, and what was published."""
+    """Return header and rows: mean, standard deviation and published figures."""
     nets, rows = group(runs), []
     for net, columns in nets.items():
         scores = [spread([run.top1 for run in members]) for members in columns.values()]
@@ -243,7 +243,7 @@ def cells(runs: list[Run]) -> tuple[list[str], list[list[str]]]:
 
 
 def group(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Return the runs of each net and column, in their order."""
+    """Return the runs of each net and column, in order."""
     nets: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         nets.setdefault(run.variant.net, {}).setdefault(run.variant.name, []).append(run)
@@ -251,13 +251,13 @@ def group(runs: list[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def spread(values: list[float], digits: int = 2) -> str:
-    """Return mean and standard deviation of some values."""
+    """Return mean and standard deviation."""
     deviation = f' ± {statistics.stdev(values):.{digits}f}' if len(values) > 1 else ''
     return f'{statistics.mean(values):.{digits}f}{deviation}'
 
 
 def plot(runs: list[Run], file: str | Path) -> None:
-    """Draw every run as a dot and the mean of each variant as a line; the published ones as stars.
+    """Draw runs as dots, means as lines and published figures as stars.
 
     Args:
         runs: The runs.

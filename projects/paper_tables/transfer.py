@@ -1,4 +1,4 @@
-"""Does a detector of the shapes gain from a backbone that was pre-trained as a classifier?"""
+"""Compare detectors with a pre-trained backbone with detectors from scratch, on the shapes."""
 
 import statistics
 import tempfile
@@ -15,7 +15,7 @@ from .crops import crop_objects
 from .trainings import CONFIGS, SHAPES, run_all, set_crops, spread
 
 DETECTOR = Path(__file__).parents[2] / 'configs/mask_rcnn_vanillanet13_shapes.py'
-EPOCHS = 1  # of the 4 of the demo, 200 iterations each
+EPOCHS = 1  # of the demo's 4, with 200 iterations each
 WAYS = ('from scratch', 'pre-trained')
 METRICS = ('box AP', 'mask AP')
 
@@ -26,10 +26,10 @@ class Result:
 
     Attributes:
         way: One of :data:`WAYS`.
-        seed: Its seed, and that of its pre-training.
+        seed: Seed of the training and the pre-training.
         box_ap: On unseen images, 0 to 1.
-        mask_ap: Likewise.
-        top1: Accuracy of its backbone as a classifier in percent, None from scratch.
+        mask_ap: On unseen images, 0 to 1.
+        top1: Accuracy of the pre-trained classifier in percent; None from scratch.
     """
 
     way: str
@@ -39,7 +39,7 @@ class Result:
     top1: float | None = None
 
     def __str__(self) -> str:
-        """Say in a line what it came to."""
+        """Return the result in one line."""
         return f'{self.way}, seed {self.seed}: box AP {self.box_ap:.3f}'
 
 
@@ -57,7 +57,7 @@ def detect(data: Path, way: str, seed: int) -> Result:
     """Train one detector.
 
     Args:
-        data: Folder with the shapes of the detector, ``shapes/coco``, and the others', ``crops``.
+        data: Folder with the detector's ``shapes/coco`` and the classifier's ``crops``.
         way: One of :data:`WAYS`.
         seed: The seed.
     """
@@ -83,24 +83,24 @@ def detect(data: Path, way: str, seed: int) -> Result:
 
 
 def start(cfg: Config, work_dir: Path, seed: int) -> Runner:
-    """Build a runner that logs next to nothing."""
+    """Build a runner that logs only errors."""
     cfg.randomness = dict(seed=seed)
     cfg.sync_bn = None
     cfg.log_level = 'ERROR'
     cfg.work_dir, cfg.experiment_name = str(work_dir), work_dir.name
     if 'visualizer' in cfg:
-        cfg.visualizer.name = work_dir.name  # they are found by name
+        cfg.visualizer.name = work_dir.name  # visualizers are found by name
     return Runner.from_cfg(cfg)
 
 
 def run_transfer(seeds: list[int], on_result: Callable[[Result, int], None]) -> list[Result]:
     """Train detectors from scratch and from pre-trained backbones, one on each core.
 
-    The classifiers see other images than the detectors, of the same kinds of shapes.
+    The classifiers see other images of the same shapes.
 
     Args:
         seeds: The seeds.
-        on_result: Called after each detector, with it and with how many there are.
+        on_result: Called after each detector with the result and the number of detectors.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         data = Path(scratch)

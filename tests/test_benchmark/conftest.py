@@ -1,21 +1,17 @@
-"""Tests that bound memory run alone, where no other test has left memory that is free."""
+"""Tests that bound memory run in a process without memory freed by other tests."""
 
-import multiprocessing.dummy
 import os
 import subprocess
 import sys
 
 import pytest
-from mmengine.logging import MMLogger
-
-from mmvanilla.benchmark import processes
 
 ALONE = 'MMVANILLA_TEST_ALONE'
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Run a test that is marked ``alone`` in a fresh process."""
+    """Run tests marked ``alone`` in a new process."""
     if pyfuncitem.get_closest_marker('alone') is None or ALONE in os.environ:
         return None
     done = subprocess.run(
@@ -28,14 +24,3 @@ def pytest_pyfunc_call(pyfuncitem):
     assert done.returncode == 0, done.stdout + done.stderr
     assert '1 passed' in done.stdout
     return True
-
-
-@pytest.fixture
-def in_threads(monkeypatch):
-    """Let threads of this process do what processes do: tests can then reach into them."""
-    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
-    monkeypatch.setattr(processes, 'PAUSE', 0)
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    yield
-    logger.setLevel(level)  # a process that measures lowers its own

@@ -7,7 +7,7 @@ from torch import nn
 
 from mmvanilla import ARCHS, VanillaNet
 from mmvanilla.benchmark.counting import count
-from mmvanilla.benchmark.published import TABLE3
+from projects.paper_tables.published import TABLE3
 
 
 def count_on_meta(model, *size):

@@ -1,4 +1,4 @@
-"""What disturbs a measurement is noticed."""
+"""Disturbances of a measurement are detected."""
 
 import os
 import re
@@ -30,23 +30,23 @@ def test_disturbances(change, sentence, monkeypatch):
     after = dict(wall=10.0, total=20.0, busy=10.0, stolen=0.0, own=10.0, throttled=0) | change
     readings = iter([QUIET, after])
     monkeypatch.setattr(Watch, '_read', lambda self: next(readings))
-    found = Watch().start().disturbances()
+    found = Watch().disturbances()
     assert len(found) == (sentence is not None)
     assert sentence is None or sentence in found[0]
 
 
 @pytest.mark.skipif(not os.path.exists('/proc/stat'), reason='counters of Linux')
-def test_another_process_is_seen():
-    watch = Watch().start()
+def test_another_process_is_detected():
+    watch = Watch()
     busy = 'import time\nwhile time.process_time() < 1.5: pass'
     other = subprocess.Popen([sys.executable, '-c', busy])
-    ours = Watch(pids=[other.pid]).start()
-    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and still counts
+    ours = Watch(pids=[other.pid])
+    os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)  # still a zombie
     found = watch._read()['own'] - watch.before['own']
     assert found < 0.5
     assert ours._read()['own'] - ours.before['own'] > found + 0.5
     other.wait()
-    # Waited for, a child's time counts as this process's own: take it out again.
+    # After the wait the child's time counts as this process's: subtract it.
     children = os.times()
     watch.before['own'] += children.children_user + children.children_system
     assert any('other processes' in text for text in watch.disturbances())

@@ -1,4 +1,4 @@
-"""Peak memory of calls whose tensors are known, and allocations that are too large."""
+"""Peak memory of calls with known tensors, and allocations that are too large."""
 
 from functools import partial
 

@@ -1,6 +1,5 @@
-"""Rows: what cannot be measured says why, and what makes figures doubtful is said."""
+"""Rows with figures or a reason, and warnings about doubtful figures."""
 
-import copy
 import json
 
 import cv2
@@ -9,8 +8,8 @@ import pytest
 import torch
 
 from mmvanilla.benchmark import (
-    Candidate,
     Measurement,
+    ModelSpec,
     Row,
     Settings,
     measure,
@@ -26,30 +25,30 @@ SETTINGS = dict(shape=(64, 64), warmup=0, repeat=4, part='backbone')
 
 
 @pytest.fixture
-def candidate(small_config):
+def spec(small_config):
     def make(name='net', form='fused', kind='mask_rcnn', **options):
-        return Candidate(name, small_config(kind, **options), form)
+        return ModelSpec(name, small_config(kind, **options), form)
 
     return make
 
 
 @pytest.fixture(autouse=True)
-def idle(monkeypatch, in_threads):
-    """Take the machine for idle, whatever runs beside the tests."""
+def idle(monkeypatch, forked):
+    """Ignore other processes of this machine."""
     monkeypatch.setattr(processes.Watch, 'disturbances', lambda self: [])
 
 
-def test_a_row_that_fails_leaves_the_others_alone(candidate, monkeypatch):
+def test_a_row_that_fails_leaves_the_others_alone(spec, monkeypatch):
     build = run.build
 
-    def fail(made, settings):
-        if made.name == 'broken':
+    def fail(spec, settings):
+        if spec.name == 'broken':
             raise ModuleNotFoundError("No module named 'mmpretrain'", name='mmpretrain')
-        return build(made, settings)
+        return build(spec, settings)
 
     monkeypatch.setattr(run, 'build', fail)
     names = ('first', 'broken', 'last')
-    rows = measure(map(candidate, names), Settings(**SETTINGS)).rows
+    rows = measure(map(spec, names), Settings(**SETTINGS)).rows
     assert [row.name for row in rows] == ['first', 'broken', 'last']
     assert rows[1].reason == 'needs the package mmpretrain'
     assert not rows[1].times
@@ -57,33 +56,33 @@ def test_a_row_that_fails_leaves_the_others_alone(candidate, monkeypatch):
     assert all(len(rows[i].times.values) == 4 for i in (0, 2))
 
 
-def test_a_row_that_fails_late_keeps_no_figures(candidate, monkeypatch):
-    prepare = run.Subject.prepare
+def test_a_row_that_fails_late_keeps_no_figures(spec, monkeypatch):
+    prepare = run.ModelUnderTest.prepare
 
     def fail(self, turn):
         if turn == 2:
             raise RuntimeError('no more')
         return prepare(self, turn)
 
-    monkeypatch.setattr(run.Subject, 'prepare', fail)
-    (row,) = measure([candidate()], Settings(**SETTINGS)).rows
+    monkeypatch.setattr(run.ModelUnderTest, 'prepare', fail)
+    (row,) = measure([spec()], Settings(**SETTINGS)).rows
     assert row.reason == 'RuntimeError: no more'
     assert not row.times
     assert row.counts is row.memory is None
 
 
 @pytest.mark.alone
-def test_too_little_memory(candidate, monkeypatch):
-    large = candidate('large', **{'backbone.arch': '13'})
-    monkeypatch.setattr(memory, 'available_memory', lambda: 2**27)  # the net has 390 MiB
-    rows = measure([large, candidate('small')], Settings(**SETTINGS)).rows
+def test_too_little_memory(spec, monkeypatch):
+    large = spec('large', **{'backbone.arch': '13'})
+    monkeypatch.setattr(memory, 'available_memory', lambda: 2**28)  # the net has 390 MiB
+    rows = measure([large, spec('small')], Settings(**SETTINGS)).rows
     assert rows[0].reason == 'too little memory'
     assert rows[1].times
 
 
-def test_forms_side_by_side(candidate):
+def test_forms_side_by_side(spec):
     forms = ('train', 'fused', 'deploy')
-    result = measure([candidate(form=form) for form in forms], Settings(**SETTINGS))
+    result = measure([spec(form=form) for form in forms], Settings(**SETTINGS))
     train, fused, deploy = result.rows
     assert [row.form for row in result.rows] == ['training form', 'fused', 'built in deploy form']
     assert fused.counts == deploy.counts
@@ -97,30 +96,30 @@ def test_forms_side_by_side(candidate):
 
 
 def interrupt(monkeypatch, times):
-    """Let ctrl-C come when something has been asked of models so many times."""
-    ask, asked = processes.Worker.ask, []
+    """Press ctrl-C after so many requests to workers."""
+    ask, requests = processes.Worker.ask, []
 
-    def stop(self, what):
-        asked.append(what)
-        if len(asked) > times:
+    def stop(self, request):
+        requests.append(request)
+        if len(requests) > times:
             raise KeyboardInterrupt
-        return ask(self, what)
+        return ask(self, request)
 
     monkeypatch.setattr(processes.Worker, 'ask', stop)
 
 
-def test_ctrl_c(candidate, monkeypatch):
-    interrupt(monkeypatch, 2 + 3)  # both are built; a round and a half
-    result = measure([candidate('first'), candidate('second')], Settings(**SETTINGS))
+def test_ctrl_c(spec, monkeypatch):
+    interrupt(monkeypatch, 2 + 3)  # two are built, then one and a half rounds
+    result = measure([spec('first'), spec('second')], Settings(**SETTINGS))
     assert not result.complete
     assert [len(row.times.values) for row in result.rows] == [1, 2]
     assert 'interrupted after 1 of 4 rounds' in result.warnings
     assert json.loads(to_json(result))['complete'] is False
 
 
-def test_ctrl_c_while_building(candidate, monkeypatch):
+def test_ctrl_c_while_building(spec, monkeypatch):
     interrupt(monkeypatch, 1)
-    result = measure([candidate('first'), candidate('second')], Settings(**SETTINGS))
+    result = measure([spec('first'), spec('second')], Settings(**SETTINGS))
     assert not result.complete
     first, second = result.rows
     assert first.counts
@@ -130,21 +129,21 @@ def test_ctrl_c_while_building(candidate, monkeypatch):
     assert 'interrupted' in speed_cells(result)[1][0]
 
 
-def test_ctrl_c_before_the_first_round_counts_no_boxes(candidate, monkeypatch):
+def test_ctrl_c_before_the_first_round_counts_no_boxes(spec, monkeypatch):
     interrupt(monkeypatch, 1)
-    result = measure([candidate()], Settings(**dict(SETTINGS, part='model')))
+    result = measure([spec()], Settings(**dict(SETTINGS, part='model')))
     assert result.rows[0].counts
     assert not any('boxes' in note for note in result.notes)
 
 
-def test_differing_detections_are_doubtful(candidate, monkeypatch):
-    monkeypatch.setattr(run.Subject, 'fixed', False, raising=False)
+def test_differing_detections_are_doubtful(spec, monkeypatch):
+    monkeypatch.setattr(run.ModelUnderTest, 'fixed', False, raising=False)
     settings = Settings(**dict(SETTINGS, part='model', repeat=1))
-    few = candidate('few', **{'test_cfg.rcnn.max_per_img': 7})
-    result = measure([candidate('many'), few], settings)
+    few = spec('few', **{'test_cfg.rcnn.max_per_img': 7})
+    result = measure([spec('many'), few], settings)
     assert [row.detections for row in result.rows] == [100, 7]
     assert any('found 7, 100 boxes' in warning for warning in result.warnings)
-    same = measure([candidate('many')], settings)
+    same = measure([spec('many')], settings)
     assert any('ends with 100 boxes' in note for note in same.notes)
     assert not any('boxes' in warning for warning in same.warnings)
 
@@ -152,44 +151,43 @@ def test_differing_detections_are_doubtful(candidate, monkeypatch):
 @pytest.mark.parametrize(
     ('halves', 'sentence'), [((10.0, 12.0), 'differ by 18% in median'), ((10.0, 10.0), None)]
 )
-def test_unsteady(halves, sentence, candidate, monkeypatch):
+def test_unsteady(halves, sentence, spec, monkeypatch):
     ticks = iter([halves[0]] * 2 + [halves[1]] * 2)
     monkeypatch.setattr(processes, 'Clock', lambda device: lambda call: next(ticks))
-    result = measure([candidate()], Settings(**SETTINGS))
+    result = measure([spec()], Settings(**SETTINGS))
     assert bool(result.warnings) == bool(sentence)
     assert sentence is None or sentence in result.warnings[0]
     assert result.fps(result.rows[0]) == pytest.approx(1e3 / (sum(halves) / 2))
 
 
-@pytest.mark.parametrize(('repeat', 'told'), [(3, False), (4, True)])
-def test_halves_with_other_images_are_not_compared(repeat, told, candidate, tmp_path, monkeypatch):
+@pytest.mark.parametrize(('repeat', 'comparable'), [(3, False), (4, True)])
+def test_halves_with_other_images_are_not_compared(repeat, comparable, spec, tmp_path, monkeypatch):
     for i in range(2):
         cv2.imwrite(str(tmp_path / f'{i}.png'), np.zeros((40, 40 + 40 * i, 3), dtype=np.uint8))
     ticks = iter([1.0, 2.0, 4.0, 8.0])
     monkeypatch.setattr(processes, 'Clock', lambda device: lambda call: next(ticks))
     settings = Settings(**dict(SETTINGS, images=str(tmp_path), repeat=repeat))
-    result = measure([candidate()], settings)
-    assert any('differ by' in warning for warning in result.warnings) == told
-    assert any('--repeat 4 would' in note for note in result.notes) == (not told)
+    result = measure([spec()], settings)
+    assert any('differ by' in warning for warning in result.warnings) == comparable
+    assert any('--repeat 4' in note for note in result.notes) == (not comparable)
 
 
-def test_sizes_that_come_late(candidate, monkeypatch):
+def test_sizes_that_first_occur_in_a_timed_round(spec, monkeypatch):
     sizes = [(3, 64, 64), (3, 64, 96), (3, 96, 64)]
-    monkeypatch.setattr(run.Subject, 'sizes', lambda self: sizes)
+    monkeypatch.setattr(run.ModelUnderTest, 'sizes', lambda self: sizes)
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
     for warmup, number in ((0, 2), (1, 1), (2, 0)):
-        result = measure([candidate()], Settings(**dict(SETTINGS, warmup=warmup)))
+        result = measure([spec()], Settings(**dict(SETTINGS, warmup=warmup)))
         found = [text for text in result.warnings if 'cudnn picks algorithms' in text]
-        assert found == ([] if not number else found)
+        assert len(found) == bool(number)
         assert not number or found[0].startswith(f'{number} image sizes')
-    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
-    result = measure([candidate()], Settings(**SETTINGS))
+    result = measure([spec()], Settings(**SETTINGS))
     assert not any('cudnn' in text for text in result.warnings)
 
 
-def test_files(candidate, tmp_path):
+def test_files(spec, tmp_path):
     missing = Row('lost', 'fused', reason='needs the package mmdet')
-    result = measure([candidate('net'), missing], Settings(**SETTINGS))
+    result = measure([spec('net'), missing], Settings(**SETTINGS))
     facts = json.loads(to_json(result, command=['fps.py']))
     net, lost = facts['rows']
     assert len(net['times_ms']) == 4
@@ -218,15 +216,14 @@ def test_bars_are_as_long_as_the_models_are_fast(tmp_path, monkeypatch):
     assert cv2.imread(str(tmp_path / 'speed.png')).std() > 0
 
 
-def test_padding_is_noted(candidate):
-    result = measure([candidate()], Settings(**dict(SETTINGS, shape=(64, 65), repeat=1)))
+def test_padding_is_noted(spec):
+    result = measure([spec()], Settings(**dict(SETTINGS, shape=(64, 65), repeat=1)))
     assert any('64 x 65 are padded to 64 x 96' in note for note in result.notes)
 
 
 @pytest.mark.slow
-def test_compiled(candidate):
+def test_compiled(spec):
     settings = Settings(**dict(SETTINGS, compile=True, warmup=1, repeat=1))
-    made = candidate()
-    row = measure([copy.deepcopy(made)], settings).rows[0]
+    row = measure([spec()], settings).rows[0]
     assert row.reason is None
     assert row.times

@@ -1,4 +1,4 @@
-"""Settings that cannot be measured are refused beforehand, in one sentence."""
+"""Impossible settings are refused; the dtype is set and restored."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from mmvanilla import UserError
 from mmvanilla.backports import autocast_dtype
 from mmvanilla.benchmark import settings as module
-from mmvanilla.benchmark.settings import Settings, precision
+from mmvanilla.benchmark.settings import Settings, precision, read_tf32, write_tf32
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_refused(options, sentence):
 
 def test_fp16_where_the_processor_has_none(monkeypatch):
     monkeypatch.setattr(module, 'has_instructions', lambda dtype: dtype == torch.bfloat16)
-    with pytest.raises(UserError, match='fp16 needs a CPU with instructions .* use --dtype bf16'):
+    with pytest.raises(UserError, match='no instructions for --dtype fp16; use --dtype bf16'):
         Settings(dtype='fp16')
     assert Settings(dtype='bf16').torch_dtype == torch.bfloat16
 
@@ -52,10 +52,33 @@ def test_padding_is_said(shape, padded):
     assert said == (shape != padded)
 
 
-def test_fp32_is_fp32(monkeypatch):
-    monkeypatch.setattr(module.torch.backends.cudnn, 'allow_tf32', True)
+@pytest.fixture
+def tf32():
+    """Restore PyTorch's TF32 settings."""
+    before = read_tf32()
+    yield torch.backends.cuda.matmul, torch.backends.cudnn
+    write_tf32(before)
+
+
+@pytest.mark.parametrize('allowed', [False, True])
+def test_fp32_is_fp32(allowed, tf32):
+    for backend in tf32:
+        backend.allow_tf32 = allowed
     with precision(Settings()):
-        assert not torch.backends.cudnn.allow_tf32
-        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not any(backend.allow_tf32 for backend in tf32)
         assert autocast_dtype('cpu') is None
-    assert torch.backends.cudnn.allow_tf32
+    assert all(backend.allow_tf32 == allowed for backend in tf32)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, 'fp32_precision'), reason='needs torch 2.9'
+)
+def test_fp32_is_fp32_after_the_new_tf32_settings(tf32):
+    matmul, cudnn = tf32
+    matmul.fp32_precision, cudnn.conv.fp32_precision = 'tf32', 'ieee'
+    with pytest.raises(RuntimeError, match='mix of the legacy and new'):
+        _ = matmul.allow_tf32
+    with precision(Settings()):
+        assert matmul.fp32_precision == cudnn.conv.fp32_precision == 'ieee'
+        assert not any(backend.allow_tf32 for backend in tf32)  # deploy reads them here
+    assert (matmul.fp32_precision, cudnn.conv.fp32_precision) == ('tf32', 'ieee')

@@ -1,4 +1,4 @@
-"""What times tell."""
+"""Statistics of times."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_statistics():
 
 
 def test_ratio_is_taken_within_rounds():
-    # The machine slows down tenfold half way; the second call always takes twice the first.
+    # The machine becomes ten times slower; the second call always takes twice as long.
     first, second = Times([1.0, 1.0, 10.0, 10.0]), Times([2.0, 2.0, 20.0, 20.0])
     ratio = second.ratio(first)
     assert (ratio.p10, ratio.median, ratio.p90) == (2, 2, 2)
@@ -29,8 +29,8 @@ def test_ratio_is_taken_within_rounds():
         ([10.0] * 5 + [10.4] * 5, True),
         ([10.0] * 5 + [10.8] * 5, False),
         ([10.8] * 5 + [10.0] * 5, False),
-        ([10.0, 30.0] * 6, True),  # wide, but the same all along
-        ([10.0], False),  # tells nothing
+        ([10.0, 30.0] * 6, True),  # wide in both halves
+        ([10.0], False),  # no second half
     ],
 )
 def test_steady(values, steady):

@@ -10,8 +10,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.models import ImageClassifier
 
 from mmvanilla.benchmark.counting import count
-from mmvanilla.benchmark.published import TABLE3
 from mmvanilla.deploy.load import set_form
+from projects.paper_tables.published import TABLE3
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r'^\| `(vanillanet\S*_imagenet.py)` \| (.*) \|$', re.MULTILINE)

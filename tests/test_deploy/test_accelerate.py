@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmvanilla import VanillaNet, accelerate, fuse
-from mmvanilla.benchmark.subject import calibrate
+from mmvanilla.benchmark.model import calibrate
 from mmvanilla.deploy.accelerate import fast_layers as layers
 from mmvanilla.deploy.accelerate.cuda_graphs import GraphCache
 from mmvanilla.deploy.accelerate.low_precision import (

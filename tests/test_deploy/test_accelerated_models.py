@@ -7,7 +7,7 @@ import torch
 from mmengine.structures import BaseDataElement
 
 from mmvanilla import accelerate, fuse
-from mmvanilla.benchmark.subject import calibrate
+from mmvanilla.benchmark.model import calibrate
 from mmvanilla.deploy.accelerate.low_precision import LowPrecision, has_instructions
 from mmvanilla.errors import UserError
 

@@ -6,8 +6,8 @@ import pickle
 import pytest
 from mmengine.config import Config
 
+from mmvanilla.benchmark.model import ModelSpec, ModelUnderTest
 from mmvanilla.benchmark.settings import Settings
-from mmvanilla.benchmark.subject import Candidate, Subject
 from mmvanilla.datasets import make_shapes
 from mmvanilla.deploy.predict import Results, TestPipeline, pipeline
 from mmvanilla.errors import UserError
@@ -127,7 +127,7 @@ def test_speed_on_images(wrapper, small_config, data):
     else:
         cfg.test_dataloader = None
     settings = Settings(shape=(64, 64), images=str(data / 'coco/val2017'))
-    assert len(Subject(Candidate('net', cfg), settings).sizes()) == 2
+    assert len(ModelUnderTest(ModelSpec('net', cfg), settings).sizes()) == 2
 
 
 @pytest.mark.parametrize('tta', [False, True])
@@ -212,7 +212,7 @@ def test_what_lacks_for_a_test_is_named(missing, how, files, run_tool):
 def test_a_config_without_data_still_has_a_speed(small_config):
     cfg = small_config('retinanet')
     cfg.test_dataloader = cfg.val_dataloader = None
-    made = Subject(Candidate('net', cfg), Settings(shape=(64, 64)))
+    made = ModelUnderTest(ModelSpec('net', cfg), Settings(shape=(64, 64)))
     assert made.sizes() == [(3, 64, 64)]
     with pytest.raises(UserError, match='test_dataloader'):
         pipeline.tested_datasets(cfg)

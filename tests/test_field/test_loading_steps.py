@@ -13,8 +13,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from PIL import Image
 
+from mmvanilla.benchmark.model import ModelSpec, ModelUnderTest
 from mmvanilla.benchmark.settings import Settings
-from mmvanilla.benchmark.subject import Candidate, Subject
 from mmvanilla.datasets.shapes import draw_scene
 from mmvanilla.deploy.predict import TestPipeline, make_predictor
 from mmvanilla.deploy.predict.inputs import image_extensions
@@ -334,7 +334,7 @@ def test_the_speed_of_a_grey_net(form, images, small_config, tmp_path):
     cfg.test_dataloader.dataset.pipeline[0].color_type = 'grayscale'
     cv2.imwrite(str(tmp_path / 'grey.png'), np.full((64, 64), 7, dtype=np.uint8))
     folder = str(tmp_path) if images else None
-    made = Subject(Candidate('net', cfg, form), Settings(shape=(64, 64), images=folder))
+    made = ModelUnderTest(ModelSpec('net', cfg, form), Settings(shape=(64, 64), images=folder))
     assert {size[0] for size in made.sizes()} == {1}
     made.to_device()
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """Configs whose types are classes, as mmengine's pure Python style writes them, in every tool."""
 
 import json
-import multiprocessing.dummy
 import pickle
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 
 from mmvanilla import make_shapes
-from mmvanilla.benchmark import processes
-from mmvanilla.benchmark.subject import Candidate, describe_form
+from mmvanilla.benchmark.model import ModelSpec, describe_form
 from mmvanilla.type_name import library, scope, type_name
 
 CONFIGS = 'tests/data/pure_python'
@@ -68,7 +66,7 @@ def test_the_library_is_told_by_the_models_class(name):
     cfg = Config.fromfile(f'{CONFIGS}/{name}.py')
     assert cfg.default_scope is None
     assert library(cfg) == scope(cfg) == LIBRARIES[name]
-    assert describe_form(Candidate('net', cfg, 'train')) == 'training form'
+    assert describe_form(ModelSpec('net', cfg, 'train')) == 'training form'
     dumped = Config.fromstring(cfg.pretty_text, '.py')  # where classes are paths
     assert library(dumped) == LIBRARIES[name]
     assert type_name(dumped.model.backbone) == 'VanillaNet'
@@ -168,11 +166,9 @@ def test_a_classifier_predicts_the_likeliest_class(model, data, run_tool, tmp_pa
 
 
 @pytest.mark.parametrize('name', LIBRARIES)
-def test_its_speed_is_measured_in_every_form(name, run_tool, tmp_path, monkeypatch):
-    # Processes take seconds to start; what they are given must come through all the same.
-    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
+def test_its_speed_is_measured_in_every_form(name, run_tool, tmp_path, forked):
     config = f'{CONFIGS}/{name}.py'
-    pickle.loads(pickle.dumps(Candidate('net', Config.fromfile(config))))
+    pickle.loads(pickle.dumps(ModelSpec('net', Config.fromfile(config))))
     forms = ('--no-fuse', '--fuse', '--deploy', '--accelerate')
     code, printed, error = run_tool(
         *('fps.py', config, *forms, '--part', 'backbone', '--shape', 64, 64),

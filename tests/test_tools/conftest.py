@@ -1,6 +1,5 @@
 """Tools in processes of their own."""
 
-import multiprocessing.dummy
 import os
 import signal
 import subprocess
@@ -8,8 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from mmvanilla.benchmark import processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,12 +41,6 @@ class Process:
         self.printed += self.output.read()
         code = self.process.wait()
         return code if code >= 0 else 128 - code, self.printed
-
-
-@pytest.fixture
-def in_threads(monkeypatch):
-    """Save the seconds that those that measure take to start; what they run is the same."""
-    monkeypatch.setattr(processes, 'SPAWN', multiprocessing.dummy)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mmvanilla.datasets.shapes import draw_scene
 
 
 def test_fps_compares_the_fused_net_with_the_accelerated_one(
-    small_config, run_tool, in_threads, tmp_path
+    small_config, run_tool, forked, tmp_path
 ):
     small_config('mask_rcnn').dump(tmp_path / 'net.py')
     out = tmp_path / 'speed.json'
@@ -27,7 +27,7 @@ def test_fps_compares_the_fused_net_with_the_accelerated_one(
     assert all(row['detections'] == 100 for row in rows)
 
 
-def test_fps_says_what_has_no_accelerated_form(small_config, run_tool, in_threads, tmp_path):
+def test_fps_says_what_has_no_accelerated_form(small_config, run_tool, forked, tmp_path):
     cfg = small_config('mask_rcnn')
     cfg.model.backbone = dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3))
     cfg.model.neck.in_channels = [64, 128, 256, 512]

@@ -176,7 +176,7 @@ def test_predict_what_deploy_wrote(suffix, model, data, run_tool, tmp_path, requ
     assert not np.array_equal(drawn, cv2.imread(str(photo)))
 
 
-def test_fps_of_a_classifier(run_tool, in_threads, tmp_path):
+def test_fps_of_a_classifier(run_tool, forked, tmp_path):
     arguments = ('--part', 'model', '--shape', 64, 64, '--repeat', 2, '--warmup', 0)
     forms = ('--no-fuse', '--fuse', '--deploy')
     file = tmp_path / 'speed.json'

@@ -1,10 +1,10 @@
-"""tools/fps.py on narrow nets: rows, files, and mistakes found before anything is measured."""
+"""tools/fps.py on narrow nets: rows, files, and mistakes that are refused first."""
 
 import json
 
 import pytest
 
-FAST = ('--shape', 64, 96, '--repeat', 2, '--warmup', 1)
+FAST = ('--shape', 64, 96, '--repeat', 2, '--warmup', 1, '--device', 'cpu')
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def test_forms_in_one_run(config, run_tool, tmp_path):
         tmp_path / 'speed.png',
     )
     assert code == 0
-    for text in ('mine', 'training form', 'fused', 'built in deploy form', 'ends with 100 boxes'):
-        assert text in printed
+    for words in ('mine', 'training form', 'fused', 'built in deploy form', 'ends with 100 boxes'):
+        assert words in printed
     assert 'Random weights' in printed
     rows = json.loads(out.read_text())['rows']
     assert [row['form'] for row in rows] == ['training form', 'fused', 'built in deploy form']
@@ -42,7 +42,7 @@ def test_forms_in_one_run(config, run_tool, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith('.')) == []
 
 
-def test_a_missing_package_is_a_row(config, run_tool, tmp_path, in_threads):
+def test_a_missing_package_is_a_row(config, run_tool, tmp_path, forked):
     lost = tmp_path / 'lost.py'
     lost.write_text("custom_imports = dict(imports='no_such_package')\nmodel = dict(backbone={})\n")
     code, printed, _ = run_tool('fps.py', lost, config(), '--part', 'backbone', *FAST)
@@ -53,7 +53,7 @@ def test_a_missing_package_is_a_row(config, run_tool, tmp_path, in_threads):
     assert code == 1  # nothing was measured
 
 
-def test_a_segmentor_without_neck_is_a_row(config, run_tool, in_threads):
+def test_a_segmentor_without_neck_is_a_row(config, run_tool, forked):
     code, printed, _ = run_tool('fps.py', config('upernet'), '--part', 'neck', *FAST)
     assert code == 1
     assert 'net has no neck; measure another --part' in printed

@@ -42,7 +42,7 @@ def command(permuted, shapes, tmp_path):
     }
 
 
-@pytest.mark.usefixtures('in_threads')
+@pytest.mark.usefixtures('forked')
 @pytest.mark.parametrize('tool', ['test.py', 'predict.py', 'deploy.py', 'fps.py'])
 def test_permuted_classes_are_refused_or_a_warning(tool, command, run_tool, tmp_path):
     code, out, error = run_tool(tool, *command[tool])

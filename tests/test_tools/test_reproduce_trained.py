@@ -131,7 +131,7 @@ def test_small_is_not_for_speed(run_tool):
 
 
 def test_without_a_checkout(monkeypatch, capsys, tmp_path):
-    """Where the tool stands alone, it says what is missing and where it is."""
+    """A copy of the tool without the project names the missing folder."""
     alone = shutil.copy('tools/reproduce.py', tmp_path)
     monkeypatch.setattr(sys, 'argv', ['reproduce.py', 'table1', '--out', str(tmp_path / 'out')])
     with pytest.raises(SystemExit, match='2'):

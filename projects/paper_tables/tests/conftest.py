@@ -1,4 +1,4 @@
-"""Nets as if they were trained."""
+"""Nets with trained batch norms."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 
 @pytest.fixture
 def trained():
-    """Give a net batch norms whose statistics and weights all differ, as training would."""
+    """Randomize statistics and weights of batch norms, as training does."""
 
     def randomize(net):
         torch.manual_seed(0)

@@ -20,7 +20,7 @@ def two_ideas(**options):
 
 
 def test_plain_net_with_both_ideas_is_a_vanillanet(trained):
-    """Its parameters, in the order of the layers, are a VanillaNet's; so is what it computes."""
+    """Parameters in the order of layers and outputs are those of a VanillaNet."""
     torch.manual_seed(0)
     net = trained(two_ideas()).eval()
     for parameter in net.parameters():

@@ -1,4 +1,4 @@
-"""Series activation in the place of ReLUs."""
+"""ReLUs are replaced by series activations."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def as_relus(net):
 
 @pytest.mark.parametrize(
     ('build', 'count'),
-    # A ResNet-50 has a ReLU behind its stem, and calls one thrice in each of its 16 blocks.
+    # ResNet-50 calls a ReLU after its stem and three times in each of 16 blocks.
     [(torchvision.models.alexnet, 5), (torchvision.models.resnet50, 49)],
 )
 def test_replaces_every_relu(build, count, trained):
@@ -56,7 +56,7 @@ class Functional(nn.Module):
 
 
 class Branching(Functional):
-    """A net whose way depends on the image."""
+    """A net with a branch that depends on the image."""
 
     def forward(self, x):
         return x.relu() if x.mean() > 0 else x

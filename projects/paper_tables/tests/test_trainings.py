@@ -1,4 +1,4 @@
-"""Tables 1 and 2 and the transfer check: configs, figures and what is written."""
+"""Tables 1 and 2 and the transfer check: configs, figures and files."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A classifier whose net has both ideas; deep_training and series_activation switch them."""
+"""A classifier with both ideas, switched by deep_training and series_activation."""
 
 model = dict(
     type='ImageClassifier',

@@ -1,4 +1,4 @@
-"""A model that is measured: built from a config with random weights, in a form, with its inputs."""
+"""Models to measure: built from a config in one of their forms, with inputs."""
 
 import copy
 import importlib
@@ -29,7 +29,7 @@ from ..type_name import library, scope, type_name
 from .fixed_outputs import fix_outputs
 from .settings import Settings
 
-# The form of a model, and what it is called.
+# The forms of a model, with their names in tables.
 FORMS = dict(
     train='training form',
     fused='fused',
@@ -38,21 +38,21 @@ FORMS = dict(
     exported='exported',
 )
 SAMPLES = dict(mmdet='DetDataSample', mmseg='SegDataSample', mmpretrain='DataSample')
-ORIGINAL = 480  # the shorter side of the image that a model's input was scaled from, as COCO's are
+ORIGINAL = 480  # shorter side of the original of a random image, as in COCO
 
 
 @dataclass
-class Candidate:
-    """A model to be built and measured.
+class ModelSpec:
+    """A model to build and measure.
 
     Attributes:
-        name: What tables call it.
-        cfg: Its config.
-        form: A key of ``FORMS``; of a model without VanillaNet, ``fused`` folds batch norms.
-        file: A checkpoint to load, or the exported file; None takes random weights.
-        precision: Of an exported file, see ``open_model``.
-        trust: Of an exported file, see ``open_model``.
-        warn_only: Warn if the file is of another config than this, instead of refusing it.
+        name: Name in tables.
+        cfg: Config of the model.
+        form: A key of ``FORMS``. Without a VanillaNet, ``fused`` folds batch norms.
+        file: Checkpoint or exported file; None for random weights.
+        precision: Precision of an exported file, see ``open_model``.
+        trust: Trust an exported file, see ``open_model``.
+        warn_only: Warn about a file of another config, instead of refusing it.
     """
 
     name: str
@@ -64,40 +64,43 @@ class Candidate:
     warn_only: bool = False
 
 
-class Subject:
-    """A built model with what to call.
+Candidate = ModelSpec  # its former name
+
+
+class ModelUnderTest:
+    """A built model with its inputs.
 
     Args:
-        candidate: What to build.
-        settings: How it is measured.
+        spec: The model to build.
+        settings: How to measure it.
 
     Raises:
-        UserError: If the model lacks what is to be measured.
+        UserError: If the model does not have the part to measure.
         ImportError: If a package that the config needs is missing.
     """
 
-    def __init__(self, candidate: Candidate, settings: Settings) -> None:
+    def __init__(self, spec: ModelSpec, settings: Settings) -> None:
         self.settings = settings
-        self.form = candidate.form
-        name = library(candidate.cfg)
-        # First, since it tells a missing package best.
+        self.form = spec.form
+        name = library(spec.cfg)
+        # Imported first for the clearest error if the library is missing.
         structures = importlib.import_module(f'{name}.structures')
         self.sample_type = getattr(structures, SAMPLES[name])
-        if imports := candidate.cfg.get('custom_imports'):  # read in another process, imported here
+        if imports := spec.cfg.get('custom_imports'):  # another process has read the config
             import_modules_from_strings(**imports)
-        init_default_scope(scope(candidate.cfg))
-        self.model = self._build(candidate)
-        self._check_part(candidate.name)
-        # Trained heads find what is there, and so do those in an exported file.
-        self.fixed = settings.part == 'model' and not candidate.file and fix_outputs(self.model)
-        self.data = self._load(candidate.cfg)
+        init_default_scope(scope(spec.cfg))
+        self.model = self._build(spec)
+        self._check_part(spec.name)
+        # Trained and exported heads keep their own outputs.
+        self.fixed = settings.part == 'model' and not spec.file and fix_outputs(self.model)
+        self.data = self._load(spec.cfg)
         self.detections: int | None = None
 
     def to_device(self) -> None:
-        """Bring the model to the settings' device, layout and type, and compile it."""
+        """Move the model to the settings' device, layout and dtype, and compile it."""
         settings = self.settings
         if self.form == 'exported':
-            return  # it is its runtime's
+            return
         self.model.to(settings.device)
         if self.form == 'accelerated':
             accelerate(self.model, settings.torch_dtype)
@@ -108,81 +111,75 @@ class Subject:
             store_weights(self.model, settings.torch_dtype)
         if settings.compile:
             for name in ('backbone', 'neck'):
-                part = getattr(self.model, name, None)
-                if part is not None:
-                    part.compile()
+                module = getattr(self.model, name, None)
+                if module is not None:
+                    module.compile()
 
     def prepare(self, turn: int) -> Callable[[], Any]:
-        """Return the call of a round; images take turns."""
+        """Return the call to time in a round; images take turns."""
         batch = self._batch(turn)
         if self.settings.part == 'model':
             return lambda: self._record(self.model.test_step(batch))
-        x = self._preprocessed(batch)
-        return lambda: self._run(x, batch)
+        x = self._preprocess(batch)
+        return lambda: self._run(self.settings.part, x, batch)
 
     def forward(self) -> Any:
-        """Run what is measured, without pre- and post-processing; its operations are counted."""
+        """Run the measured part without pre- and post-processing, to count its operations."""
         batch = self._batch(0)
         part = 'network' if self.settings.part == 'model' else self.settings.part
-        return self._run(self._preprocessed(batch), batch, part)
+        return self._run(part, self._preprocess(batch), batch)
 
     def sizes(self) -> list[tuple[int, ...]]:
         """Return the shapes (C, H, W) of the images."""
         return [tuple(item['inputs'].shape) for item in self.data]
 
-    def _run(self, x: Tensor, batch: dict, part: str | None = None) -> Any:
-        part = part or self.settings.part
+    def _run(self, part: str, x: Tensor, batch: dict) -> Any:
         if part == 'backbone':
             return self.model.backbone(x)
         if part == 'neck':
             return self.model.extract_feat(x)
         return self.model(x, batch['data_samples'], mode='tensor')
 
-    def _preprocessed(self, batch: dict) -> Tensor:
+    def _preprocess(self, batch: dict) -> Tensor:
         processed = self.model.data_preprocessor(batch, False)
         batch['data_samples'] = processed['data_samples']
-        x = processed['inputs']
         layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
-        return x.contiguous(memory_format=layout)
+        return processed['inputs'].contiguous(memory_format=layout)
 
     def _batch(self, turn: int) -> dict:
-        """Return a batch as a data loader gives it; a call may change the samples."""
+        """Return a data loader's batch, with new samples because a call may change them."""
         size, data = self.settings.batch_size, self.data
-        picked = [data[(turn * size + i) % len(data)] for i in range(size)]
+        items = [data[(turn * size + i) % len(data)] for i in range(size)]
         return dict(
-            inputs=[item['inputs'] for item in picked],
-            data_samples=[item['data_samples'].new() for item in picked],
+            inputs=[item['inputs'] for item in items],
+            data_samples=[item['data_samples'].new() for item in items],
         )
 
     def _record(self, results: list) -> list:
-        """Remember how many boxes were found."""
+        """Store the number of detected boxes."""
         if results and 'pred_instances' in results[0]:
             self.detections = sum(len(result.pred_instances) for result in results)
         return results
 
-    def _build(self, candidate: Candidate) -> nn.Module:
-        if candidate.form != 'exported':
-            return build(candidate.cfg, candidate.form, candidate.file, candidate.warn_only)
-        cfg, classes = candidate.cfg, tested_classes(candidate.cfg)
-        options = (cfg.get('data_preprocessor'), candidate.warn_only)
-        return ExportedModel(
-            str(candidate.file), cfg.model, classes, candidate.trust, candidate.precision, *options
-        )
+    def _build(self, spec: ModelSpec) -> nn.Module:
+        cfg = spec.cfg
+        if spec.form != 'exported':
+            return build(cfg, spec.form, spec.file, spec.warn_only)
+        options = (spec.trust, spec.precision, cfg.get('data_preprocessor'), spec.warn_only)
+        return ExportedModel(str(spec.file), cfg.model, tested_classes(cfg), *options)
 
     def _check_part(self, name: str) -> None:
         part = self.settings.part
-        if self.form == 'exported':
-            if part != 'model':
-                raise UserError(f'{name} is exported, of which no part can be measured by itself')
-            return
+        if self.form == 'exported' and part != 'model':
+            raise UserError(f'{name} is exported and has no {part}; measure --part model')
         if part in ('backbone', 'neck') and getattr(self.model, part, None) is None:
             raise UserError(f'{name} has no {part}; measure another --part')
 
     def _load(self, cfg: Config) -> list[dict]:
-        """Return the images with their samples, as a data set gives them."""
-        if not self.settings.images:
-            return [self._random_image(cfg)]
+        """Return the images with their samples, as a data set does."""
         folder = self.settings.images
+        if not folder:
+            return [self._random_image(cfg)]
         files = [file.path for file in find_inputs([folder]) if not file.is_video]
         if not files:
             raise FileNotFoundError(f'--images is {folder!r}, which holds no images')
@@ -191,13 +188,12 @@ class Subject:
 
     def _random_image(self, cfg: Config) -> dict:
         height, width = self.settings.padded
-        generator = torch.Generator().manual_seed(0)
         if self.form == 'exported':
             number = (cfg.model.get('backbone') or {}).get('in_channels', 3)
         else:
             number = channels(getattr(self.model, 'backbone', self.model))
-        shape = number, height, width
-        image = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randint(256, (number, height, width), generator=generator, dtype=torch.uint8)
         scale = min(height, width) / ORIGINAL
         meta = dict(
             img_shape=(height, width),
@@ -208,34 +204,37 @@ class Subject:
         return dict(inputs=image, data_samples=self.sample_type(metainfo=meta))
 
 
+def check_backbone(cfg: Config) -> None:
+    """Raise UserError for a config without ``model.backbone``."""
+    if 'backbone' not in (cfg.get('model') or {}):
+        raise UserError(
+            f'{cfg.filename or "the config"} has no model.backbone, expected the config of a '
+            'detector, segmentor or classifier'
+        )
+
+
 def build(cfg: Config, form: str, file: str | None = None, warn_only: bool = False) -> nn.Module:
     """Build a config's model in eval mode.
 
     Args:
         cfg: The config.
-        form: A key of ``FORMS``, but for ``exported``.
-        file: A checkpoint; None takes random weights and natural batch norms.
-        warn_only: Warn if the checkpoint is of another config than this, instead of refusing it.
+        form: A key of ``FORMS`` except ``exported``.
+        file: Checkpoint; None for random weights and calibrated batch norms.
+        warn_only: Warn about a checkpoint of another config, instead of refusing it.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        UserError: If the config has no model with a backbone, or the model no deploy form, or the
-            checkpoint is not one of this config.
+        FileNotFoundError: If the checkpoint does not exist.
+        UserError: If the config has no backbone, the model does not have the form, or the
+            checkpoint belongs to another config.
     """
-    model_cfg = without_pretrained(copy.deepcopy(cfg.get('model') or {}))
-    if 'backbone' not in model_cfg:
-        raise UserError(
-            f'the config {cfg.filename or ""} has no model.backbone, expected that of a detector, '
-            'segmentor or classifier'
-        )
+    check_backbone(cfg)
+    model_cfg = without_pretrained(copy.deepcopy(cfg.model))
+    vanilla = is_vanillanet(model_cfg.backbone)
     deployed = model_cfg.backbone.get('deploy', False)
-    if form in ('deploy', 'accelerated') and not is_vanillanet(model_cfg.backbone):
-        lacks = 'deploy form' if form == 'deploy' else 'accelerated form'
-        raise UserError(f'{type_name(model_cfg.backbone)} has no {lacks}; measure it --fuse')
+    if form in ('deploy', 'accelerated') and not vanilla:
+        raise UserError(f'{type_name(model_cfg.backbone)} has no {form} form; measure it --fuse')
     if form == 'train' and deployed:
-        raise UserError(
-            'the config sets deploy=True, so it has no training form; measure it --fuse'
-        )
+        raise UserError('the config sets deploy=True and has no training form; measure it --fuse')
     if form == 'deploy':
         set_form(model_cfg, deploy=False)
     torch.manual_seed(0)
@@ -253,29 +252,28 @@ def build(cfg: Config, form: str, file: str | None = None, warn_only: bool = Fal
     if form == 'train':
         return model
     if form == 'deploy':
-        # With the same weights, so that both compute the same.
+        # The weights of the fused net, so that both compute the same.
         set_form(model_cfg, deploy=True)
         state = fuse(model).state_dict()
         model = build_still(model_cfg)
         model.load_state_dict(state)
     if not file:
-        for norm in batch_norms(model):  # no noise came to necks and heads: they are as initialised
+        for norm in batch_norms(model):  # fuse() refuses norms that have seen no batch
             norm.num_batches_tracked = torch.tensor(1)
     fuse(model, neck_and_heads=True)
-    if not is_vanillanet(model_cfg.backbone):
-        # A ResNet has its norms beside its convolutions, in no ConvModule: fuse() lets them be,
-        # and mmcv folds each into the convolution that is declared before it.
+    if not vanilla:
+        # mmcv also folds the norms of backbones without ConvModule, such as ResNet.
         fuse_conv_bn(model.backbone)
     return model
 
 
 def build_still(model_cfg: dict) -> nn.Module:
-    """Build a model in eval mode that learns nothing."""
+    """Build a model in eval mode without gradients."""
     return revert_sync_batchnorm(MODELS.build(model_cfg)).eval().requires_grad_(False)
 
 
 def without_pretrained(node: Any) -> Any:
-    """Drop pretrained weights from a config, in place: speed does not depend on them."""
+    """Drop pretrained weights from a config, in place; they do not change the speed."""
     if isinstance(node, dict):
         if node.get('init_cfg'):
             node['init_cfg'] = None
@@ -289,52 +287,52 @@ def without_pretrained(node: Any) -> Any:
 
 @torch.no_grad()
 def calibrate(model: nn.Module, side: int = 64) -> None:
-    """Let the batch norms see one batch of noise, so that activations keep a natural scale.
+    """Set batch norm statistics from one batch of noise, so that activations keep their scale.
 
     Args:
-        model: A backbone, or a model with one and perhaps a head that is trained deep.
+        model: A backbone, or a model with one and perhaps a ``VanillaNetClsHead``.
         side: Height and width of the noise.
     """
-    parts = nn.Sequential(getattr(model, 'backbone', model))
+    layers = nn.Sequential(getattr(model, 'backbone', model))
     if hasattr(head := getattr(model, 'head', None), 'switch_to_deploy'):
-        parts.append(head)
-    norms = batch_norms(parts)
+        layers.append(head)
+    norms = batch_norms(layers)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = None  # the average over all batches, here one
+        norm.momentum = None  # average over all batches, here one
         norm.train()
     if norms:
-        parts(torch.randn(2, channels(parts), side, side))
+        layers(torch.randn(2, channels(layers), side, side))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
 
 
 def channels(backbone: nn.Module) -> int:
-    """Return the channels of the images that a backbone takes, those of its first convolution."""
+    """Return the input channels of a backbone's first convolution."""
     convs = (module for module in backbone.modules() if isinstance(module, nn.Conv2d))
     return next((conv.in_channels for conv in convs), 3)
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
-    """Return the batch norms that keep statistics."""
+    """Return the batch norms with running statistics."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     return [norm for norm in norms if norm.track_running_stats]
 
 
-def describe_form(candidate: Candidate) -> str:
-    """Return the form of a model in words; one without VanillaNet has no such forms."""
-    form = candidate.form
+def describe_form(spec: ModelSpec) -> str:
+    """Return the form of a model in words."""
+    form = spec.form
     if form == 'exported':
-        return f'{runtime_of(str(candidate.file))}, {candidate.precision}'
-    backbone = (candidate.cfg.get('model') or {}).get('backbone') or {}
+        return f'{runtime_of(str(spec.file))}, {spec.precision}'
+    backbone = (spec.cfg.get('model') or {}).get('backbone') or {}
     if not is_vanillanet(backbone):
         return 'as built' if form == 'train' else 'batch norms folded'
     return FORMS['deploy' if backbone.get('deploy') and form != 'accelerated' else form]
 
 
 def is_vanillanet(backbone: dict) -> bool:
-    """Tell whether the config of a backbone is that of a VanillaNet."""
+    """Detect the config of a VanillaNet or a subclass."""
     kind = backbone.get('type')
     derived = isinstance(kind, type) and issubclass(kind, VanillaNet)
     return derived or type_name(backbone) == 'VanillaNet'

@@ -1,4 +1,4 @@
-"""What ``tools/reproduce.py table1``, ``table2`` and ``transfer`` do: train, print and write."""
+"""Train Tables 1 and 2 and the transfer check, for ``tools/reproduce.py``."""
 
 import json
 import sys
@@ -24,16 +24,16 @@ def reproduce(
 
     Args:
         what: ``table1``, ``table2`` or ``transfer``.
-        small: Train narrow nets on a small set, which is generated; transfer always does.
+        small: Train narrow nets on a small generated set; transfer always does.
         seeds: Seeds of the trainings.
         out: Where full trainings keep their checkpoints and results.
-        target: Returns where to write the file of a name; called before anything is trained.
+        target: Returns where to write a file; called before anything is trained.
 
     Raises:
-        FileNotFoundError: If there is no ImageNet for full trainings.
+        FileNotFoundError: If full trainings find no ImageNet.
     """
-    kinds = ('md', 'json') if what == 'transfer' else ('md', 'json', 'png')
-    text, data, *pictures = (target(f'{what}{"_small" * small}.{kind}') for kind in kinds)
+    suffixes = ('md', 'json') if what == 'transfer' else ('md', 'json', 'png')
+    text, data, *pictures = (target(f'{what}{"_small" * small}.{suffix}') for suffix in suffixes)
     if not small:
         trainings.check_imagenet()
     begun = time.monotonic()
@@ -59,7 +59,7 @@ def reproduce(
         lines = [
             trainings.CLAIMS[what],
             f'Fused nets; mean and standard deviation over the seeds {seeds}.',
-            f'{took}, of which the trainings took {cpu:.1f} of processor time.',
+            f'{took}; the trainings took {cpu:.1f} minutes of CPU time.',
         ]
     machine = describe()
     lines.append(', '.join(f'{name} {value}' for name, value in machine.items()))

@@ -1,4 +1,4 @@
-"""What is built and called: forms agree, times do not depend on random weights, inputs are real."""
+"""Models under test: forms agree, detections do not depend on the weights, real inputs."""
 
 import copy
 import sys
@@ -10,23 +10,24 @@ import torch
 from mmengine.config import Config
 
 from mmvanilla import UserError, fuse
-from mmvanilla.benchmark.settings import Settings, precision
-from mmvanilla.benchmark.subject import (
-    Candidate,
-    Subject,
+from mmvanilla.benchmark.model import (
+    ModelSpec,
+    ModelUnderTest,
     build,
     build_still,
     calibrate,
     describe_form,
 )
+from mmvanilla.benchmark.settings import Settings, precision
 from mmvanilla.deploy.export import OpenedModel
 from mmvanilla.deploy.predict import exported
 
 SHAPE = (96, 128)
 
 
-def subject(cfg, form='fused', **options):
-    made = Subject(Candidate('net', copy.deepcopy(cfg), form), Settings(shape=SHAPE, **options))
+def make(cfg, form='fused', **options):
+    spec = ModelSpec('net', copy.deepcopy(cfg), form)
+    made = ModelUnderTest(spec, Settings(shape=SHAPE, **options))
     made.to_device()
     return made
 
@@ -43,9 +44,9 @@ def relative(found, expected):
 @pytest.mark.parametrize('options', [{}, dict(dtype='bf16'), dict(channels_last=True)])
 def test_forms_compute_the_same(small_config, options):
     cfg = small_config('mask_rcnn')
-    expected = call(subject(cfg, 'train', part='neck'))
+    expected = call(make(cfg, 'train', part='neck'))
     for form in ('train', 'fused', 'deploy', 'accelerated'):
-        made = subject(cfg, form, part='neck', **options)
+        made = make(cfg, form, part='neck', **options)
         assert made.model.backbone.deploy == (form != 'train')
         for found, right in zip(call(made), expected, strict=True):
             assert relative(found, right) < (0.05 if 'dtype' in options else 1e-5)
@@ -62,8 +63,8 @@ def test_an_exported_net_gets_images_of_its_channels(channels, small_config, mon
 
     monkeypatch.setattr(exported, 'open_model', lambda *_: OpenedModel(run, (), {}))
     cfg = small_config('upernet', **{'backbone.in_channels': channels})
-    candidate = Candidate('net', cfg, 'exported', file='model.onnx')
-    call(Subject(candidate, Settings(shape=SHAPE)))
+    spec = ModelSpec('net', cfg, 'exported', file='model.onnx')
+    call(ModelUnderTest(spec, Settings(shape=SHAPE)))
     assert seen == [(1, channels, *SHAPE)]
 
 
@@ -71,14 +72,13 @@ def test_deploy_form_is_built_not_fused(small_config):
     cfg = small_config('retinanet')
     fused, built = build(cfg, 'fused'), build(cfg, 'deploy')
     assert fused.backbone.state_dict().keys() == built.backbone.state_dict().keys()
-    # A fused stage keeps what hung on the one it replaced; a built one has an initialiser's traces.
     assert built.backbone.stages[0].conv.weight.is_contiguous()
-    assert cfg.model.backbone.get('deploy', False) is False  # the config is as it was
+    assert cfg.model.backbone.get('deploy', False) is False  # the config is unchanged
 
 
 @pytest.mark.parametrize('kind', ['mask_rcnn', 'upernet'])
 @pytest.mark.parametrize('form', ['fused', 'deploy'])
-def test_what_is_timed_is_what_fuse_makes(kind, form, small_config):
+def test_the_built_model_is_fused_by_fuse(kind, form, small_config):
     cfg = small_config(kind, **{'neck.norm_cfg': dict(type='BN')} if kind == 'mask_rcnn' else {})
     found = build(cfg, form).state_dict()
     torch.manual_seed(0)
@@ -86,7 +86,7 @@ def test_what_is_timed_is_what_fuse_makes(kind, form, small_config):
     calibrate(model)
     for name, value in model.state_dict().items():
         if name.endswith('num_batches_tracked'):
-            value.fill_(1)  # of necks and heads, too
+            value.fill_(1)  # also in necks and heads
     expected = fuse(copy.deepcopy(model), neck_and_heads=True).state_dict()
     assert found.keys() == expected.keys()
     assert not any('running_mean' in name for name in found)
@@ -97,10 +97,10 @@ def test_norms_of_a_peer_are_folded_in_its_backbone_too(small_config):
     cfg = small_config('mask_rcnn', **{'neck.norm_cfg': dict(type='BN')})
     cfg.model.backbone = dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3))
     cfg.model.neck.in_channels = [64, 128, 256, 512]
-    plain, folded = build(cfg, 'train'), build(cfg, 'fused')
+    trained, folded = build(cfg, 'train'), build(cfg, 'fused')
     assert not any('running_mean' in name for name in folded.state_dict())
     x = torch.randn(1, 3, 64, 64)
-    for found, expected in zip(folded.extract_feat(x), plain.extract_feat(x), strict=True):
+    for found, expected in zip(folded.extract_feat(x), trained.extract_feat(x), strict=True):
         assert relative(found, expected) < 1e-5
 
 
@@ -115,7 +115,7 @@ def test_detections_do_not_depend_on_the_backbone(kind, small_config):
         other.model.neck.in_channels = [128, 256, 512]
     results = []
     for config in (cfg, other):
-        made = subject(config)
+        made = make(config)
         (result,) = call(made)
         results.append(result.pred_instances)
         limit = cfg.model.test_cfg.get('rcnn', cfg.model.test_cfg).max_per_img
@@ -125,17 +125,17 @@ def test_detections_do_not_depend_on_the_backbone(kind, small_config):
     torch.testing.assert_close(first.scores, second.scores)
     assert torch.equal(first.labels, second.labels)
     if kind == 'mask_rcnn':
-        # Results are those of the original image, whose shorter side is 480.
+        # Results have the size of the original image, whose shorter side is 480.
         assert first.masks.shape[-2:] == (480, 640)
         assert first.bboxes.max() <= 640
 
 
-def test_without_fixed_outputs_they_would(small_config):
+def test_without_fixed_outputs_they_depend_on_it(small_config):
     found = []
     for dim in (32, 40):
         cfg = small_config('mask_rcnn')
         cfg.model.backbone.arch.dims[-1] = cfg.model.neck.in_channels[-1] = dim
-        made = subject(cfg)
+        made = make(cfg)
         for head in (made.model.rpn_head, made.model.roi_head.bbox_head):
             head._forward_hooks.clear()
         found.append(call(made)[0].pred_instances.scores)
@@ -143,24 +143,24 @@ def test_without_fixed_outputs_they_would(small_config):
 
 
 def test_a_call_does_not_change_the_next(small_config):
-    made = subject(small_config('retinanet'))
+    made = make(small_config('retinanet'))
     first, second = (call(made)[0].pred_instances.bboxes for _ in range(2))
     torch.testing.assert_close(first, second)
 
 
 def test_segmentor(small_config):
-    made = subject(small_config('upernet'))
+    made = make(small_config('upernet'))
     (result,) = call(made)
     assert result.pred_sem_seg.data.shape == (1, 480, 640)
     assert made.detections is None
     with pytest.raises(UserError, match='net has no neck; measure another --part'):
-        subject(small_config('upernet'), part='neck')
+        make(small_config('upernet'), part='neck')
 
 
 def test_parts(small_config):
     cfg = small_config('mask_rcnn')
-    assert [len(call(subject(cfg, part=part))) for part in ('backbone', 'neck')] == [4, 5]
-    x = subject(cfg, part='backbone', batch_size=3)
+    assert [len(call(make(cfg, part=part))) for part in ('backbone', 'neck')] == [4, 5]
+    x = make(cfg, part='backbone', batch_size=3)
     assert call(x)[0].shape == (3, 16, 24, 32)
 
 
@@ -170,7 +170,7 @@ def test_real_images(small_config, tmp_path):
         image = np.random.default_rng(i).integers(0, 255, (*size, 3), dtype=np.uint8)
         cv2.imwrite(str(tmp_path / f'{i}.png'), image)
     (tmp_path / 'notes.txt').write_text('no image')
-    made = subject(small_config('mask_rcnn'), images=str(tmp_path))
+    made = make(small_config('mask_rcnn'), images=str(tmp_path))
     scale = Config(small_config('mask_rcnn')._cfg_dict).test_pipeline[1].scale
     for turn, size in [(0, sizes[0]), (1, sizes[1]), (2, sizes[0])]:
         (result,) = call(made, turn)
@@ -179,7 +179,7 @@ def test_real_images(small_config, tmp_path):
     assert len(made.sizes()) == 2
     assert max(side for size in made.sizes() for side in size[1:]) <= max(scale)
     with pytest.raises(FileNotFoundError, match='holds no images'):
-        subject(small_config('mask_rcnn'), images=str(tmp_path.parent / 'empty'))
+        make(small_config('mask_rcnn'), images=str(tmp_path.parent / 'empty'))
 
 
 @pytest.fixture(autouse=True)
@@ -199,7 +199,7 @@ def empty(tmp_path):
 )
 def test_form_in_words(backbone, form, words):
     assert (
-        describe_form(Candidate('net', Config(dict(model=dict(backbone=backbone))), form)) == words
+        describe_form(ModelSpec('net', Config(dict(model=dict(backbone=backbone))), form)) == words
     )
 
 
@@ -208,7 +208,7 @@ def test_a_missing_library_is_named(small_config, monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmseg', None)
     monkeypatch.setitem(sys.modules, 'mmseg.structures', None)
     with pytest.raises(ModuleNotFoundError) as caught:
-        subject(cfg)
+        make(cfg)
     assert caught.value.name == 'mmseg.structures'
 
 
@@ -218,15 +218,15 @@ def test_custom_imports_are_made_where_the_model_is_built(small_config, tmp_path
     cfg = small_config('retinanet')
     cfg.custom_imports = dict(imports=['only_here'])
     monkeypatch.delitem(sys.modules, 'only_here', raising=False)
-    subject(cfg, part='backbone')
+    make(cfg, part='backbone')
     assert 'only_here' in sys.modules
 
 
-def test_what_cannot_be_built(small_config):
+def test_models_that_cannot_be_built(small_config):
     with pytest.raises(UserError, match=r'has no model.backbone'):
         build(Config(dict(model=dict(type='MaskRCNN'))), 'fused')
     cfg = small_config('mask_rcnn', **{'backbone.deploy': True})
-    with pytest.raises(UserError, match='so it has no training form'):
+    with pytest.raises(UserError, match='has no training form'):
         build(cfg, 'train')
     cfg.model.backbone = dict(type='ResNet', depth=18)
     with pytest.raises(UserError, match='ResNet has no deploy form'):

@@ -1,8 +1,8 @@
-"""What was published of speed, size and accuracy; none of it was measured here.
+"""Published speed, size and accuracy; nothing here was measured by this project.
 
-Sources: the paper (https://arxiv.org/abs/2305.12972), Tables 3 and 4, with the corrections in the
-authors' repository; latencies of batch 1 and FPS are an NVIDIA A100's in PyTorch. Accuracies of the
-peers are those of mmpretrain 1.2.0's model zoo.
+From the paper (https://arxiv.org/abs/2305.12972), Tables 3 and 4, with the corrections in the
+authors' repository. Latency of batch 1 and FPS are those of an NVIDIA A100 in PyTorch. The peers'
+accuracies come from the model zoo of mmpretrain 1.2.0.
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Net:
-    """A row of Table 3, with its head of 1000 classes, at 224 x 224.
+    """A row of Table 3, with a head of 1000 classes, at 224 x 224.
 
     Attributes:
         latency: On an A100, in ms.
         top1: On ImageNet, in percent.
-        depth: Layers with weights, as the paper counts them.
-        params: In M; of VanillaNets, by the authors' code.
-        dense: Multiply-adds without the depthwise ones, in G; likewise.
-        depthwise: Depthwise multiply-adds, in G; likewise.
+        depth: Layers with weights by the paper's count.
+        params: In M, by the authors' code; None for peers.
+        dense: Multiply-adds without depthwise convolutions, in G; None for peers.
+        depthwise: Multiply-adds of depthwise convolutions, in G; None for peers.
     """
 
     latency: float
@@ -57,10 +57,10 @@ class Detector:
 
     Attributes:
         params: In M.
-        multiply_adds: In G, by a counter that sees only layers that are modules.
+        multiply_adds: In G, by a counter of layers that are modules.
         fps: On an A100.
         box_ap: On COCO.
-        mask_ap: On COCO, None of RetinaNet.
+        mask_ap: On COCO; None for RetinaNet.
     """
 
     params: float
