@@ -15,6 +15,7 @@ from ..deploy.accelerate.fast_layers import OneDNNConv
 from .machine import read_field
 
 OUT_OF_MEMORY = (
+    'Cannot allocate memory',  # Linux
     "can't allocate memory",
     'could not create a memory',
     'could not create a primitive',  # oneDNN, without memory for its code

@@ -143,8 +143,10 @@ def precision(settings: Settings) -> Iterator[None]:
 
 def fp32_settings() -> list[Any]:
     """Return PyTorch's settings of float32 precision, which version 2.9 introduced."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    return [matmul, cudnn.conv, cudnn.rnn] if hasattr(matmul, 'fp32_precision') else []
+    backends: Any = torch.backends
+    if not hasattr(backends.cuda.matmul, 'fp32_precision'):
+        return []
+    return [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
 
 
 def read_tf32() -> list[str]:

@@ -1,5 +1,6 @@
 """Rows with figures or a reason, and warnings about doubtful figures."""
 
+import importlib
 import json
 
 import cv2
@@ -73,6 +74,7 @@ def test_a_row_that_fails_late_keeps_no_figures(spec, monkeypatch):
 
 @pytest.mark.alone
 def test_too_little_memory(spec, monkeypatch):
+    importlib.import_module('mmdet.models')  # here, because imports need memory too
     large = spec('large', **{'backbone.arch': '13'})
     monkeypatch.setattr(memory, 'available_memory', lambda: 2**28)  # the net has 390 MiB
     rows = measure([large, spec('small')], Settings(**SETTINGS)).rows
