@@ -2,7 +2,9 @@
 
 import errno
 import os
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import IO
 
 from .errors import UserError
@@ -37,6 +39,33 @@ def replace_file(file: str, content: bytes) -> None:
             os.remove(partial)
         raise OSError(error.errno, error.strerror, file) from error
     flush(folder)  # the new name is in the folder, which is a file as well
+
+
+@contextmanager
+def writing(file: str) -> Iterator[str]:
+    """Yield a path of the same name in a scratch folder; at the end move its files in place.
+
+    All files in the scratch folder are moved, such as a graph and its weights. An error inside the
+    ``with`` statement leaves existing files unchanged. Nothing is flushed to the disk.
+
+    Args:
+        file: The file to write; missing folders are made.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(file))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix='.writing-', dir=folder)
+    except OSError as error:
+        raise UserError(
+            f'{file!r} cannot be written ({error.strerror or error}); name another folder'
+        ) from error
+    with scratch:
+        yield os.path.join(scratch.name, name)
+        for written in sorted(os.listdir(scratch.name)):
+            os.replace(os.path.join(scratch.name, written), os.path.join(folder, written))
 
 
 def flush(path: str) -> None:

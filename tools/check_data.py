@@ -34,9 +34,9 @@ from mmvanilla.cli import (
     load_config,
     one_sentence_errors,
 )
-from mmvanilla.deploy.files import writing
 from mmvanilla.errors import InputError, UserError, sentence
 from mmvanilla.type_name import type_name
+from mmvanilla.whole_files import writing
 
 EXAMPLES = 3  # in the table; the JSON file has all
 Result = tuple[str, str, bool]  # what is found, where, and whether it is an error

@@ -13,7 +13,7 @@ from mmengine.runner import CheckpointLoader, load_state_dict
 
 from mmvanilla import ARCHS, UserError, VanillaNet, __version__, safe_loading
 from mmvanilla.cli import add_debug, one_sentence_errors
-from mmvanilla.deploy.files import writing
+from mmvanilla.whole_files import writing
 
 ACTS = r'(stem\.1|stem2\.2|stages\.\d+\.act)\.weight'
 

@@ -1,9 +1,9 @@
 """Fuse a trained model and export it: tools/deploy.py CONFIG CHECKPOINT --out FILE.pth.
 
-Everything that is written is first compared with the model in training form, as mmdet or mmseg runs
-it, on images of the config's test data, or on embedded shapes where these data are missing, and an
-export also on other sizes of the first of them, down to the least that the net takes. What is
-exported in 8 bits is compared with the fused model by its metrics on the validation data.
+Every file is compared with the model in training form before it is written, on images of the
+config's test data, or on embedded shapes if these data are missing. Exports are also compared on
+smaller sizes of the first image. Exports in 8 bits are compared with the fused model by their
+metrics on the validation data.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader, set_random_seed
+from mmengine.runner import CheckpointLoader
 from rich.console import Console
 
 import mmvanilla
@@ -47,11 +47,11 @@ from mmvanilla.deploy.export import (
     write_model,
 )
 from mmvanilla.deploy.export.pixels import ImageFunction
-from mmvanilla.deploy.files import writing
 from mmvanilla.deploy.int8 import Accuracy, export_int8
 from mmvanilla.deploy.load import build_model, set_form
 from mmvanilla.deploy.predict import steps_of, tested_datasets
 from mmvanilla.type_name import type_name
+from mmvanilla.whole_files import writing
 
 NUM_IMAGES = 3
 SIZES = dict(Resize=('scale', 'scales', 'width', 'height'), Crop=('crop_size',))  # their arguments
@@ -90,27 +90,26 @@ def parse_args() -> argparse.Namespace:
         '--calibrate',
         type=int,
         metavar='N',
-        help='training images on which 8 bits are calibrated (default: 300, or all)',
+        help='training images for the calibration of 8 bits (default: 300, or all)',
     )
     parser.add_argument(
         '--check-images',
         type=int,
         metavar='N',
-        help='validation images on which an 8-bit model is tested (default: all)',
+        help='validation images for testing an 8-bit model (default: all)',
     )
     parser.add_argument(
         '--max-drop',
         type=float,
         default=0.01,
         metavar='DROP',
-        help='by how much 8 bits may lower AP, mIoU or top-1, of 0 to 1 (default: %(default)s)',
+        help='largest drop of AP, mIoU or top-1 (0 to 1) by 8 bits (default: %(default)s)',
     )
     parser.add_argument(
         '--no-check',
         dest='check',
         action='store_false',
-        help='export without comparing anything, to measure speed with random weights; the file '
-        'tells that',
+        help='export without comparing, to measure speed with random weights; the file records it',
     )
     parser.add_argument(
         '--tolerance',
@@ -147,15 +146,14 @@ def in_channels(model: BaseModel) -> int:
 
 
 def sample_images(cfg: Config, channels: int) -> tuple[list[torch.Tensor], str]:
-    """Return the first images of a config's test data, or shapes where these data are missing.
+    """Return the first images of a config's test data, or shapes if these data are missing.
 
     Args:
         cfg: The config.
-        channels: C of the shapes: what the net takes.
+        channels: The net's input channels, for shapes.
 
     Returns:
-        Images as the test pipeline gives them, float32 (1, C, H, W), BGR of 0 to 255; and what they
-        are, for people.
+        Images of the test pipeline, float32 (1, C, H, W), BGR of 0 to 255; and their origin.
     """
     images, source = tested_images(cfg), 'images of the test data'
     if not images:
@@ -172,25 +170,24 @@ def sample_images(cfg: Config, channels: int) -> tuple[list[torch.Tensor], str]:
 
 
 def tested_images(cfg: Config) -> list[torch.Tensor]:
-    """Return the first images that a config tests on; none where there are no data."""
+    """Return the first images of a config's test data, if there are any."""
     try:
         outermost = tested_datasets(cfg)[0][0]
     except UserError:
         return []
-    with suppress(FileNotFoundError):  # where each class has a folder, only the data set looks
+    with suppress(FileNotFoundError):  # raised by data sets of class folders
         dataset = DATASETS.build(outermost)
         return [dataset[i]['inputs'] for i in range(min(NUM_IMAGES, len(dataset)))]
     return []
 
 
 def short_side(cfg: Config) -> int:
-    """Return the shorter side, in pixels, of what the test pipeline of a config makes of images.
+    """Return the shorter side, in pixels, of images after a config's test pipeline.
 
-    Of several scales, as for resizing at random, the smallest counts; where only a factor is given,
-    or nothing, it is 512.
+    The smallest of several scales counts, as in random resizing. Without a scale it is 512.
     """
     side, steps = 512, []
-    with suppress(UserError):  # of a config that names no data
+    with suppress(UserError):  # no data in the config
         steps = steps_of(tested_datasets(cfg)[0])
     for step in steps:
         name = type_name(step)
@@ -203,8 +200,8 @@ def short_side(cfg: Config) -> int:
 
 
 def other_sizes(image: torch.Tensor, function: ImageFunction) -> list[torch.Tensor]:
-    """Return an image in small sizes that nothing divides, from the net's stride on."""
-    side = max(function.stride, function.least)
+    """Resize an image to odd small sizes, from the net's stride on."""
+    side = max(function.stride, function.min_size)
     sizes = [(side, side), (side + 1, 5 * side + 3), (3 * side + 5, 2 * side + 3)]
     return [F.interpolate(image, size, mode='bilinear').round() for size in sizes]
 
@@ -212,10 +209,10 @@ def other_sizes(image: torch.Tensor, function: ImageFunction) -> list[torch.Tens
 def write_checkpoint(
     cfg: Config, model: BaseModel, meta: dict, images: list[torch.Tensor], args: argparse.Namespace
 ) -> str:
-    """Write the fused checkpoint; it is read back into a net that was built in deploy form.
+    """Write the fused checkpoint, and read it into a net in deploy form.
 
     Raises:
-        UserError: If its features (logits of a classifier) are not those of the training form.
+        UserError: If its features (logits of a classifier) differ from the training form's.
     """
     fused = mmvanilla.fuse(copy.deepcopy(model))
     cfg = copy.deepcopy(cfg)
@@ -225,16 +222,16 @@ def write_checkpoint(
         torch.save(dict(meta=meta, state_dict=fused.state_dict()), path)
         built = MODELS.build(cfg.model).eval()
         built.load_state_dict(CheckpointLoader.load_checkpoint(path, 'cpu', 'silent')['state_dict'])
-        features = not hasattr(model, 'head')  # of a classifier the head was fused, too
+        features = not hasattr(model, 'head')  # a classifier's head is fused, too
         differences = []
         for image in images:
             expected = reference(model, image, features)
             for name, found in reference(built, image, features).items():
                 relative = relative_error(found, expected[name])
                 differences.append((relative, abs(found - expected[name]).max()))
-        relative, absolute = np.max(differences, axis=0)  # nan, where there is one
+        relative, absolute = np.max(differences, axis=0)  # NaN if there is one
         text = f'largest difference {absolute:.1e}, relative {relative:.1e}'
-        if not relative <= args.tolerance:  # nan included
+        if not relative <= args.tolerance:  # NaN is refused, too
             raise UserError(
                 f'{args.out!r} is not written: {text}, expected at most {args.tolerance:g} relative'
             )
@@ -250,9 +247,7 @@ def export(
     label_map: bool,
     **details: Any,
 ) -> str:
-    """Export a model, as the function that it becomes, and compare what was written with it.
-
-    Nothing is compared where ``checked=False`` is among the details.
+    """Export a model and compare the file with it, unless the details have ``checked=False``.
 
     Raises:
         UserError: If the results of an image differ.
@@ -278,7 +273,7 @@ def export(
 
 
 def time_calls(calls: dict[str, Callable], images: list[torch.Tensor]) -> dict[str, list[float]]:
-    """Return the seconds that an image takes, median and range; the calls take turns."""
+    """Return the seconds per image, median and range; the calls take turns."""
     count = len(images)
     prepares = {
         name: lambda turn, call=call: lambda: call(images[turn % count])
@@ -289,7 +284,7 @@ def time_calls(calls: dict[str, Callable], images: list[torch.Tensor]) -> dict[s
 
 
 def size(file: str) -> str:
-    """Return the size of a file, with the weights beside it."""
+    """Return the size of a file and its weights."""
     weights = f'{file}.data' if file.endswith('.onnx') else f'{os.path.splitext(file)[0]}.bin'
     files = [file, weights] if file.endswith(('.onnx', '.xml')) else [file]
     return f'{sum(os.path.getsize(f) for f in files if os.path.exists(f)) / 2**20:.1f} MiB'
@@ -309,7 +304,7 @@ def main() -> None:
             model, meta = build(cfg, 'fused'), {}
         targets = [file for file in (args.onnx, args.openvino, args.export) if file]
         what = (args.features, args.label_map)
-        # What cannot be fused or exported is refused first, before anything takes its time.
+        # Fusion and export refuse a model before anything slow.
         fused = mmvanilla.fuse(copy.deepcopy(model))
         function = exportable(model, *what) if targets else None
         images, source = sample_images(cfg, in_channels(model))
@@ -328,8 +323,7 @@ def main() -> None:
         if args.int8:
             accuracy = None
             if checked:
-                accuracy = Accuracy(cfg, fused, args.check_images, args.max_drop)
-            set_random_seed(0)  # the training pipeline draws, too
+                accuracy = Accuracy(cfg, fused, args.check_images, args.max_drop, args.warn_only)
             export_int8(function, targets, cfg, args.calibrate, accuracy, console, **details)
         for file in [] if args.int8 else targets:
             with console.status(f'writing {file}'):

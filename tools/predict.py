@@ -1,9 +1,8 @@
 """Predict images and videos: tools/predict.py CONFIG CHECKPOINT INPUT... --out DIR.
 
-Writes pictures, and JSON of a detector (in COCO's result format) or classifier, or label maps of a
-segmentor; of a classifier the likeliest classes are printed. Of several pictures a contact sheet is
-written, whose path is printed last. What cannot be read or predicted is named and skipped; the exit
-code is then 1.
+Writes pictures, label maps of segmentors, and JSON of detectors (in COCO's result format) and
+classifiers. Prints the most likely classes of classifiers, and the path of the contact sheet last.
+Inputs that cannot be read or predicted are named and skipped; the exit code is 1 then.
 """
 
 import argparse
@@ -39,7 +38,7 @@ from mmvanilla.deploy.predict import (
 )
 from mmvanilla.errors import CheckpointError, sentence
 
-DEFAULT_FPS = 25  # of videos that do not say
+DEFAULT_FPS = 25  # for videos without a frame rate
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,7 +60,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.3,
         metavar='SCORE',
-        help='least score of a box that is drawn (default: %(default)s)',
+        help='smallest score of a drawn box (default: %(default)s)',
     )
     parser.add_argument(
         '--device',
@@ -72,7 +71,7 @@ def parse_args() -> argparse.Namespace:
         '--fuse',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='run the deploy form, which is faster and gives the same (default: yes)',
+        help='run the deploy form, which is faster, with equal results (default: yes)',
     )
     parser.add_argument(
         '--accelerate',
@@ -98,16 +97,16 @@ def parse_args() -> argparse.Namespace:
 
 @contextmanager
 def naming(what: str, debug: bool) -> Iterator[None]:
-    """Name the image with which a model fails, so that the others go on.
+    """Turn a model's failure at an image into an InputError, so that others are predicted.
 
     Raises:
-        InputError: In the place of whatever is raised, but for what concerns the model.
+        InputError: For any error except a CheckpointError.
     """
     try:
         yield
     except (InputError, CheckpointError):
         raise
-    except Exception as error:  # of nets, runtimes and drivers, which have errors of many kinds
+    except Exception as error:  # nets, runtimes and drivers have no common base class
         if debug:
             raise
         kind = '' if isinstance(error, UserError) else f' ({type(error).__name__})'
@@ -128,7 +127,7 @@ def predict_image(predict: Predictor, item: Input, results: Results, debug: bool
 def predict_video(
     predict: Predictor, item: Input, results: Results, progress: Progress, debug: bool
 ) -> None:
-    """Predict a video frame by frame; if it ends early, what was read is written all the same."""
+    """Predict a video frame by frame, also one that ends early."""
     reader = open_video(item.path)
     early = None
     task = progress.add_task(item.name, total=reader.frame_cnt)
@@ -172,7 +171,7 @@ def main() -> None:
             *columns,
             TimeRemainingColumn(),
             console=console,
-            redirect_stdout=sys.stdout.isatty(),  # what goes into a file stays there
+            redirect_stdout=sys.stdout.isatty(),  # a redirected output stays as it is
         ) as progress:
             for item in progress.track(inputs, description='inputs'):
                 try:

@@ -1,7 +1,7 @@
 """Measure speed, size and computation of models side by side."""
 
-from ..deploy.files import writing
 from ..deploy.predict import make_predictor
+from ..whole_files import writing
 from .model import FORMS, Candidate, ModelSpec, ModelUnderTest
 from .processes import Conditions, explain, in_turn, take_turns
 from .results import Measurement, Row

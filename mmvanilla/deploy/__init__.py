@@ -1,4 +1,4 @@
-"""A trained model at work: made fast, exported, predicting."""
+"""Trained models: accelerated, exported, and used for prediction."""
 
 from .accelerate.accelerate import accelerate
 from .accelerate.hook import AccelerateHook

@@ -1,4 +1,4 @@
-"""Building a model in the form of its checkpoint."""
+"""Build a model in the form of its checkpoint, training or deploy."""
 
 import re
 
@@ -15,11 +15,11 @@ from ..type_name import scope, type_name
 
 
 def set_form(model: ConfigDict, deploy: bool) -> None:
-    """Set the form of all that has one in the config of a model: the backbone, a classifier's head.
+    """Set ``deploy`` of the backbone and of a classifier's head.
 
     Args:
         model: The model's config, changed in place.
-        deploy: Whether it is to be the deploy form.
+        deploy: Whether to build the deploy form.
     """
     model.backbone.deploy = deploy
     if type_name(model.get('head')) == 'VanillaNetClsHead':
@@ -27,37 +27,31 @@ def set_form(model: ConfigDict, deploy: bool) -> None:
 
 
 def match_form(cfg: Config, file: str, warn_only: bool = False) -> None:
-    """Set the form of a config's model to that in which a checkpoint is, for a runner to load it.
+    """Set the form of a config's model to that of a checkpoint, before a runner loads it.
 
-    What was read is handed over to the runner, which does not read the file again.
+    The runner gets the loaded checkpoint and does not read the file again.
 
     Args:
         cfg: The config, changed in place.
-        file: The checkpoint, as the runner's ``load_from`` names it.
-        warn_only: Warn if the checkpoint is of another config than this, instead of refusing it.
+        file: The checkpoint, as in the runner's ``load_from``.
+        warn_only: Warn about a checkpoint of another config instead of refusing it.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read.
-        FileNotFoundError: If there is no such file.
-        UserError: If its classes or preprocessing are not those of the config.
+        FileNotFoundError: If the file does not exist.
+        UserError: If its classes or preprocessing differ from the config's.
     """
     hand_over(file, _read(cfg, file, warn_only))
 
 
 def _read(cfg: Config, file: str, warn_only: bool) -> dict:
-    """Read a checkpoint, compare it with a config, and set the form of the config's model to its.
-
-    Raises:
-        CheckpointError: If the checkpoint cannot be read.
-        FileNotFoundError: If there is no such file.
-        UserError: If its classes or preprocessing are not those of the config.
-    """
+    """Read a checkpoint, compare it with a config, and set the form of the config's model."""
     with safe_loading():
         checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu', logger='silent')
     record = record_of_checkpoint(checkpoint, f'checkpoint {file!r}')
     report(compare(record, record_of_config(cfg, 'test'), 'test'), warn_only)
     names = checkpoint.get('state_dict', checkpoint)
-    # The stem's names would tell it as well, but other nets have a stem of that name.
+    # Not by the stem: other nets have one with the same names.
     forms = [re.search(r'(^|\.)backbone\.stages\.0\.(conv1?)\.', str(name)) for name in names]
     deployed, training = (any(f and f[2] == conv for f in forms) for conv in ('conv', 'conv1'))
     backbone = cfg.model.get('backbone') or {}
@@ -72,28 +66,28 @@ def _read(cfg: Config, file: str, warn_only: bool) -> dict:
 
 
 def build_model(cfg: Config, file: str, warn_only: bool = False) -> tuple[BaseModel, dict]:
-    """Build the model of a config in the form of a checkpoint, and load that, all of it.
+    """Build the model of a config in the form of a checkpoint, and load all weights.
 
     Args:
-        cfg: The config; its scope becomes the default one.
+        cfg: The config; its scope becomes the default scope.
         file: The checkpoint.
-        warn_only: Warn if the checkpoint is of another config than this, instead of refusing it.
+        warn_only: Warn about a checkpoint of another config instead of refusing it.
 
     Returns:
         The model in eval mode on the CPU, and the checkpoint's ``meta``.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read or is not one of this config.
-        FileNotFoundError: If there is no such file.
-        UserError: If its classes or preprocessing are not those of the config.
+        CheckpointError: If the checkpoint cannot be read or does not fit the config.
+        FileNotFoundError: If the file does not exist.
+        UserError: If its classes or preprocessing differ from the config's.
     """
     checkpoint = _read(cfg, file, warn_only)
     init_default_scope(scope(cfg))
-    cfg.model.backbone.init_cfg = None  # the checkpoint has all
-    with safe_loading():  # a model may load others, such as a teacher, while it is built
+    cfg.model.backbone.init_cfg = None  # the checkpoint has all weights
+    with safe_loading():  # a model may load a teacher while it is built
         model = MODELS.build(cfg.model)
     weights = checkpoint.get('state_dict', checkpoint)
-    # The backbone checks its own as they are loaded.
+    # The backbone checks its own weights in load_state_dict.
     check_weights(model, weights, lambda name: not name.startswith('backbone.'))
     load_state_dict(model, weights, strict=False, logger='silent')
     return model.eval(), checkpoint.get('meta', {})

@@ -1,4 +1,4 @@
-"""Pictures of the predictions of a test, one file for each image."""
+"""Draw the predictions of a test, one file per image."""
 
 import os
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ VISUALIZER_TYPES = dict(
 
 
 def visualizer_config(cfg: Config) -> dict:
-    """Return the config of a visualizer that draws predictions: a config's own or its library's."""
+    """Return the config of a visualizer for predictions, by default the library's."""
     visualizer = cfg.get('visualizer')
-    if type_name(visualizer) in ('', 'Visualizer'):  # mmengine's own draws none
+    if type_name(visualizer) in ('', 'Visualizer'):  # mmengine's base class draws no predictions
         visualizer = dict(type=VISUALIZER_TYPES[library(cfg)])
     return {'name': 'visualizer', **visualizer}
 
@@ -35,26 +35,26 @@ def visualizer_config(cfg: Config) -> dict:
 class ShowHook(Hook):
     """Draw every tested image, with its ground truth and prediction, into a folder.
 
-    A picture has the path that its image has below the folder that all images share.
+    Pictures keep the paths of their images below the common folder of all images.
 
     Args:
-        folder: Where to write.
-        score_thr: Boxes of a lower score are not drawn.
+        folder: The folder of the pictures.
+        score_thr: Smallest score of a drawn box.
     """
 
     def __init__(self, folder: str, score_thr: float = 0.3) -> None:
         self.folder, self.score_thr = folder, score_thr
 
     def before_test(self, runner: Runner) -> None:
-        """Find the folder that the images share."""
+        """Find the common folder of all images."""
         dataset = runner.test_dataloader.dataset
         paths = [dataset.get_data_info(i).get('img_path') for i in range(len(dataset))]
         folders = {os.path.dirname(os.path.abspath(path)) for path in paths if path}
         self.root = os.path.commonpath(folders) if folders else ''
         if get_world_size() > 1:
             runner.logger.warning(
-                'pictures are drawn by the first process, of its share of the images; test in one '
-                'process to have all'
+                'the first process draws its share of the images only; test in one process to draw '
+                'all'
             )
 
     def after_test_iter(
@@ -80,7 +80,7 @@ class ShowHook(Hook):
 
 
 def network_input(batch: dict, i: int) -> np.ndarray:
-    """Return an image of a batch, (H, W, 3), uint8, RGB; the first of its augmentations."""
+    """Return image ``i`` of a batch, (H, W, 3), uint8, RGB, in its first augmentation."""
     inputs = batch['inputs']
     image = inputs[0][i] if isinstance(inputs[0], list | tuple) else inputs[i]
     return np.ascontiguousarray(image.cpu().numpy().astype(np.uint8).transpose(1, 2, 0)[..., ::-1])

@@ -245,6 +245,26 @@ def test_convolutions_take_tf32_only_where_products_do(allowed):
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, 'fp32_precision'), reason='torch before 2.9'
+)
+@pytest.mark.parametrize('precision', ['tf32', 'ieee'])
+def test_the_newer_settings_of_tf32_work_as_well(precision):
+    """Once they are set, reading the older ones raises an error."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = products.fp32_precision, convolutions.fp32_precision
+    net, seen = accelerate(make_net(), dtype='fp32'), []
+    net.stem.register_forward_hook(lambda *_: seen.append(convolutions.fp32_precision))
+    try:
+        products.fp32_precision = precision
+        convolutions.fp32_precision = 'ieee'  # torch's default differs from that of products
+        net(torch.randn(1, 3, 64, 64))
+        assert seen == [precision]
+        assert convolutions.fp32_precision == 'ieee'
+    finally:
+        products.fp32_precision, convolutions.fp32_precision = before
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 @torch.no_grad()
 def test_graphs_of_ten_sizes_leak_nothing():

@@ -17,7 +17,7 @@ from mmvanilla.cli import set_data_root
 from mmvanilla.datasets import make_shapes
 from mmvanilla.deploy.evaluate import NothingMeasured, evaluate
 from mmvanilla.deploy.export import OpenedModel
-from mmvanilla.deploy.int8 import Accuracy, AccuracyDrop, check_measured, judge
+from mmvanilla.deploy.int8 import Accuracy, AccuracyDrop, check_accuracy, check_measured
 from mmvanilla.errors import UserError
 
 NUMBER, IMAGES = 3, 5
@@ -112,13 +112,27 @@ def test_what_cannot_be_judged(small_config, shapes, tmp_path):
     without = Config(
         {k: v for k, v in cfg.items() if k not in ('val_dataloader', 'test_dataloader')}
     )
-    with pytest.raises(UserError, match='no val_dataloader with val_evaluator; add them, or give'):
+    with pytest.raises(UserError, match='no val_dataloader.* add them, or give'):
         evaluate(without, None)
     cfg.val_evaluator = dict(type='DumpResults', out_file_path=str(tmp_path / 'results.pkl'))
     dataset = Runner.build_dataloader(cfg.val_dataloader).dataset
     oracle = Oracle([dataset.get_data_info(i) for i in range(IMAGES)])
     with pytest.raises(UserError, match='val_evaluator gives nothing, expected box or mask AP'):
         evaluate(cfg, oracle)
+
+
+def test_an_evaluator_of_other_images_is_refused(small_config, shapes, tmp_path):
+    cfg = config_of(small_config, 'retinanet', shapes / 'coco')
+    dataset = Runner.build_dataloader(cfg.val_dataloader).dataset
+    oracle = Oracle([dataset.get_data_info(i) for i in range(IMAGES)])
+    content = json.loads(Path(cfg.val_evaluator.ann_file).read_text())
+    first, second, *_ = content['categories']
+    first['name'], second['name'] = second['name'], first['name']
+    (tmp_path / 'other.json').write_text(json.dumps(content))
+    cfg.val_evaluator.ann_file = str(tmp_path / 'other.json')
+    with pytest.raises(UserError, match=f'category .*{first["name"]}.*warn_only'):
+        evaluate(cfg, oracle)
+    assert evaluate(cfg, oracle, warn_only=True)
 
 
 @pytest.mark.parametrize('right', [True, False])
@@ -187,6 +201,6 @@ def test_a_model_that_finds_nothing_in_8_bits_loses_everything(monkeypatch):
 
     monkeypatch.setattr('mmvanilla.deploy.int8.evaluate', nothing)
     accuracy = Accuracy(Config(dict(model={})), None)
-    check = judge(accuracy, dict(bbox_mAP=0.3), 'model.xml', Console(quiet=True))
+    arguments = dict(bbox_mAP=0.3), 'model.xml', Console(quiet=True), OpenedModel(dict, (), {})
     with pytest.raises(AccuracyDrop):
-        check(OpenedModel(dict, (), {}))
+        check_accuracy(accuracy, *arguments)

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from mmvanilla.deploy.export import compare, open_model, write_model
-from mmvanilla.deploy.files import writing
 from mmvanilla.errors import UserError
+from mmvanilla.whole_files import writing
 
 
 class Double(nn.Module):
@@ -35,6 +35,24 @@ def test_what_is_written_can_be_opened(suffix, tmp_path):
     np.testing.assert_allclose(open_model(str(file), trust=True)(image)['level0'], image * 2)
     expected = {file.name, 'model.bin'} if suffix == '.xml' else {file.name}
     assert {path.name for path in file.parent.iterdir()} == expected
+
+
+@pytest.mark.usefixtures('exporting')
+def test_onnx_runtime_builds_no_engine_for_each_size(tmp_path, monkeypatch):
+    import onnxruntime
+
+    file, chosen, real = tmp_path / 'model.onnx', [], onnxruntime.InferenceSession
+    write_model(Double(), IMAGE, str(file))
+
+    def session(path, options, providers):
+        chosen.extend(providers)
+        return real(path, options, providers=['CPUExecutionProvider'])
+
+    names = [f'{name}ExecutionProvider' for name in ('Tensorrt', 'CUDA', 'CPU')]
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: names)
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', session)
+    open_model(str(file))
+    assert chosen == names[1:]
 
 
 @pytest.mark.usefixtures('exporting')
@@ -98,7 +116,7 @@ def test_a_file_that_cannot_be_opened(suffix, tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no exported file'):
         open_model(str(file), trust=True)
     file.write_bytes(b'PK nonsense')
-    with pytest.raises(UserError, match='cannot be opened .* export it anew'):
+    with pytest.raises(UserError, match='cannot be opened .* export it again'):
         open_model(str(file), trust=True)
 
 

@@ -83,14 +83,14 @@ def test_classes_that_only_folders_name(tmp_path):
     cfg = Config(dict(default_scope='mmpretrain', visualizer=visualizer))
     cfg.test_dataloader = dict(dataset=dataset)
     (tmp_path / 'val').mkdir()
-    with pytest.raises(UserError, match=r'no folder for each.*metainfo\.classes, or data_root'):
+    with pytest.raises(UserError, match=r'folder per class.*metainfo\.classes, or data_root'):
         Results(str(tmp_path / 'out'), cfg)
     for name in ('stripes', 'dots'):
         (tmp_path / 'val' / name).mkdir()
     assert Results(str(tmp_path / 'out'), cfg).classes == ['dots', 'stripes']
     dataset.update(ann_file='list.txt')
     cfg.test_dataloader = dict(dataset=dataset)
-    with pytest.raises(UserError, match='no folder for each'):
+    with pytest.raises(UserError, match='folder per class'):
         Results(str(tmp_path / 'out'), cfg)
 
 

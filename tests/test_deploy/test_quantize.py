@@ -11,9 +11,8 @@ from mmvanilla.deploy.export import (
     open_model,
     reference,
     relative_error,
-    write_model,
 )
-from mmvanilla.deploy.export.formats import write_onnx
+from mmvanilla.deploy.export.formats import convert_onnx, write_onnx
 from mmvanilla.deploy.export.layers import compare_layers
 from mmvanilla.deploy.export.quantize import quantize
 from mmvanilla.errors import UserError
@@ -143,7 +142,6 @@ def test_errors_are_those_of_another_runtime(written, tmp_path):
     assert compared[-1].error == pytest.approx(error, rel=0.05)
     assert compared[0].added == compared[0].error  # nothing stands before it
     assert compared[1].added == pytest.approx(compared[1].error - compared[0].error)
-    assert all(time > 0 for layer in compared[:2] for time in layer.times)
 
 
 @pytest.mark.slow
@@ -154,7 +152,7 @@ def test_detections_in_8_bits_whatever_the_rest_is_computed_in(build, tmp_path):
     function, example = exportable(model), torch.from_numpy(images()[0])
     write_onnx(function, example, source, {})
     quantize(source, images())
-    write_model(function, example, file, source=source)
+    convert_onnx(source, file)
     expected = open_model(file)(images()[0])
     able = 'BF16' in openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     for precision in ('auto', 'bf16') if able else ('auto',):
@@ -165,9 +163,7 @@ def test_detections_in_8_bits_whatever_the_rest_is_computed_in(build, tmp_path):
         np.testing.assert_allclose(*scores, atol=0.05)
 
 
-def test_a_program_of_pytorch_is_not_made_from_another_format(build, tmp_path):
-    function = exportable(build('upernet'), features=True)
-    file, example = str(tmp_path / 'model.pt2'), torch.from_numpy(images()[0])
+def test_a_program_of_pytorch_is_not_made_from_another_format(tmp_path):
     with pytest.raises(UserError, match=r'model\.pt2.* cannot be made from .*a\.onnx'):
-        write_model(function, example, file, source='a.onnx')
+        convert_onnx('a.onnx', str(tmp_path / 'model.pt2'))
     assert not list(tmp_path.iterdir())

@@ -23,7 +23,7 @@ def test_a_level_of_a_single_anchor_is_not_exported(build):
     """The least image is one that mmdet's RPN takes."""
     anchors = dict(scales=[4], ratios=[1.0], strides=[4, 8, 16, 32, 64])
     model = build('mask_rcnn', **{'rpn_head.anchor_generator': anchors})
-    least = exportable(model).least
+    least = exportable(model).min_size
     assert len(reference(model, image_of((least, least)))['boxes'])
     with pytest.raises(IndexError):
         reference(model, image_of((least // 2, least // 2)))

@@ -127,7 +127,7 @@ def test_the_true_cause_is_told_of_a_file_that_cannot_be_opened(tmp_path, monkey
         def opened(*_):
             raise error
 
-        monkeypatch.setitem(formats.FORMATS, '.onnx', (None, opened))
+        monkeypatch.setitem(formats.FORMATS, '.onnx', formats.Format(None, opened, ''))
 
     raises(EOFError())  # it says nothing but its class
     with pytest.raises(UserError, match='EOFError'):
@@ -152,13 +152,13 @@ def test_a_model_that_finds_nothing_is_exported_and_timed(files, run_tool):
 @pytest.mark.slow
 def test_a_written_file_that_loses_boxes_is_not_kept(files, run_tool, monkeypatch):
     """The opened file returns half of the boxes, as one that was written wrongly might."""
-    write, opened = formats.FORMATS['.onnx']
+    form = formats.FORMATS['.onnx']
 
     def half(*file_and_precision):
-        run = opened(*file_and_precision)
+        run = form.open(*file_and_precision)
         return lambda image: {n: v[: len(v) // 2] for n, v in run(image).items()}
 
-    monkeypatch.setitem(formats.FORMATS, '.onnx', (write, half))
+    monkeypatch.setitem(formats.FORMATS, '.onnx', form._replace(open=half))
     config, checkpoint, out = files('mask_rcnn')
     code, _, error = run_tool('deploy.py', config, checkpoint, '--onnx', out / 'model.onnx')
     assert code == 2

@@ -1,4 +1,4 @@
-"""Acceleration of a whole model for inference: fast layers, precision, memory, CUDA graphs."""
+"""Acceleration of a whole model for inference."""
 
 from .accelerate import accelerate
 

@@ -1,4 +1,4 @@
-"""One call that makes a trained model as fast as it gets, for inference on the device it is on."""
+"""Make a trained model fast for inference on its device."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -33,37 +33,36 @@ def accelerate(
     cuda_graph: bool = False,
     report: bool = False,
 ) -> nn.Module:
-    """Make a model with a VanillaNet fast, in place, for inference on the device it is on.
+    """Make a model with a VanillaNet fast, in place, for inference on its device.
 
-    Every VanillaNet, the batch norms of necks and heads included, is fused; its layers become
-    oneDNN's primitives in its own layout on the CPU, where hooks within the net see tensors that
-    ``to_dense()`` makes ordinary ones; on CUDA, channels-last, matrix products and the fused series
-    activation. In 16 bit necks and heads compute in it too. Inputs, results and the decoding of
-    boxes stay in float32. On Linux the process keeps freed memory from then on, see
-    ``malloc.keep_freed_memory``. Images are normalised as before: batches are padded with
-    normalised zeros, so folding the normalisation into the stem would not be exact.
+    Every VanillaNet is fused, with the batch norms of necks and heads. On the CPU its layers become
+    oneDNN primitives; tensors between them are in oneDNN's layout, and hooks convert them by
+    ``to_dense()``. On CUDA the layers become channels-last matrix products and the fused series
+    activation. In 16 bit, necks and heads compute in 16 bit, too; inputs, results and the decoding
+    of boxes stay in float32. On Linux the process keeps freed memory from now on, see
+    ``malloc.keep_freed_memory``. The normalization of images is not folded into the stem: batches
+    are padded with normalized zeros, so that would not be exact.
 
-    The net has no parameters any more: load weights and average them before, and neither train nor
-    save the model nor move it to another device afterwards.
+    The net has no parameters afterwards: load and average weights before; do not train or save the
+    model, or move it to another device.
 
     Args:
-        model: A backbone, a detector, a segmentor, or what wraps one; it is brought to eval mode.
-        dtype: ``fp32``, ``fp16``, ``bf16`` or torch's names; None takes float16 on CUDA, bfloat16
+        model: A backbone, a detector, a segmentor or a wrapper; it is set to eval mode.
+        dtype: ``fp32``, ``fp16``, ``bf16`` or torch's names; None selects float16 on CUDA, bfloat16
             on a CPU with instructions for it, else float32.
-        compile: True compiles the backbone by ``torch.compile``, once for all sizes of image; only
-            on CUDA. 'auto' compiles nothing: nothing between the layers is left to be fused.
-        cuda_graph: Replay the backbone from a CUDA graph for each of the last 8 shapes of input
-            that come more than once. Replays leave out the hooks of stages, and calls must follow
-            each other on one stream. Without memory for a graph a warning says so, and images of
-            that shape and of further ones are computed without.
-        report: Print what each step changed in speed and error of the (first) net, at 800 x 1280.
+        compile: True compiles the backbone by ``torch.compile``, once for all image sizes, on CUDA
+            only. 'auto' compiles nothing, since nothing between the layers is left to fuse.
+        cuda_graph: Replay the backbone from CUDA graphs for the last 8 input shapes that occurred
+            more than once. Replays skip the hooks of stages, and calls must be on one stream. If
+            memory runs out, a warning says so, and further shapes are computed without a graph.
+        report: Print speed and error of the (first) net after each step, at 800 x 1280.
 
     Returns:
         The model itself. A second call changes nothing.
 
     Raises:
-        UserError: If there is no VanillaNet, it cannot be fused, or the device cannot do what is
-            asked for, and nothing has been changed; or if the fused weights do not fit the type.
+        UserError: If there is no VanillaNet, it cannot be fused, the device does not support an
+            option (the model is unchanged then), or the fused weights do not fit the dtype.
     """
     nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
     if not nets:
@@ -73,7 +72,7 @@ def accelerate(
     require('cuda_graph', cuda_graph, isinstance(cuda_graph, bool), 'True or False')
     for net in nets:
         if isinstance(net.forward, FastForward):
-            net.forward.check_again(dtype, compile, cuda_graph)
+            net.forward.check_options(dtype, compile, cuda_graph)
     nets = [net for net in nets if not isinstance(net.forward, FastForward)]
     if not nets:
         return model
@@ -95,23 +94,24 @@ def accelerate(
     for net in nets:
         _replace_layers(net, dtype, device)
         net.forward = FastForward(net, dtype, device, compile is True, cuda_graph)
-    for part in _parts(model):
-        part.to(memory_format=torch.channels_last)
+    for module in _neck_and_heads(model):
+        module.to(memory_format=torch.channels_last)
         if mmcv_is_compiled():
-            part.register_forward_hook(contiguous)
-        if dtype != torch.float32 and not isinstance(part.forward, LowPrecision):
-            part.forward = LowPrecision(part, dtype, device.type)
+            module.register_forward_hook(contiguous)
+        if dtype != torch.float32 and not isinstance(module.forward, LowPrecision):
+            module.forward = LowPrecision(module, dtype, device.type)
     if steps:
         steps.add(f'fast layers, {str(dtype).removeprefix("torch.")}', nets[0])
-    if device.type == 'cpu' and keep_freed_memory() and steps:
-        steps.add('freed memory kept', nets[0])
+    keeps_memory = device.type == 'cpu' and keep_freed_memory()
     if steps:
+        if keeps_memory:
+            steps.add('freed memory kept', nets[0])
         steps.print()
     return model
 
 
 class FastForward:
-    """Takes the place of ``forward`` of a net with fast layers: float32 in and out."""
+    """Replacement for the ``forward`` of a net with fast layers: float32 in and out."""
 
     def __init__(
         self,
@@ -130,10 +130,10 @@ class FastForward:
             self.run = GraphCache(self.run)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of images (N, in_channels, H, W) as the net does, in float32.
+        """Return the net's features of images (N, in_channels, H, W), in float32.
 
         Raises:
-            UserError: If the net is in training mode, or the image is elsewhere or does not fit.
+            UserError: If the net is in training mode, or an image is unsuitable or elsewhere.
         """
         if self.net.training:
             raise UserError(
@@ -151,19 +151,15 @@ class FastForward:
             exact = torch.float32
             return tuple(out.to_dense(exact) if out.is_mkldnn else out.to(exact) for out in outs)
 
-    def check_again(
+    def check_options(
         self, dtype: torch.dtype | str | None, compile: bool | str, cuda_graph: bool
     ) -> None:
-        """Check that a second call asks for what the first did.
-
-        Raises:
-            UserError: If it does not.
-        """
+        """Raise a UserError if a second call has other options."""
         wanted = choose_dtype(dtype, torch.device(self.device))
         if (wanted, compile is True, cuda_graph) != (self.dtype, *self.options):
             raise UserError(
                 f'the model is accelerated in {self.dtype} with compile={self.options[0]} and '
-                f'cuda_graph={self.options[1]}; build it anew for other options'
+                f'cuda_graph={self.options[1]}; build it again for other options'
             )
 
     def _forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -171,7 +167,7 @@ class FastForward:
 
 
 def _check_device(device: torch.device, compile: bool, cuda_graph: bool) -> None:
-    """Check that a device is known and can do what is asked for."""
+    """Check that a device is known and supports the options."""
     if device.type not in ('cpu', 'cuda'):
         raise UserError(f'the model is on {device}, expected the CPU or CUDA')
     if device.type == 'cpu' and not torch.backends.mkldnn.is_available():
@@ -184,30 +180,30 @@ def _check_device(device: torch.device, compile: bool, cuda_graph: bool) -> None
 
 
 def _replace_layers(net: VanillaNet, dtype: torch.dtype, device: torch.device) -> None:
-    """Put fast layers into a net's stem and blocks, which stay themselves and keep their hooks."""
+    """Put fast layers into a net's stem and blocks, which keep their hooks."""
     build = cuda_layer if device.type == 'cuda' else cpu_layer
     stem = build(net.stem[0], nn.Identity(), net.stem[1], dtype)
     layers = [build(block.conv, block.pool, block.act, dtype) for block in net.stages]
-    net.stem[0], _, net.stem[1] = stem  # all are built, so that no net is left half replaced
+    net.stem[0], _, net.stem[1] = stem  # after all are built: an error leaves the net whole
     for block, layer in zip(net.stages, layers, strict=True):
         block.conv, block.pool, block.act = layer
     net.eval()
 
 
-def _parts(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield necks and heads of the models on VanillaNets, but for those with attention.
+def _neck_and_heads(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the necks and heads of models on VanillaNets, except those with attention.
 
-    Such a head may compute coordinates, for which 16 bit are too few.
+    Attention may compute coordinates, and 16 bit are too few for them.
     """
     for owner in model.modules():
         if not isinstance(getattr(owner, 'backbone', None), VanillaNet):
             continue
         found = [getattr(owner, name, None) for name in HEADS]
         found += [getattr(getattr(owner, 'roi_head', None), name, None) for name in ROI_HEADS]
-        for part in found:
-            for each in part if isinstance(part, nn.ModuleList) else [part]:
-                if isinstance(each, nn.Module) and not _has_attention(each):
-                    yield each
+        for child in found:
+            for module in child if isinstance(child, nn.ModuleList) else [child]:
+                if isinstance(module, nn.Module) and not _has_attention(module):
+                    yield module
 
 
 def _has_attention(module: nn.Module) -> bool:

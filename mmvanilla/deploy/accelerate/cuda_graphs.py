@@ -1,4 +1,4 @@
-"""CUDA graphs: the kernels of a net launched at once, a graph for every shape of input."""
+"""Launch all kernels of a net at once, by one CUDA graph per input shape."""
 
 import copy
 import warnings
@@ -10,37 +10,38 @@ import torch
 from torch import Tensor
 
 LIMIT = 8  # graphs; each holds its input and outputs
-WARMUP = 3
-OUT = 'out of memory'  # in what the driver says of a graph that it cannot hold
+WARMUP = 3  # calls that compile kernels and set up libraries
+OUT_OF_MEMORY = 'out of memory'  # in the driver's message
 
 
 class GraphCache:
-    """Calls a net through CUDA graphs; of more than ``limit`` shapes the one unused longest goes.
+    """Calls a net through CUDA graphs; beyond ``limit`` shapes the least recently used goes.
 
-    A shape is captured when it is met again while it is remembered, since a capture costs several
-    calls. Graphs share one pool of memory, so calls must follow each other on one stream. Where the
-    memory for another one lacks, a warning says so, and no more are captured: those shapes are
-    called without a graph, with the same results.
+    A capture takes as long as several calls, so a shape is captured at its second call. Graphs
+    share one memory pool, so all calls must be on one stream. If memory runs out, a warning says
+    so, and further shapes run without a graph, with the same results.
 
-    ``call`` maps a tensor on a GPU to a tuple of tensors, without synchronisation.
+    ``call`` maps a tensor on a GPU to a tuple of tensors, without synchronization.
     """
 
     def __init__(self, call: Callable[[Tensor], tuple[Tensor, ...]], limit: int = LIMIT) -> None:
         self.call, self.limit = call, limit
-        self.graphs: OrderedDict[tuple, tuple | None] = OrderedDict()  # None: met once
-        self.pool: Any = None  # the type of torch's handle has no public name
-        self.stream: torch.cuda.Stream | None = None  # one, as libraries keep memory for each
-        self.full = False  # whether memory has lacked
+        self.graphs: OrderedDict[tuple, tuple | None] = OrderedDict()  # None: called once
+        self.pool: Any = None  # the handle's type has no public name
+        self.stream: torch.cuda.Stream | None = None  # one only: libraries keep memory per stream
+        self.full = False
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return what the call would, in float32."""
+        """Return the outputs of the call in float32."""
         key = (tuple(x.shape), x.dtype, x.device)
         if key not in self.graphs:
             while len(self.graphs) >= self.limit:
                 self.graphs.popitem(last=False)
             self.graphs[key] = None
             return tuple(output.float() for output in self.call(x))
-        captured = self.graphs[key] or (None if self.full else self._try_to_capture(x))
+        captured = self.graphs[key]
+        if captured is None and not self.full:
+            captured = self._try_to_capture(x)
         if captured is None:
             return tuple(output.float() for output in self.call(x))
         self.graphs[key] = captured
@@ -48,15 +49,17 @@ class GraphCache:
         graph, inputs, outputs = captured
         inputs.copy_(x)
         graph.replay()
-        # The next replay overwrites them.
+        # The next replay overwrites the outputs.
         return tuple(output.to(torch.float32, copy=True) for output in outputs)
 
     def _try_to_capture(self, x: Tensor) -> tuple | None:
-        """Capture, or return None where memory lacks, and from then on capture no more."""
+        """Capture a graph; without memory return None, and capture no more graphs."""
         try:
             return self._capture(x)
-        except RuntimeError as error:  # not all that lacks memory is an OutOfMemoryError
-            if not isinstance(error, torch.cuda.OutOfMemoryError) and OUT not in str(error):
+        except RuntimeError as error:  # OutOfMemoryError, or one from the driver
+            if not isinstance(error, torch.cuda.OutOfMemoryError) and (
+                OUT_OF_MEMORY not in str(error)
+            ):
                 raise
             reason = str(error).splitlines()[0]
         self.full = True
@@ -77,7 +80,7 @@ class GraphCache:
         inputs.copy_(x)
         self.stream.wait_stream(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(self.stream):
-            for _ in range(WARMUP):  # kernels are compiled, libraries set up
+            for _ in range(WARMUP):
                 self.call(inputs)
         torch.cuda.current_stream(x.device).wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
@@ -86,6 +89,6 @@ class GraphCache:
         return graph, inputs, outputs
 
     def __deepcopy__(self, memo: dict) -> 'GraphCache':
-        """Start without graphs, which belong to the weights they were captured with."""
+        """Copy without graphs, which belong to the weights of their capture."""
         copied = memo[id(self)] = GraphCache(copy.deepcopy(self.call, memo), self.limit)
         return copied

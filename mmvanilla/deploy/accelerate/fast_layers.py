@@ -1,9 +1,8 @@
-"""The layers of an accelerated VanillaNet: for inference, on one device, in one type.
+"""The layers of an accelerated VanillaNet: for inference, on one device, in one dtype.
 
-Between two layers of the deploy form stands pool(conv(x)), then the ReLU of the activation. On the
-CPU tensors stay in oneDNN's own layout (``torch.Tensor.to_mkldnn``) from the image to the features;
-on CUDA pool and ReLU go into the fused activation. Each fast layer is built from the layer whose
-weight, bias and geometry it takes, and from the type of its weight, input and output.
+A layer of the deploy form is convolution, pool, ReLU and depthwise convolution. On the CPU tensors
+stay in oneDNN's layout (``torch.Tensor.to_mkldnn``) from the image to the features. On CUDA the
+fused activation includes pool and ReLU. A fast layer is built from an original layer and a dtype.
 """
 
 import copy
@@ -17,11 +16,11 @@ from torch.utils import mkldnn
 from ...models import SeriesActivation
 from ...ops.series_activation import channels_innermost, series_activation
 
-FUSED_WINDOWS = (3, 5, 7, 9)  # sides of the windows that the fused operator knows
+FUSED_WINDOWS = (3, 5, 7, 9)  # window sides that the fused operator supports
 
 
 class FastLayer(nn.Module):
-    """A layer that keeps a weight and a bias in the type it computes in, out of state dicts."""
+    """A layer with a weight and a bias in its dtype, not in state dicts."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
@@ -30,26 +29,26 @@ class FastLayer(nn.Module):
 
 
 class OneDNNConv(nn.Module):
-    """A convolution between tensors in oneDNN's own layout, mostly blocks of channels.
+    """A convolution of tensors in oneDNN's layout, mostly blocks of channels.
 
-    In it depthwise convolutions are two to three times as fast as in channels-last, where a
-    channel's pixels lie far apart. The weight is packed once. Newer torch packs it for oneDNN's
-    primitive for inference and convolves with that for training, which brings the weight into
-    another layout at every call; that counts only on small single images.
+    There depthwise convolutions are two to three times as fast as in channels-last, where the
+    pixels of a channel are far apart. The weight is packed once, for oneDNN's inference primitive.
+    Newer torch runs the training primitive, which reorders the weight at every call; that matters
+    only on small single images.
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__()
         conv = copy.deepcopy(conv).float().requires_grad_(False)
-        with warnings.catch_warnings():  # torch itself packs by TorchScript, which is deprecated
+        with warnings.catch_warnings():  # torch packs by the deprecated TorchScript
             warnings.filterwarnings('ignore', r'.*torch\.jit')
             weight = mkldnn.to_mkldnn(conv, dtype).weight
-        # No buffers: a cast of the model would take them out of the type that is packed.
+        # No buffers: a cast of the model would change the dtype of the packed weight.
         self.packed = (weight, conv.bias.to_mkldnn(dtype))
         self.where: tuple = (conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C_in, H, W), dense or in oneDNN's layout, to (N, C_out, H', W') in the latter."""
+        """Map (N, C_in, H, W), dense or oneDNN, to (N, C_out, H', W') in oneDNN's layout."""
         x = x if x.is_mkldnn else x.to_mkldnn()
         return F.conv2d(x, *self.packed, *self.where)
 
@@ -62,7 +61,7 @@ class OneDNNConv(nn.Module):
 
 
 class DensePool(nn.Module):
-    """A pool that oneDNN does not have."""
+    """A pool that oneDNN does not support."""
 
     def __init__(self, pool: nn.Module) -> None:
         super().__init__()
@@ -76,8 +75,7 @@ class DensePool(nn.Module):
 class PointwiseConv(FastLayer):
     """A 1x1 convolution as a matrix product over the pixels of a channels-last input.
 
-    So the bias is added by the product itself, which a library's convolution leaves to one more
-    kernel.
+    The product adds the bias, for which a library's convolution needs one more kernel.
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
@@ -89,7 +87,7 @@ class PointwiseConv(FastLayer):
 
 
 class PlainConv(FastLayer):
-    """A convolution with its input brought into channels-last."""
+    """A convolution in channels-last."""
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
         super().__init__(conv.weight.to(memory_format=torch.channels_last), conv.bias, dtype)
@@ -102,9 +100,9 @@ class PlainConv(FastLayer):
 
 
 class FusedActivation(FastLayer):
-    """The series activation with the max-pool (of 2, or 1 for none) before it, one CUDA kernel.
+    """The max-pool (2, or 1 for none) and the series activation after it, as one CUDA kernel.
 
-    It sums in float32 whatever the type of its input, and reads its weight and bias so.
+    Sums, weight and bias are in float32, whatever the dtype of the input.
     """
 
     def __init__(self, act: SeriesActivation, pool: int) -> None:
@@ -119,7 +117,7 @@ class FusedActivation(FastLayer):
 def cpu_layer(
     conv: nn.Conv2d, pool: nn.Module, act: SeriesActivation, dtype: torch.dtype
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Return a layer of oneDNN's primitives: convolution, pool, ReLU and depthwise convolution."""
+    """Return a layer of oneDNN primitives: convolution, pool, ReLU and depthwise convolution."""
     pool = pool if isinstance(pool, (nn.Identity, nn.MaxPool2d)) else DensePool(pool)
     window = OneDNNConv(depthwise(act.weight, act.bias), dtype)
     return OneDNNConv(conv, dtype), pool, nn.Sequential(nn.ReLU(inplace=True), window)
@@ -128,7 +126,7 @@ def cpu_layer(
 def cuda_layer(
     conv: nn.Conv2d, pool: nn.Module, act: SeriesActivation, dtype: torch.dtype
 ) -> tuple[nn.Module, nn.Module, nn.Module]:
-    """Return two kernels for a layer: convolution with bias, then pool, ReLU and depthwise."""
+    """Return a layer of two kernels: convolution, then pool, ReLU and depthwise convolution."""
     pointwise = conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0)
     fast = PointwiseConv(conv, dtype) if pointwise else PlainConv(conv, dtype)
     if act.weight.shape[-1] not in FUSED_WINDOWS:
@@ -140,7 +138,7 @@ def cuda_layer(
 
 
 def depthwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """Return the depthwise convolution with a weight (C, 1, k, k) and a bias (C)."""
+    """Return a depthwise convolution with a weight (C, 1, k, k) and a bias (C)."""
     channels, side = len(weight), weight.shape[-1]
     with torch.device('meta'):
         conv = nn.Conv2d(channels, channels, side, padding=side // 2, groups=channels)

@@ -1,4 +1,4 @@
-"""Testing at full speed: a hook that accelerates the model that is tested."""
+"""A hook that accelerates the tested model."""
 
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import HOOKS
@@ -10,20 +10,20 @@ from .accelerate import accelerate
 
 @HOOKS.register_module()
 class AccelerateHook(Hook):
-    """Accelerate the runner's model before a test, once and for all."""
+    """Accelerate the runner's model before a test, for good."""
 
-    priority = 'LOWEST'  # after every other hook has seen the weights
+    priority = 'LOWEST'  # after all other hooks have seen the weights
 
     def before_test(self, runner: Runner) -> None:
-        """Accelerate.
+        """Accelerate the model.
 
         Raises:
-            UserError: If the net cannot be fused, or averaged weights are to be swapped in.
+            UserError: If the net cannot be fused, or EMAHook would swap in averaged weights.
         """
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
             raise UserError(
-                'EMAHook swaps weights, of which an accelerated model has none; test a checkpoint '
-                'of the averaged weights without that hook'
+                'EMAHook swaps weights, and an accelerated model has none; test a checkpoint of '
+                'the averaged weights without that hook'
             )
         accelerate(runner.model)
         runner.logger.info('The accelerated model is tested')

@@ -1,4 +1,4 @@
-"""The precision of an accelerated model: which type, and how its parts compute in it."""
+"""The dtype of an accelerated model, and modules that compute in 16 bit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +19,7 @@ DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 
 
 def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """Return the type to compute in on a device, see ``accelerate.accelerate``.
-
-    Raises:
-        UserError: If the type is unknown or this device does not compute in it.
-    """
+    """Return the dtype for a device, see ``accelerate``; raise a UserError if it has none."""
     if dtype is None:
         if device.type == 'cuda':
             return torch.float16
@@ -40,31 +36,30 @@ def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch
 
 @lru_cache
 def has_instructions(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN computes in a 16-bit type on this CPU, be it by emulation."""
+    """Return whether oneDNN computes in a 16-bit dtype on this CPU, perhaps by emulation."""
     try:
         one = torch.ones(1, 1, 1, 1).to_mkldnn(dtype)
         functional.conv2d(one, one)
-    except RuntimeError:  # which is how torch tells that it does not
+    except RuntimeError:  # torch's only sign of a missing dtype
         return False
     return True
 
 
 def has_fast_bfloat16() -> bool:
-    """Tell whether bfloat16 is faster than float32 on this CPU; support alone may be emulation."""
-    flags = set()
+    """Return whether bfloat16 is faster than float32 on this CPU; it may be emulated."""
+    fast = cpu_flags() & {'avx512_bf16', 'amx_bf16'}
+    return bool(fast) and has_instructions(torch.bfloat16)
+
+
+def cpu_flags() -> set[str]:
+    """Return the names of this CPU's instruction sets; none if unknown."""
     if hasattr(torch.cpu, 'get_capabilities'):
-        flags = {name for name, value in torch.cpu.get_capabilities().items() if value}
-    elif CPUINFO.is_file():  # for an older torch on Linux
-        flags = set(CPUINFO.read_text().split())
-    return bool(flags & {'avx512_bf16', 'amx_bf16'}) and has_instructions(torch.bfloat16)
+        return {name for name, value in torch.cpu.get_capabilities().items() if value}
+    return set(CPUINFO.read_text().split()) if CPUINFO.is_file() else set()  # older torch on Linux
 
 
 def check_range(net: nn.Module, dtype: torch.dtype) -> None:
-    """Check that a type can hold a net's weights.
-
-    Raises:
-        UserError: If one of them would become infinite.
-    """
+    """Check that no weight of a net would become infinite in a dtype."""
     for name, parameter in net.named_parameters():
         if not parameter.to(dtype).isfinite().all():
             raise UserError(
@@ -74,29 +69,36 @@ def check_range(net: nn.Module, dtype: torch.dtype) -> None:
 
 @contextmanager
 def tf32_as_in_products() -> Iterator[None]:
-    """Convolve in TF32 only where matrices are multiplied in it; PyTorch's defaults differ.
+    """Convolve in TF32 only if matrix products do; PyTorch's defaults differ.
 
-    The net's 1x1 convolutions are products on CUDA, and its stem should be as exact as they are.
+    The net's 1x1 convolutions are matrix products on CUDA, and its stem should be as exact.
     """
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32
+    settings: Any = torch.backends.cudnn
+    try:
+        name, before = 'allow_tf32', settings.allow_tf32
+        wanted: bool | str = torch.backends.cuda.matmul.allow_tf32
+    except RuntimeError:  # the newer settings are in use, and the older ones cannot be read
+        settings = settings.conv
+        name, before = 'fp32_precision', settings.fp32_precision
+        wanted = 'tf32' if torch.backends.cuda.matmul.fp32_precision == 'tf32' else 'ieee'
+    setattr(settings, name, wanted)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        setattr(settings, name, before)
 
 
 def store_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Store what autocast would otherwise convert at every call in that type."""
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, SeriesActivation)
+    """Convert the weights in place that autocast would otherwise convert at every call."""
+    layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, SeriesActivation)
     for module in model.modules():
-        if isinstance(module, kinds):
+        if isinstance(module, layers):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
 
 
 class LowPrecision:
-    """Takes the place of ``forward`` of a neck or head: computes in 16 bit, gives float32."""
+    """Replacement for the ``forward`` of a neck or head: 16 bit inside, float32 outputs."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, device: str) -> None:
         store_weights(module, dtype)
@@ -110,19 +112,14 @@ class LowPrecision:
 
 
 def convert(values: Any, dtype: torch.dtype) -> Any:
-    """Convert the floating-point tensors in tuples, lists and dicts."""
+    """Convert the floating-point tensors in nested tuples, lists and dicts."""
 
-    def cast(tensor: Tensor) -> Tensor:
-        return tensor.to(dtype)
+    def cast(value: Any) -> Any:
+        return value.to(dtype) if value.is_floating_point() else value
 
-    return apply_to(values, is_real, cast)
-
-
-def is_real(value: object) -> bool:
-    """Tell whether this is a tensor of floating-point numbers."""
-    return isinstance(value, Tensor) and value.is_floating_point()
+    return apply_to(values, lambda value: isinstance(value, Tensor), cast)
 
 
 def contiguous(module: nn.Module, args: tuple, outputs: Any) -> Any:
-    """Return outputs as (N, C, H, W) in memory, as compiled operators of mmcv take them to be."""
+    """Make outputs contiguous (N, C, H, W), which mmcv's compiled operators take for granted."""
     return apply_to(outputs, lambda value: isinstance(value, Tensor), Tensor.contiguous)

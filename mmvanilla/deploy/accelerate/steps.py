@@ -1,4 +1,4 @@
-"""What each step of an acceleration changed in speed and in output error."""
+"""Report the speed and the output error after each step of an acceleration."""
 
 import torch
 from rich.console import Console
@@ -22,11 +22,11 @@ class Steps:
     @torch.no_grad()
     @tf32_as_in_products()
     def add(self, step: str, net: nn.Module) -> None:
-        """Measure the mean of 3 calls, and the largest error of a level against the first step."""
-        from torch.utils.benchmark import Timer  # it imports torch's part for compilers, noisily
+        """Add the mean time of 3 calls, and the largest error of a level since the first step."""
+        from torch.utils.benchmark import Timer  # slow to import
 
-        globals = dict(net=net, x=self.x)
-        timer = Timer('net(x)', globals=globals, num_threads=torch.get_num_threads())
+        variables = dict(net=net, x=self.x)
+        timer = Timer('net(x)', globals=variables, num_threads=torch.get_num_threads())
         ms, outs = timer.timeit(3).mean * 1e3, [out.double() for out in net(self.x)]
         before, exact = self.first = self.first or (ms, outs)
         errors = [((a - b).norm() / b.norm()).item() for a, b in zip(outs, exact, strict=True)]

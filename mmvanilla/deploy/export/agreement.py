@@ -1,4 +1,4 @@
-"""How well an exported model agrees with the one in PyTorch."""
+"""Compare the outputs of an exported model with PyTorch."""
 
 from typing import NamedTuple
 
@@ -8,11 +8,11 @@ from torchvision.ops import box_iou
 
 from .limits import Limits
 
-# What counts as the same: relative error of features, difference of scores, overlap of boxes and of
-# masks, share of pixels with the same label.
+# Tolerances: relative error of features, difference of scores, IoU of boxes and masks, share of
+# pixels with the same label.
 TOLERANCE, SCORES, BOXES, MASKS, PIXELS = 1e-3, 1e-3, 0.99, 0.98, 0.999
-PLACE = 0.05  # pixels; boxes so near are the same whatever their overlap: some have no area
-SUPPRESSED = 1e-4  # how near to the threshold of suppression an overlap may fall on either side
+PLACE = 0.05  # pixels; boxes this near are the same, since boxes without area have no IoU
+SUPPRESSED = 1e-4  # tolerance of an IoU at the suppression threshold
 
 MMDET = Limits()
 
@@ -20,19 +20,19 @@ Outputs = dict[str, np.ndarray]
 
 
 class Agreement(NamedTuple):
-    """Whether everything is within its bounds, and the figures, for people."""
+    """Whether all outputs are within the tolerances, and a sentence with the figures."""
 
     agrees: bool
     text: str
 
 
 def compare(found: Outputs, expected: Outputs, limits: Limits = MMDET) -> Agreement:
-    """Compare the outputs of one image by their names, whatever model they come from.
+    """Compare the outputs of one image by name.
 
     Args:
-        found: What an exported model returns, masks pasted.
-        expected: What the model in PyTorch does.
-        limits: Where the lists of a detector's boxes end; what is exported has them as ``limits``.
+        found: Outputs of the exported model, with pasted masks.
+        expected: Outputs of the model in PyTorch.
+        limits: Limits of a detector's boxes, ``limits`` of an ``ImageFunction``.
     """
     if found.keys() != expected.keys():
         return Agreement(False, f'outputs {list(found)}, expected {list(expected)}')
@@ -54,16 +54,16 @@ def compare(found: Outputs, expected: Outputs, limits: Limits = MMDET) -> Agreem
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the L2 norm of the difference over that of what is expected."""
+    """Return the L2 norm of the difference divided by that of ``expected``."""
     difference = np.linalg.norm(found.astype(np.float64) - expected)
     return float(difference / max(np.linalg.norm(expected), 1e-12))
 
 
 def compare_detections(found: Outputs, expected: Outputs, limits: Limits) -> Agreement:
-    """Match boxes of the same label one to one and compare what is matched.
+    """Match boxes of the same label one to one and compare the pairs.
 
-    A box may be without a partner only where a small difference decides whether it is reported; and
-    at least half must have one, unless both lists are full: many scores may be the same.
+    A box may be unmatched only if a small difference decides whether it is returned. At least half
+    must be matched, unless both lists are full, when many scores may be equal.
     """
     pairs, ious = match(found, expected)
     scores = max((abs(expected['scores'][i] - found['scores'][j]) for i, j in pairs), default=0.0)
@@ -76,10 +76,10 @@ def compare_detections(found: Outputs, expected: Outputs, limits: Limits) -> Agr
         scores <= SCORES
         and (2 * len(pairs) >= most or fewest >= limits.max_per_img)
         and len(found['boxes']) <= max(limits.max_per_img, len(expected['boxes']))
-        and strays_explained(found, expected, pairs, limits)
+        and unmatched_at_edge(found, expected, pairs, limits)
     )
     if not most:
-        text = 'no boxes in either, so that little is compared'
+        text = 'no boxes in either, so little is compared'
     elif 'masks' in expected:
         masks = [mask_iou(expected['masks'][i] > 0.5, found['masks'][j] > 0.5) for i, j in pairs]
         text += f', mask IoU {min(masks, default=1):.4f}'
@@ -88,10 +88,9 @@ def compare_detections(found: Outputs, expected: Outputs, limits: Limits) -> Agr
 
 
 def match(found: Outputs, expected: Outputs) -> tuple[list[tuple[int, int]], list[float]]:
-    """Pair what is expected, best score first, with the nearest score in the same place.
+    """Pair expected boxes, best first, with found boxes of the nearest score in the same place.
 
-    Returns:
-        The indices of each pair, of what is expected and what is found, and their overlaps.
+    Return the indices (expected, found) and the IoU of each pair.
     """
     ious = overlaps(expected, found)
     places = abs(expected['boxes'][:, None] - found['boxes'][None]).max(2, initial=0)
@@ -101,7 +100,7 @@ def match(found: Outputs, expected: Outputs) -> tuple[list[tuple[int, int]], lis
     distances[~same] = np.inf
     pairs = []
     for i in np.argsort(-expected['scores'], kind='stable').tolist():
-        # Of equal scores take the nearest place.
+        # Among equal scores the nearest place wins.
         j = int(np.lexsort((places[i], distances[i]))[0]) if len(places[i]) else -1
         if j >= 0 and np.isfinite(distances[i, j]):
             pairs.append((i, j))
@@ -110,40 +109,39 @@ def match(found: Outputs, expected: Outputs) -> tuple[list[tuple[int, int]], lis
 
 
 def overlaps(first: Outputs, second: Outputs) -> np.ndarray:
-    """Return the IoU (K, L) of the boxes of two lists; of boxes without area it is 0."""
+    """Return the IoU (K, L) of two lists of boxes; 0 for boxes without area."""
     boxes = (torch.from_numpy(o['boxes'].astype(np.float64)) for o in (first, second))
     return np.nan_to_num(box_iou(*boxes).numpy())
 
 
-def strays_explained(
+def unmatched_at_edge(
     found: Outputs, expected: Outputs, pairs: list[tuple[int, int]], limits: Limits
 ) -> bool:
-    """Return whether every box without a partner is at an edge of being reported.
+    """Return whether a small difference explains every unmatched box.
 
-    Edges are the threshold of scores; where the other list is full, its lowest score; and the
-    threshold of suppression: a box goes, and one that it suppressed comes.
+    It may decide at the score threshold, at the lowest score of a full list, and at the suppression
+    threshold, where a box may go and a box that it suppressed may come.
     """
     lists = (expected, found)
-    strays = [np.ones(len(o['boxes']), dtype=bool) for o in lists]
+    unmatched = [np.ones(len(o['boxes']), dtype=bool) for o in lists]
     for pair in pairs:
-        for stray, index in zip(strays, pair, strict=True):
-            stray[index] = False
+        for flags, index in zip(unmatched, pair, strict=True):
+            flags[index] = False
     reasons = [edges(own, other, limits) for own, other in (lists, lists[::-1])]
     for k in (0, 1):
         at_edge, barely, suppressed = reasons[k]
-        gone = strays[1 - k] & reasons[1 - k][1]
+        gone = unmatched[1 - k] & reasons[1 - k][1]
         explained = at_edge | barely | (suppressed & gone[None]).any(1)
-        if not explained[strays[k]].all():
+        if not explained[unmatched[k]].all():
             return False
     return True
 
 
 def edges(own: Outputs, other: Outputs, limits: Limits) -> tuple[np.ndarray, ...]:
-    """Return why boxes of one list may lack in another.
+    """Return why boxes of one list may be missing in the other.
 
-    Returns:
-        Which have a score at the edge, (K,); which are at the threshold of suppression by a better
-        one of the other list, (K,); and which better ones there are above it, (K, L).
+    Return which have a score at the edge, (K,); which are at the suppression threshold with a
+    better box of the other list, (K,); and which better boxes are above it, (K, L).
     """
     at_edge: np.ndarray = abs(own['scores'] - limits.score_thr) <= SCORES
     if len(other['scores']) >= limits.max_per_img:
@@ -157,6 +155,6 @@ def edges(own: Outputs, other: Outputs, limits: Limits) -> tuple[np.ndarray, ...
 
 
 def mask_iou(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the overlap of two binary masks; of two empty ones it is 1."""
+    """Return the IoU of two binary masks; 1 for two empty masks."""
     union = (found | expected).sum()
     return float((found & expected).sum() / union) if union else 1.0

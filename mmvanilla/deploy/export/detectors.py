@@ -1,7 +1,7 @@
-"""Detectors as plain functions of an image, down to boxes, scores, labels and masks.
+"""Detectors as functions from an image to boxes, scores, labels and masks.
 
-What mmdet does with lists of results, which may be of any length, is done here on whole tensors, so
-that it can be traced: where a list would be shorter, fillers stand in; the last step drops them.
+mmdet's lists of results vary in length. Here they are tensors of fixed length, so that they can be
+traced: fillers pad them, and the last step drops the fillers.
 """
 
 import torch
@@ -21,14 +21,14 @@ from .known import check_methods, not_whole
 from .limits import Limits, read_limits, require_positive
 from .pixels import ImageFunction
 
-FILLER = -1.0  # as a score: below every threshold
+FILLER = -1.0  # score of a filler, below every threshold
 
 
 class OneStage(ImageFunction):
     """RetinaNet.
 
     Raises:
-        UserError: If mmdet computes its results in another way than is known here.
+        UserError: If the model overrides how mmdet computes its results.
     """
 
     output_names = ('boxes', 'scores', 'labels')
@@ -53,7 +53,7 @@ class TwoStage(ImageFunction):
     """Faster R-CNN, or Mask R-CNN, whose masks are (K, 28, 28) probabilities inside the boxes.
 
     Raises:
-        UserError: If mmdet computes its results in another way than is known here.
+        UserError: If the model overrides how mmdet computes its results.
     """
 
     def __init__(self, model: BaseModel) -> None:
@@ -81,12 +81,12 @@ class TwoStage(ImageFunction):
         self.model, self.limits = model, read_limits(head.test_cfg, 'roi_head.test_cfg')
         self.output_names = (*OneStage.output_names, *(['masks'] if head.with_mask else []))
         limits = read_limits(model.rpn_head.test_cfg, 'rpn_head.test_cfg')
-        # mmdet takes proposals of any score.
-        least = max(FILLER, model.rpn_head.test_cfg.nms.get('score_threshold', FILLER))
-        self.proposal_limits = limits._replace(score_thr=least)
+        # mmdet has no score threshold for proposals, except that of nms.
+        score_thr = max(FILLER, model.rpn_head.test_cfg.nms.get('score_threshold', FILLER))
+        self.proposal_limits = limits._replace(score_thr=score_thr)
         anchors = model.rpn_head.prior_generator
         if anchors.num_base_priors[-1] == 1:  # mmdet's RPN fails at a level of a single anchor
-            self.least = max(self.least, 2 * max(anchors.strides[-1]))
+            self.min_size = max(self.min_size, 2 * max(anchors.strides[-1]))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map an image (1, C, H, W) to boxes (K, 4), xyxy, scores (K,), labels (K,) and masks."""
@@ -101,9 +101,9 @@ class TwoStage(ImageFunction):
         return *found, masks[index, labels if masks.shape[1] > 1 else 0 * labels]
 
     def proposals(self, features: tuple[Tensor, ...], image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the first stage's boxes (R, 4), always ``max_per_img``, and which are no fillers.
+        """Return ``max_per_img`` proposals (R, 4) and which of them are real.
 
-        Fillers may suppress nothing and come last.
+        The others are fillers, which suppress nothing and come last.
         """
         limits = self.proposal_limits
         boxes, scores, _, levels = best_anchors(self.model.rpn_head, features, image)
@@ -116,7 +116,7 @@ class TwoStage(ImageFunction):
     def second_stage(
         self, features: tuple[Tensor, ...], rois: Tensor, real: Tensor, image: Tensor
     ) -> tuple[Tensor, ...]:
-        """Classify and refine the proposals (R, 4), of which some are ``real`` (R,)."""
+        """Classify and refine the ``real`` (R,) proposals (R, 4)."""
         head, limits = self.model.roi_head.bbox_head, self.limits
         scores, deltas = head(pool(self.model.roi_head.bbox_roi_extractor, features, rois))
         scores = scores.softmax(-1)[:, : head.num_classes]
@@ -127,17 +127,16 @@ class TwoStage(ImageFunction):
         )
         boxes = boxes.reshape(-1, number, 4).expand(-1, head.num_classes, -1).reshape(-1, 4)
         labels = torch.arange(head.num_classes, device=image.device).expand(len(rois), -1)
-        # Few of all pairs of box and class are above the threshold. A filler comes first, so that
-        # there is always one.
-        candidates = (scores.flatten() > limits.score_thr).nonzero()[:, 0]
-        first = candidates.new_zeros(1)
-        candidates = torch.cat([first, candidates])
-        scores = torch.cat([scores.new_full((1,), FILLER), scores.flatten()[candidates[1:]]])
-        return best_boxes(boxes[candidates], scores, labels.flatten()[candidates], limits)
+        # Few pairs of box and class are above the threshold. A filler before them makes sure that
+        # the list is never empty.
+        chosen = (scores.flatten() > limits.score_thr).nonzero()[:, 0]
+        scores = torch.cat([scores.new_full((1,), FILLER), scores.flatten()[chosen]])
+        chosen = torch.cat([chosen.new_zeros(1), chosen])
+        return best_boxes(boxes[chosen], scores, labels.flatten()[chosen], limits)
 
 
 def check_dense_head(head: nn.Module, name: str, base: type) -> None:
-    """Refuse a head on anchors whose boxes and scores are not computed by ``base``'s methods."""
+    """Check that an anchor head computes boxes and scores by ``base``'s methods."""
     methods = ('predict', 'predict_by_feat', '_predict_by_feat_single', '_bbox_post_process')
     check_methods(head, name, base, *methods)
     check_coder(head, name)
@@ -145,7 +144,7 @@ def check_dense_head(head: nn.Module, name: str, base: type) -> None:
 
 
 def check_coder(head: nn.Module, name: str) -> None:
-    """Refuse a head whose boxes are coded in an unknown way."""
+    """Check that a head has a known box coder."""
     coder = head.bbox_coder
     if type(coder) not in (DeltaXYWHBBoxCoder, TBLRBBoxCoder):
         raise not_whole(
@@ -153,44 +152,40 @@ def check_coder(head: nn.Module, name: str) -> None:
             'TBLRBBoxCoder'
         )
     if coder.use_box_type or coder.encode_size != 4:
-        raise not_whole(f'{name}.bbox_coder gives other boxes than tensors of 4 coordinates')
+        raise not_whole(f'{name}.bbox_coder returns no tensors of 4 coordinates')
 
 
 def check_activation(head: nn.Module, name: str) -> None:
-    """Refuse a head whose loss has scores of its own."""
+    """Check that a head's loss does not compute the scores."""
     if getattr(head.loss_cls, 'custom_cls_channels', False):
         kind = type(head.loss_cls).__name__
-        raise not_whole(f'{name}.loss_cls is a {kind}, which turns logits into scores by itself')
+        raise not_whole(f'{name}.loss_cls is a {kind}, which computes scores from logits itself')
 
 
 def check_extractor(extractor: nn.Module, name: str) -> None:
-    """Refuse other pools than averages of one level for each box."""
+    """Check that an extractor averages one level per box."""
     check_methods(extractor, name, SingleRoIExtractor, 'forward', 'map_roi_levels')
     for layer in extractor.roi_layers:
-        if type(layer) is not RoIAlign or layer.pool_mode != 'avg':
-            kind = f'{type(layer).__name__}{"" if type(layer) is not RoIAlign else " of the max"}'
-            raise not_whole(f"{name}.roi_layer is {kind}, expected RoIAlign with pool_mode='avg'")
+        mode = getattr(layer, 'pool_mode', None)
+        if type(layer) is not RoIAlign or mode != 'avg':
+            raise not_whole(
+                f'{name}.roi_layer is {type(layer).__name__} with pool_mode={mode!r}, expected '
+                "RoIAlign with 'avg'"
+            )
 
 
 def best_anchors(
     head: nn.Module, features: tuple[Tensor, ...], image: Tensor
 ) -> tuple[Tensor, ...]:
-    """Return the boxes, scores, labels and levels of the best anchors, ``nms_pre`` of every level.
+    """Return boxes, scores, labels and levels of the best ``nms_pre`` anchors of every level.
 
-    Where a level has less, and for boxes that are too small, fillers stand in.
-
-    Args:
-        head: RPN's or RetinaNet's head.
-        features: The levels of the neck, (1, C, H, W) each.
-        image: (1, C, H, W), to whose border boxes are clipped.
-
-    Raises:
-        UserError: If the head gives more than scores and boxes.
+    Fillers replace missing anchors and boxes that are too small. ``head`` is an RPN's or
+    RetinaNet's, and ``features`` are the levels of the neck, (1, C, H, W) each.
     """
     levels = head(features)
     if len(levels) != 2:
         raise not_whole(
-            f'{type(head).__name__} gives {len(levels)} maps a level, expected scores and boxes'
+            f'{type(head).__name__} gives {len(levels)} maps per level, expected scores and boxes'
         )
     number = head.test_cfg.nms_pre
     sizes = [scores.shape[-2:] for scores in levels[0]]
@@ -211,25 +206,25 @@ def best_anchors(
 
 
 def decode(head: nn.Module, priors: Tensor, deltas: Tensor, image: Tensor) -> Tensor:
-    """Return boxes (K, 4), xyxy, within the image where the head clips them."""
+    """Return boxes (K, 4), xyxy, clipped to the image if the head's coder clips."""
     boxes = head.bbox_coder.decode(priors, deltas)
     clips = head.bbox_coder.clip_border
     return clip_boxes_to_image(boxes, image.shape[-2:]) if clips else boxes
 
 
 def without_small(boxes: Tensor, scores: Tensor, cfg: ConfigDict) -> Tensor:
-    """Return the scores with those of boxes replaced that mmdet drops for being too small."""
-    least = cfg.get('min_bbox_size', -1)
-    if least < 0:
+    """Return scores, with ``FILLER`` for boxes that mmdet drops for their size."""
+    min_size = cfg.get('min_bbox_size', -1)
+    if min_size < 0:
         return scores
     sides = boxes[:, 2:] - boxes[:, :2]
-    return torch.where((sides > least).all(1), scores, FILLER)
+    return torch.where((sides > min_size).all(1), scores, FILLER)
 
 
 def pool(extractor: SingleRoIExtractor, features: tuple[Tensor, ...], boxes: Tensor) -> Tensor:
-    """Pool the features (1, C, H, W) of every box (K, 4) from the level of its size.
+    """Pool features (1, C, H, W) inside each box (K, 4), from the level for its size.
 
-    Every level pools its own boxes behind a filler, so that there is always one.
+    Every level pools a filler before its boxes, so that none is empty.
     """
     levels = extractor.map_roi_levels(torch.cat([boxes[:, :1], boxes], 1), extractor.num_inputs)
     here = levels[:, None] == torch.arange(extractor.num_inputs, device=boxes.device)
@@ -239,7 +234,7 @@ def pool(extractor: SingleRoIExtractor, features: tuple[Tensor, ...], boxes: Ten
         own = torch.cat([rois.new_zeros(1, 5), rois[here[:, level].nonzero()[:, 0]]])
         size, scale, ratio = layer.output_size, layer.spatial_scale, layer.sampling_ratio
         pooled.append(roi_align(feature, own, size, scale, ratio, layer.aligned))
-    # Where each box stands among the pooled ones: behind the levels before, and those before it.
+    # The row of each box among the pooled ones: after earlier levels and earlier boxes.
     counts = here.sum(0) + 1
     places = counts.cumsum(0) - counts + here.cumsum(0)
     return torch.cat(pooled)[torch.where(here, places, 0).sum(1)]
@@ -248,9 +243,9 @@ def pool(extractor: SingleRoIExtractor, features: tuple[Tensor, ...], boxes: Ten
 def best_boxes(
     boxes: Tensor, scores: Tensor, labels: Tensor, limits: Limits
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the boxes, scores and labels that remain after suppression and the threshold.
+    """Return boxes, scores and labels after suppression and score threshold.
 
-    What is below the threshold suppresses nothing above it, so it may be dropped last.
+    Boxes below the threshold suppress none above it, so they may be dropped last.
     """
     keep = grouped_nms(boxes, scores, labels, limits)
     keep = keep[scores[keep] > limits.score_thr]
@@ -258,22 +253,18 @@ def best_boxes(
 
 
 def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, limits: Limits) -> Tensor:
-    """Suppress boxes (K, 4) by better ones of the same group; return the indices of those kept.
+    """Suppress boxes (K, 4), xyxy, by better ones of the same class or level, ``groups`` (K,).
 
-    Args:
-        boxes: xyxy.
-        scores: (K,).
-        groups: The class or level of each box, (K,).
-        limits: What is suppressed, and how many to return at most, best first.
+    Return the indices of the other boxes, best first, at most ``max_per_img``.
     """
-    # Moved so far apart that boxes of different groups do not meet.
+    # An offset per group moves boxes of different groups apart.
     offset = (boxes.max() + 1) * groups.to(boxes)
     if limits.class_agnostic:
         many = (scores > limits.score_thr).sum() >= limits.split_thr
-        offset = offset * many.to(boxes)  # many boxes mmcv takes group by group even so
+        offset = offset * many.to(boxes)  # mmcv separates the groups of many boxes
     return nms(boxes + offset[:, None], scores, limits.iou_threshold)[: limits.max_per_img]
 
 
 def pad_rows(values: Tensor, number: int) -> Tensor:
-    """Append rows of zeros to (K, ...), to which the indices of fillers point."""
+    """Append rows of zeros, for the indices of fillers, to (K, ...)."""
     return torch.cat([values, values.new_zeros(number, *values.shape[1:])])

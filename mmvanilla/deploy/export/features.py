@@ -1,4 +1,4 @@
-"""The backbone with its neck, segmentors and classifiers as plain functions of an image."""
+"""Backbones with necks, segmentors and classifiers as functions of an image."""
 
 import torch
 import torch.nn.functional as F
@@ -11,19 +11,19 @@ from .pixels import ImageFunction
 
 
 class Features(ImageFunction):
-    """The backbone and, where there is one, the neck of a model.
+    """The backbone and the neck, if any, of a model.
 
     Raises:
-        UserError: If it has no backbone.
+        UserError: If the model has no backbone.
     """
 
     def __init__(self, model: BaseModel) -> None:
         if not hasattr(model, 'backbone'):
-            raise UserError(f'{type(model).__name__} has no backbone, which gives the features')
+            raise UserError(f'{type(model).__name__} has no backbone to export features of')
         super().__init__(model)
         self.backbone = model.backbone
         self.neck = model.neck if model.with_neck else nn.Identity()
-        with torch.no_grad():  # a neck does not say how many levels it gives
+        with torch.no_grad():  # no neck declares its number of levels
             levels = self(torch.zeros(1, self.channels, self.stride, self.stride))
         self.output_names = tuple(f'level{i}' for i in range(len(levels)))
 
@@ -36,7 +36,7 @@ class Classifier(ImageFunction):
     """A classifier of mmpretrain.
 
     Raises:
-        UserError: If mmpretrain computes its results in another way than is known here.
+        UserError: If the model overrides how mmpretrain computes its results.
     """
 
     output_names = ('logits',)
@@ -57,11 +57,11 @@ class Classifier(ImageFunction):
 
 
 class Segmentor(ImageFunction):
-    """A segmentor that sees the whole image at once.
+    """A segmentor of mmseg on whole images.
 
     Raises:
-        UserError: If the model is tested with a sliding window, has a single class, or mmseg
-            computes its results in another way than is known here.
+        UserError: If the model is tested with a sliding window, has a single class, or overrides
+            how mmseg computes its results.
     """
 
     def __init__(self, model: BaseModel, label_map: bool = False) -> None:

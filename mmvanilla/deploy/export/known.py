@@ -1,42 +1,27 @@
-"""Telling models whose results are known from those that compute something else."""
+"""Refuse models that override how their library computes results."""
 
-from mmengine.model import BaseModel
 from torch import nn
 
 from ...errors import UserError
 
 
-def check_methods(part: nn.Module, name: str, base: type, *methods: str) -> None:
-    """Refuse a part of a model unless a class's own methods compute its results.
+def check_methods(module: nn.Module, name: str, base: type, *methods: str) -> None:
+    """Check that a module computes its results by a class's own methods.
 
-    Subclasses that change the training only are known by that, others are not.
-
-    Args:
-        part: The part.
-        name: Its name in the model, for the message.
-        base: The class.
-        *methods: The methods.
-
-    Raises:
-        UserError: If it is of another class or has such a method of its own.
+    A subclass that changes only the training passes. ``name`` is the module's name in the model.
     """
-    kind = type(part)
-    if not isinstance(part, base):
+    kind = type(module)
+    if not isinstance(module, base):
         reason = f'expected a {base.__name__}'
     elif changed := [m for m in methods if getattr(kind, m) is not getattr(base, m)]:
-        reason = f'which has a {changed[0]}() of its own, expected that of {base.__name__}'
+        reason = f'which overrides {changed[0]}(), expected that of {base.__name__}'
     else:
         return
     raise not_whole(f'{name} is a {kind.__name__}, {reason}')
 
 
 def not_whole(reason: str) -> UserError:
-    """Return the error of a model of which only the features can be exported."""
+    """Return the error for a model that can export its features only."""
     return UserError(
         f'the model cannot be exported whole: {reason}; export its features (--features)'
     )
-
-
-def libraries(model: BaseModel) -> set[str]:
-    """Return the names of the packages that a model's classes come from."""
-    return {kind.__module__.partition('.')[0] for kind in type(model).__mro__}

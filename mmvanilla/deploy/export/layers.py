@@ -1,6 +1,8 @@
-"""What quantization costs and gains, layer by layer."""
+"""Find the layers that lose most by quantization."""
 
 from collections import defaultdict
+from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -9,93 +11,69 @@ from .agreement import relative_error
 from .formats import Runnable, need
 from .quantize import Graph
 
-RUNS = 3  # of which the fastest counts
+IMAGES = 2  # for comparing layers
 
 
 class Layer(NamedTuple):
     """A layer with weights.
 
     Attributes:
-        name: That of its weight in the model.
-        nodes: Where it stands in the graph; a head's stands at every level.
-        error: Relative error (L2) of its output by all that is quantized up to it; nan of what sees
-            pooled boxes, since other boxes come to it.
-        added: By how much that is more than the error of what it is computed from.
-        times: Milliseconds in full precision and quantized, an image, in OpenVINO.
+        name: The name of its module in the model.
+        nodes: The names of its nodes; a shared head has one per level.
+        error: Relative error (L2) of its output; NaN after RoI pooling, where the boxes differ.
+        added: The error in addition to that of its inputs.
     """
 
     name: str
     nodes: list[str]
     error: float
     added: float
-    times: tuple[float, float]
 
 
-def compare_layers(exact: str, quantized: str, images: list[np.ndarray]) -> list[Layer]:
-    """Compare the layers of a model before and after quantization.
+def compare_layers(exact: str, quantized: str, images: Iterable[np.ndarray]) -> list[Layer]:
+    """Compare the layers of two .onnx files, before and after quantization, on two images.
 
-    Args:
-        exact: Its .onnx file.
-        quantized: The .onnx file that was made from it.
-        images: Images (1, C, H, W); the first is timed.
-
-    Returns:
-        The layers, in the order in which they are computed.
+    Images are (1, C, H, W). The layers are returned in the order of their computation.
     """
     (onnx,) = need('onnx')
     graph = Graph(onnx.load(exact, load_external_data=False).graph)
-    nodes = [node for node in graph.graph.node if node.name in graph.weights]
-    errors = node_errors(nodes, exact, quantized, images)
-    errors |= dict.fromkeys(graph.behind(graph.pooled(), through=True) & errors.keys(), np.nan)
-    times = [time_nodes(file, images[0]) for file in (exact, quantized)]
+    outputs = {n.name: n.output[0] for n in graph.graph.node if n.name in graph.weights}
+    errors = node_errors(outputs, exact, quantized, islice(images, IMAGES))
+    errors |= dict.fromkeys(graph.descendants(graph.pooled(), through=True) & errors.keys(), np.nan)
     layers: dict[str, list] = defaultdict(list)
-    for node in nodes:
-        layers[name_of(graph.weights[node.name])].append(node)
+    for node in graph.graph.node:
+        if node.name in graph.weights:
+            name = graph.weights[node.name].removeprefix('model.').removesuffix('.weight')
+            inputs = [errors[n] for n in graph.ancestors(node.input) if n in errors]
+            layers[name].append((node.name, errors[node.name] - max(inputs, default=0.0)))
     found = []
     for name, places in layers.items():
-        names = [node.name for node in places]
-        added = []
-        for node in places:
-            before = [errors[other] for other in graph.before(node.input) if other in errors]
-            added.append(errors[node.name] - max(before, default=0.0))
-        spent = (time_of(names, times[0]), time_of(names, times[1]))
-        found.append(Layer(name, names, max(errors[n] for n in names), max(added), spent))
+        nodes, added = zip(*places, strict=True)
+        found.append(Layer(name, list(nodes), max(errors[n] for n in nodes), max(added)))
     return found
 
 
 def node_errors(
-    nodes: list, exact: str, quantized: str, images: list[np.ndarray]
+    outputs: dict[str, str], exact: str, quantized: str, images: Iterable[np.ndarray]
 ) -> dict[str, float]:
-    """Return the largest relative error of the outputs of nodes, by their names."""
-    tensors = {node.name: node.output[0] for node in nodes}
-    run_exact, run_quantized = (
-        open_tensors(file, list(tensors.values())) for file in (exact, quantized)
-    )
-    errors = dict.fromkeys(tensors, 0.0)
+    """Return the largest relative error of each node, given the name of its output."""
+    names = list(outputs.values())
+    run_exact, run_quantized = (open_tensors(file, names) for file in (exact, quantized))
+    errors = dict.fromkeys(outputs, 0.0)
     for image in images:
         expected, found = run_exact(image), run_quantized(image)
-        for name, tensor in tensors.items():
-            if expected[tensor].shape == found[tensor].shape:  # there may be more boxes, or less
+        for node, tensor in outputs.items():
+            if expected[tensor].shape == found[tensor].shape:  # the number of boxes may differ
                 error = relative_error(found[tensor], expected[tensor])
-                errors[name] = max(errors[name], error)
+                errors[node] = max(errors[node], error)
     return errors
 
 
-def name_of(weight: str) -> str:
-    """Return the name of a layer in the model, which is what an ``ImageFunction`` holds."""
-    return weight.removeprefix('model.').removesuffix('.weight')
-
-
-def time_of(nodes: list[str], times: dict[str, float]) -> float:
-    """Return the sum of the times of nodes and their parts, whose names a slash follows."""
-    return sum(ms for place, ms in times.items() if place.partition('/')[0] in nodes)
-
-
 def open_tensors(file: str, names: list[str]) -> Runnable:
-    """Return a function from an image to the tensors of these names.
+    """Return a function from an image to the named tensors of a model.
 
-    ONNX Runtime computes them: where OpenVINO 2026.4 had run narrow nets with inner tensors as
-    outputs, the process died of SIGSEGV at a later fork.
+    It uses ONNX Runtime: after OpenVINO 2026.4 had run narrow nets with inner tensors as outputs,
+    the process died of SIGSEGV at a later fork.
     """
     onnx, onnxruntime = need('onnx', 'onnxruntime')
     model = onnx.load(file)
@@ -107,17 +85,3 @@ def open_tensors(file: str, names: list[str]) -> Runnable:
         model.SerializeToString(), options, providers=['CPUExecutionProvider']
     )
     return lambda image: dict(zip(names, session.run(names, {'image': image}), strict=True))
-
-
-def time_nodes(file: str, image: np.ndarray) -> dict[str, float]:
-    """Return the milliseconds that the nodes of a model take, by their names."""
-    (openvino,) = need('openvino')
-    options = {'INFERENCE_PRECISION_HINT': 'f32', 'PERF_COUNT': 'YES'}
-    request = openvino.Core().compile_model(file, 'CPU', options).create_infer_request()
-    best: dict[str, float] = {}
-    for _ in range(RUNS + 1):
-        request.infer([image])
-        for node in request.profiling_info:
-            ms = node.real_time.total_seconds() * 1e3
-            best[node.node_name] = min(ms, best.get(node.node_name, ms))
-    return best

@@ -1,4 +1,4 @@
-"""Which boxes a detector reports, as its config says."""
+"""Which boxes a detector returns, read from its config."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,28 +6,23 @@ from typing import NamedTuple
 from ...errors import UserError, require
 from ...type_name import type_name
 
-# What mmcv's ``nms`` and ``batched_nms`` take, apart from the type.
+# Options of mmcv's ``nms`` and ``batched_nms``.
 NMS_OPTIONS = {
-    'iou_threshold',
-    'iou_thr',
-    'class_agnostic',
-    'split_thr',
-    'max_num',
-    'score_threshold',
-    'offset',
+    *('iou_threshold', 'iou_thr', 'class_agnostic', 'split_thr'),
+    *('max_num', 'score_threshold', 'offset'),
 }
 
 
 class Limits(NamedTuple):
-    """Where a detector's list of boxes ends; the defaults are those of mmdet's configs.
+    """Limits of a detector's boxes; the defaults are those of mmdet's configs.
 
     Attributes:
-        score_thr: Boxes of this score or less are left out.
-        iou_threshold: A box that overlaps a better one by more is suppressed.
-        max_per_img: How many boxes are reported at most, best first.
-        class_agnostic: Whether boxes suppress those of other classes, too.
-        split_thr: From so many boxes on, classes are taken one by one even so.
-        mask_thr: From which probability a pixel belongs to a mask.
+        score_thr: Boxes need a higher score.
+        iou_threshold: A box with a higher IoU with a better box is suppressed.
+        max_per_img: Largest number of boxes, best first.
+        class_agnostic: Whether boxes suppress boxes of other classes.
+        split_thr: Number of boxes from which ``class_agnostic`` is ignored.
+        mask_thr: Smallest probability of a pixel in a mask.
     """
 
     score_thr: float = 0.05
@@ -39,16 +34,12 @@ class Limits(NamedTuple):
 
 
 def read_limits(cfg: Mapping, name: str) -> Limits:
-    """Read the limits from a head's ``test_cfg``, which has ``name`` in messages.
-
-    Raises:
-        UserError: If it suppresses boxes in another way than by plain NMS, or has no limit.
-    """
+    """Read the limits from a head's ``test_cfg``, or raise a UserError with its ``name``."""
     nms = cfg['nms']
     if not isinstance(nms, Mapping) or type_name(nms) not in ('', 'nms'):
         kind = type_name(nms) if isinstance(nms, Mapping) else nms
         raise UserError(
-            f"{name}.nms is {kind}, but only type='nms' can be exported; set that, or export the "
+            f"{name}.nms is {kind}, but only type='nms' can be exported; use it, or export the "
             "model's features"
         )
     unknown = sorted(set(nms) - NMS_OPTIONS - {'type'})
@@ -75,7 +66,7 @@ def read_limits(cfg: Mapping, name: str) -> Limits:
 
 
 def require_positive(cfg: Mapping, name: str, key: str) -> None:
-    """Refuse a number of boxes that a head's ``test_cfg`` leaves open."""
+    """Check that a head's ``test_cfg`` limits a number of boxes."""
     number = cfg.get(key)
     known = isinstance(number, int) and number > 0
     require(f'{name}.{key}', number, known, 'an integer of at least 1 to be exported')

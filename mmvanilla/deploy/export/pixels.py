@@ -1,4 +1,4 @@
-"""What all plain functions of an image begin with: from its pixels to what a model takes."""
+"""Preprocessing that every exported model starts with."""
 
 import math
 
@@ -10,8 +10,8 @@ from ...errors import UserError
 from ...models import VanillaNet
 from .limits import Limits
 
-STRIDE = 32  # of nets that do not say
-# Of mmengine, mmdet, mmseg and mmpretrain.
+STRIDE = 32  # of nets without a known stride
+# Preprocessors of mmengine, mmdet, mmseg and mmpretrain.
 KNOWN = (
     'ImgDataPreprocessor',
     'DetDataPreprocessor',
@@ -21,10 +21,10 @@ KNOWN = (
 
 
 class Pixels(nn.Module):
-    """Normalise and pad an image, as OpenMMLab's data preprocessors do with a batch of one.
+    """Normalization and padding of one image, as in OpenMMLab's data preprocessors.
 
     Raises:
-        UserError: If it pads to a fixed size, or is of an unknown kind.
+        UserError: If the preprocessor pads to a fixed size or is unknown.
     """
 
     def __init__(self, preprocessor: BaseDataPreprocessor) -> None:
@@ -35,13 +35,13 @@ class Pixels(nn.Module):
                 f'data_preprocessor is a {type(preprocessor).__name__} with the forward() of '
                 f'{owner}, which cannot be exported; expected that of {", ".join(KNOWN)}'
             )
-        padding = getattr(preprocessor, 'test_cfg', None) or {}  # mmseg's
+        padding = getattr(preprocessor, 'test_cfg', None) or {}  # of mmseg
         if padding.get('size'):
             raise UserError(
                 f'data_preprocessor.test_cfg pads to {tuple(padding["size"])}, which cannot be '
                 'exported; use size_divisor'
             )
-        # mmdet's, mmseg's and mmpretrain's names of the same.
+        # Names in mmdet, mmseg and mmpretrain.
         swap = ('_channel_conversion', 'channel_conversion', 'to_rgb')
         self.swap_channels = any(getattr(preprocessor, name, False) for name in swap)
         self.divisor = getattr(preprocessor, 'pad_size_divisor', padding.get('size_divisor') or 1)
@@ -65,15 +65,14 @@ class Pixels(nn.Module):
 
 
 class ImageFunction(nn.Module):
-    """A model, in eval mode, as a plain function of an image.
+    """A model, in eval mode, as a function from an image to tensors.
 
     Attributes:
-        channels: C of the image (1, C, H, W): 3, or what else the net takes.
-        stride: The net's, in pixels.
-        least: The least height and width, in pixels, which is less than the stride where the model
-            pads its images.
-        limits: Which boxes a detector reports.
-        output_names: Names of what it returns.
+        channels: C of the image (1, C, H, W).
+        stride: The net's stride in pixels.
+        min_size: Smallest height and width, in pixels; below the stride if the model pads images.
+        limits: Which boxes a detector returns.
+        output_names: Names of the returned tensors.
     """
 
     output_names: tuple[str, ...]
@@ -86,5 +85,5 @@ class ImageFunction(nn.Module):
         self.channels = nets[0].in_channels if nets else 3
         self.stride = max((net.min_size for net in nets), default=STRIDE)
         divisor = self.pixels.divisor
-        # A side of 1 a trace takes for one that always is.
-        self.least = max(2, (math.ceil(self.stride / divisor) - 1) * divisor + 1)
+        # Tracing specializes a side of length 1.
+        self.min_size = max(2, (math.ceil(self.stride / divisor) - 1) * divisor + 1)

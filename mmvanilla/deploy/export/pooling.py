@@ -1,6 +1,6 @@
-"""Pools in operations that every format has, for images of any size.
+"""Adaptive pools made of operators that every format has, for images of any size.
 
-The formats know pools of fixed windows only; those of an adaptive pool depend on the input.
+The formats have pools with fixed windows only; adaptive windows depend on the input size.
 """
 
 from typing import Any
@@ -13,20 +13,20 @@ from ..accelerate.fast_layers import depthwise
 
 
 def windows(size: int, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the starts and ends of the windows by which PyTorch pools ``size`` to ``number``."""
+    """Return starts and ends of PyTorch's adaptive windows from ``size`` to ``number``."""
     i = torch.arange(number, device=device)
     return i * size // number, ((i + 1) * size + number - 1) // number
 
 
 class AdaptiveMean(nn.Module):
-    """Average (N, C, H, W) to (N, C, *output_size), as ``nn.AdaptiveAvgPool2d`` does."""
+    """``nn.AdaptiveAvgPool2d``: averages (N, C, H, W) to (N, C, *output_size)."""
 
     def __init__(self, output_size: tuple[int, int]) -> None:
         super().__init__()
         self.output_size = output_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply by the averaging matrices of the rows and of the columns."""
+        """Multiply by averaging matrices of rows and columns."""
         rows, columns = (
             self.matrix(size, number, x)
             for size, number in zip(x.shape[-2:], self.output_size, strict=True)
@@ -42,14 +42,14 @@ class AdaptiveMean(nn.Module):
 
 
 class AdaptiveMax(nn.Module):
-    """Max-pool (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)), as AdaptivePool does."""
+    """``AdaptivePool``: (N, C, H, W) to maxima (N, C, ceil(H / stride), ceil(W / stride))."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Take the largest of each window, of up to stride + 1 rows, then columns."""
+        """Take the maximum of each window of up to stride + 1 rows, then columns."""
         for axis in (2, 3):
             size = x.shape[axis]
             start, end = windows(size, (size + self.stride - 1) // self.stride, x.device)
@@ -62,16 +62,10 @@ class AdaptiveMax(nn.Module):
 
 
 def make_exportable(model: nn.Module) -> nn.Module:
-    """Put these in the place of a model's adaptive pools, and ReLUs before pools, in place.
+    """Replace a fused model's adaptive pools, and move its ReLUs before max-pools, in place.
 
-    A ReLU commutes with a max-pool. Before it runtimes compute it with the convolution, and in 8
-    bits the pool then reads bytes.
-
-    Args:
-        model: What holds a fused model.
-
-    Returns:
-        The model.
+    A ReLU commutes with a max-pool. Before the pool, runtimes merge it into the convolution, and in
+    8 bits the pool then reads bytes.
     """
     for parent in model.modules():
         for name, child in parent.named_children():

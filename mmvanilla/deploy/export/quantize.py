@@ -1,43 +1,39 @@
-"""Quantization to 8 bits after training, by NNCF: of a written ONNX file, in place.
+"""Quantize a written ONNX file to 8 bits with NNCF, after training.
 
-OpenVINO's files are made from the quantized ONNX, so that both have the same numbers.
+OpenVINO's files are converted from the quantized ONNX file, so both have the same numbers.
 """
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
-
-import numpy as np
 
 from .formats import need
 
-# What has weights; the rest is cheap, or is left to the runtime.
+# Operators with weights; others are cheap or left to the runtime.
 WEIGHTED = {'Conv', 'ConvTranspose', 'Gemm', 'MatMul'}
-# Which inputs of these are boxes and scores. The other one of RoiAlign is an image of features.
+# Inputs that are boxes and scores. RoiAlign's first input is a feature map.
 BOXES = dict(RoiAlign=(1, 2), NonMaxSuppression=(0, 1))
 
 
-def quantize(
-    file: str, images: Collection[np.ndarray], keep: Iterable[str] = (), attention: bool = False
-) -> None:
+def quantize(file: str, images: Any, keep: Iterable[str] = (), attention: bool = False) -> None:
     """Quantize the convolutions and linear layers of an exported model, in place.
 
-    Weights get a scale a channel, activations one a tensor. What computes boxes and scores, from
-    the outputs of the last layers on, and the normalisation of the image stay as they are: NNCF by
-    itself would round the coordinates of boxes.
+    Weights get one scale per channel, activations one per tensor. The normalization of the image
+    and the computation of boxes and scores stay in floating point; NNCF would round coordinates.
 
     Args:
-        file: An .onnx file that ``write_model`` wrote.
-        images: What it is calibrated on, float32 (1, C, H, W) each.
-        keep: Names of nodes that stay in floating point.
-        attention: Whether it is a transformer, of which NNCF leaves more in floating point.
+        file: An .onnx file of ``write_model``.
+        images: Calibration images, float32 (1, C, H, W) each: a collection with a length that can
+            be iterated several times.
+        keep: Names of nodes to leave in floating point.
+        attention: Whether the model is a transformer; NNCF leaves more of it in floating point.
 
     Raises:
         UserError: If a package is missing.
     """
     onnx, nncf = need('onnx', 'nncf')
-    nncf.set_log_level(logging.ERROR)  # it tells of each node that it leaves alone
+    nncf.set_log_level(logging.ERROR)  # else one line for each node that is left alone
     model = onnx.load(file)
     dataset = nncf.Dataset(images, lambda image: {'image': image})
     names = {node.name for node in model.graph.node}
@@ -57,10 +53,10 @@ def quantize(
 
 
 class Graph:
-    """The graph of an ONNX file, to be walked along its edges.
+    """The graph of an ONNX file, with its edges in both directions.
 
     Attributes:
-        weights: The weight of each layer that has one, by the layer's name.
+        weights: The weight's name by the name of each layer with weights.
     """
 
     def __init__(self, graph: Any) -> None:
@@ -77,22 +73,22 @@ class Graph:
                 self.weights[node.name] = names[0]
 
     def outside_the_net(self) -> set[str]:
-        """Return the names of the nodes before the first layers with weights, and behind the last.
+        """Return the names of nodes before the first and after the last layers with weights.
 
-        Pooling by boxes, and what puts the pooled boxes in order, lies outside, too.
+        They include pooling by boxes and the reordering of pooled boxes.
         """
         nodes = self.graph.node
         results = [output.name for output in self.graph.output]
         boxes = [node.input[i] for node in nodes for i in BOXES.get(node.op_type, ())]
-        reached = self.before(results + boxes) | self.behind(['image', *self.pooled()])
-        return reached - self.weights.keys()
+        found = self.ancestors(results + boxes) | self.descendants(['image', *self.pooled()])
+        return found - self.weights.keys()
 
     def pooled(self) -> list[str]:
-        """Return the names of the tensors that are pooled by boxes."""
+        """Return the names of tensors that are pooled by boxes."""
         return [node.output[0] for node in self.graph.node if node.op_type == 'RoiAlign']
 
-    def before(self, tensors: Iterable[str]) -> set[str]:
-        """Return the names of the nodes that tensors are computed by, back to layers and theirs."""
+    def ancestors(self, tensors: Iterable[str]) -> set[str]:
+        """Return the names of nodes that compute tensors, back to the nearest layers."""
 
         def step(name: str) -> Iterator[tuple[Any, Iterable[str]]]:
             if name in self.sources:
@@ -100,17 +96,12 @@ class Graph:
 
         return walk(tensors, step, self.weights)
 
-    def behind(self, tensors: Iterable[str], through: bool = False) -> set[str]:
-        """Return the names of the nodes that compute with tensors, on to layers and theirs.
-
-        Args:
-            tensors: Their names.
-            through: Whether to go on behind layers.
-        """
+    def descendants(self, tensors: Iterable[str], through: bool = False) -> set[str]:
+        """Return the names of nodes that use tensors, up to the next layers or ``through`` them."""
 
         def step(name: str) -> Iterator[tuple[Any, Iterable[str]]]:
             for node in self.users[name]:
-                # What depends on an image's size only, such as anchors, meets layers anywhere.
+                # Values of the image's size alone, such as anchors, meet layers anywhere.
                 if node.op_type != 'Shape':
                     yield node, node.output
 
@@ -118,12 +109,10 @@ class Graph:
 
 
 def walk(start: Iterable[str], step: Callable, stop: Container[str]) -> set[str]:
-    """Return the names of the nodes that are reached from tensors.
+    """Return the names of nodes that are reachable from tensors.
 
-    Args:
-        start: Names of tensors.
-        step: Gives the nodes next to a tensor, each with the tensors on its other side.
-        stop: Names of nodes that are not passed.
+    ``step`` maps a tensor to its next nodes, each with the tensors after it. The walk ends at the
+    nodes in ``stop``.
     """
     found: set[str] = set()
     queue = deque(start)

@@ -1,4 +1,4 @@
-"""What OpenMMLab's libraries compute for an image, under the names of the exported outputs."""
+"""Results of OpenMMLab's libraries under the names of the exported outputs."""
 
 from collections.abc import Mapping
 
@@ -20,11 +20,11 @@ def reference(
     Args:
         model: The model, in eval mode.
         image: (1, C, H, W), BGR of 0 to 255.
-        features: As in ``exportable``.
-        label_map: Likewise.
+        features: Return features, as ``exportable`` does.
+        label_map: Return a segmentor's labels, as ``exportable`` does.
 
     Returns:
-        The outputs by name; masks are pasted, (K, H, W).
+        The outputs by name, with masks (K, H, W) of the image's size.
     """
     shape = tuple(image.shape[-2:])
     meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))
@@ -48,25 +48,25 @@ def reference(
 
 
 def pasted(outputs: Outputs, shape: tuple[int, int], threshold: float = 0.5) -> Outputs:
-    """Return the outputs of an exported detector with masks (K, H, W) in place of (K, 28, 28)."""
+    """Paste the masks (K, 28, 28) of an exported detector into masks (K, H, W)."""
     if 'masks' not in outputs:
         return outputs
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
     probabilities, boxes = (torch.from_numpy(outputs[name]) for name in ('masks', 'boxes'))
     masks = np.zeros((len(boxes), *shape), dtype=bool)
-    for i in range(len(boxes)):  # one by one, as mmdet does: a mask stays near its box
+    for i in range(len(boxes)):  # one by one as in mmdet, near the box only
         mask, place = _do_paste_mask(probabilities[i : i + 1, None], boxes[i : i + 1], *shape)
         masks[i][place] = (mask[0] >= threshold).numpy()
     return dict(outputs, masks=masks)
 
 
 def classified(logits: np.ndarray, head: Mapping) -> tuple[Tensor, Tensor]:
-    """Return the scores (classes,) and the labels of logits (1, classes), as mmpretrain's heads do.
+    """Return scores (classes,) and labels from logits, as mmpretrain's heads do.
 
     Args:
-        logits: What an exported classifier returns.
-        head: The config of the model's head: that of several labels takes each class by itself.
+        logits: Output (1, classes) of an exported classifier.
+        head: The config of the model's head, with one or several labels per image.
     """
     from mmpretrain.models.heads import MultiLabelClsHead
     from mmpretrain.registry import MODELS

@@ -1,23 +1,23 @@
-"""Non-maximum suppression that ends as soon as it has kept as many boxes as are taken of it.
+"""End non-maximum suppression after as many boxes as are used.
 
-PyTorch's has no such number: it goes through all boxes, of which the best are then taken. At low
-thresholds that takes as long as a backbone.
+PyTorch's operator has no such limit and goes through all boxes. At low score thresholds that takes
+as long as a backbone.
 """
 
 from typing import Any
 
 
-def stop_early(graph: Any) -> None:
-    """Give the suppressions of an ONNX graph the numbers of boxes that are taken of them, in place.
+def limit_suppressions(graph: Any) -> None:
+    """Give each suppression in an ONNX graph the number of boxes that are used, in place.
 
     Args:
-        graph: That of an ``onnx_ir.Model``. A suppression of which others than the first boxes are
-            used stays as it is.
+        graph: The graph of an ``onnx_ir.Model``. A suppression stays as it is unless only its
+            first boxes are used.
     """
     for node in graph:
         if node.op_type != 'NonMaxSuppression':
             continue
-        boxes = only_user(only_user(node))  # the boxes' column of the result, without its axis
+        boxes = only_user(only_user(node))  # the index column of the result, without its axis
         best = only_user(boxes)
         if boxes is None or best is None or best.op_type != 'Slice':
             continue
@@ -29,6 +29,6 @@ def stop_early(graph: Any) -> None:
 
 
 def only_user(node: Any) -> Any:
-    """Return the node that uses the result of another one, None where none or several do."""
+    """Return the only node that uses the first output of a node, or None."""
     users = [user for user, _ in node.outputs[0].uses()] if node is not None else []
     return users[0] if len(users) == 1 else None

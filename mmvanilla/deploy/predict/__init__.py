@@ -1,4 +1,4 @@
-"""Prediction: images and videos in, pictures and files for other programs out."""
+"""Predict images and videos; write pictures and files for other programs."""
 
 from ...errors import InputError
 from .exported import ExportedModel, check_precision, is_exported, runtime_of

@@ -1,6 +1,5 @@
-"""An exported file as a model of OpenMMLab, for runners and for single images."""
+"""An exported file as a model of OpenMMLab, for runners and single images."""
 
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -15,29 +14,26 @@ from torch import Tensor, nn
 
 from ...checks import compare, record_of_config, record_of_exported, report
 from ...errors import CheckpointError, UserError
-from ...safe_load.digest import split_digest
 from ..export import FORMATS, OpenedModel, classified, open_model, pasted
-
-RUNTIMES = {'.onnx': 'ONNX Runtime', '.xml': 'OpenVINO', '.pt2': 'torch.export'}
+from ..export.formats import suffix_of
 
 
 @MODELS.register_module()
 class ExportedModel(BaseModel):
-    """A file that ``tools/deploy.py`` exported, to be tested as the model that it was.
+    """An exported file of ``tools/deploy.py`` in place of its model.
 
     Args:
-        file: The file, with ``#sha256=HASH`` behind it if its hash is to be checked; or an opened
-            one.
-        model: The config of the model that was exported.
+        file: The file, see ``open_model``, or an ``OpenedModel``.
+        model: The config of the exported model.
         classes: The classes of the data; None checks nothing.
-        trust: Open a .pt2 file, too, see ``open_model``.
+        trust: Allow .pt2 files, see ``open_model``.
         precision: ``fp32``, ``bf16`` or ``auto``, see ``open_model``.
-        data_preprocessor: The preprocessor of a config whose model has none; only compared.
-        warn_only: Warn if the file was exported with another config, instead of refusing it.
+        data_preprocessor: The config's preprocessor if ``model`` has none; only compared.
+        warn_only: Warn about a file of another config instead of refusing it.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        UserError: If it cannot be opened, or was exported for other classes, preprocessing or
+        FileNotFoundError: If the file does not exist.
+        UserError: If the file cannot be opened, or was exported for other classes, preprocessing or
             thresholds.
     """
 
@@ -52,7 +48,7 @@ class ExportedModel(BaseModel):
         warn_only: bool = False,
     ) -> None:
         super().__init__()
-        self.none = nn.Parameter(torch.zeros(0))  # without any parameter DDP refuses the model
+        self.none = nn.Parameter(torch.zeros(0))  # DDP refuses a model without parameters
         opened = open_model(file, trust, precision) if isinstance(file, str) else file
         self.opened, self.model_cfg = opened, ConfigDict(model)
         self.file = file if isinstance(file, str) else 'the exported model'
@@ -64,17 +60,17 @@ class ExportedModel(BaseModel):
     def forward(
         self, inputs: Tensor | list[Tensor], data_samples: list, mode: str = 'predict'
     ) -> list[BaseDataElement]:
-        """Predict images, one after the other.
+        """Predict images one by one.
 
         Args:
-            inputs: Images (C, H, W), BGR of 0 to 255, of any type.
-            data_samples: Their samples, to which the results are added.
-            mode: ``predict``.
+            inputs: Images (C, H, W), BGR of 0 to 255, of any dtype.
+            data_samples: Their samples; they get the results.
+            mode: Only ``predict`` is possible.
 
         Raises:
-            CheckpointError: If the file holds no whole model.
+            CheckpointError: If only features were exported.
             InputError: If the exported model cannot take an image.
-            UserError: If it is to be trained.
+            UserError: If the mode is another.
         """
         if mode != 'predict':
             raise UserError(f'{self.file!r} is exported, for predicting only; train a checkpoint')
@@ -84,7 +80,7 @@ class ExportedModel(BaseModel):
         ]
 
     def predict(self, outputs: dict[str, np.ndarray], sample: Any) -> BaseDataElement:
-        """Add the outputs of an image to its sample, in the size of the original."""
+        """Add the outputs to a sample, in the size of the original image."""
         if 'boxes' in outputs:
             rcnn = (self.model_cfg.get('test_cfg') or {}).get('rcnn') or {}
             scale = np.tile(np.float32(sample.scale_factor), 2)
@@ -103,38 +99,33 @@ class ExportedModel(BaseModel):
             sample.pred_sem_seg = PixelData(data=labels)
         else:
             raise CheckpointError(
-                f'{self.file!r} gives {", ".join(outputs)}, expected boxes, logits or a label map; '
+                f'{self.file!r} returns {", ".join(outputs)}, expected boxes, logits or labels; '
                 'export the whole model, without --features'
             )
         return sample
 
 
 def is_exported(file: str) -> bool:
-    """Tell by its suffix whether a file is an exported one; ``#sha256=HASH`` may stand behind."""
-    return suffix(file) in FORMATS
+    """Return whether a file, perhaps with ``#sha256=HASH``, has the suffix of an exported one."""
+    return suffix_of(file) in FORMATS
 
 
 def runtime_of(file: str) -> str:
-    """Return the name of the program that runs an exported file."""
-    return RUNTIMES[suffix(file)]
-
-
-def suffix(file: str) -> str:
-    """Return the suffix of a file's name, without a hash behind it."""
-    return os.path.splitext(split_digest(file)[0])[1]
+    """Return the name of the runtime for an exported file."""
+    return FORMATS[suffix_of(file)].runtime
 
 
 def check_precision(file: str, precision: str) -> None:
-    """Raise a UserError where the precision of an exported file is asked of a checkpoint."""
+    """Raise a UserError if a checkpoint gets the precision of an exported file."""
     if precision != 'fp32':
         raise UserError(
-            f'--precision is {precision}, which is for exported files, and {file!r} is none; '
-            '--accelerate computes in 16 bit where that is faster'
+            f'--precision is {precision}, which is for exported files, and {file!r} is none; use '
+            '--accelerate, which computes in 16 bit if that is faster'
         )
 
 
 def label_map(outputs: dict, shape: tuple[int, int], align_corners: bool) -> Tensor:
-    """Return the labels (1, H, W) of an exported segmentor, in the image's own size."""
+    """Return the labels (1, H, W) of an exported segmentor in the size of the image."""
     if 'logits' in outputs:
         logits = torch.from_numpy(outputs['logits'])
         logits = F.interpolate(logits, shape, mode='bilinear', align_corners=align_corners)

@@ -1,4 +1,4 @@
-"""What to predict: images by file, folder or pattern, and videos."""
+"""Find and read the images and videos to predict."""
 
 import glob
 import logging
@@ -19,14 +19,14 @@ from PIL import Image, UnidentifiedImageError
 from ...errors import InputError, UserError, sentence
 
 VIDEO_EXTENSIONS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
-# What Pillow calls the formats that OpenCV reads as well, and suffixes of those that it alone does.
+# Pillow's names of formats that OpenCV reads, too, and suffixes of formats that only OpenCV reads.
 FORMATS = ('BMP', 'JPEG', 'JPEG2000', 'PNG', 'PPM', 'SUN', 'TIFF', 'WEBP')
-NEWER = ('AVIF', 'GIF')  # which OpenCV 4.10 does not read
+NEWER = ('AVIF', 'GIF')  # not in OpenCV 4.10
 OPENCV_EXTENSIONS = ('.avif', '.dib', '.hdr', '.pfm', '.pic', '.sr')
-FRAME_NUMBER = re.compile(r'_\d{6,}$')  # behind a video's name, in the names of its frames
-TOLD = 5  # files left out that are named
-MAX_PIXELS = 2**30  # of an image that OpenCV reads; Pillow's own limit is far below
-# What Pillow, OpenCV and the loading steps of OpenMMLab raise at a file that they cannot read.
+FRAME_NUMBER = re.compile(r'_\d{6,}$')  # after a video's name, in the names of its frames
+NAMED = 5  # skipped files in a warning
+MAX_PIXELS = 2**30  # OpenCV's limit; Pillow's own is far lower
+# Errors of Pillow, OpenCV and OpenMMLab's loading steps for damaged files.
 BROKEN = (
     *(OSError, ValueError, SyntaxError, EOFError, IndexError, AssertionError, RuntimeError),
     *(struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
@@ -39,7 +39,7 @@ class Input:
 
     Attributes:
         path: The file.
-        name: Its name without suffix, which no other input of the same call has.
+        name: Its name without suffix, unique among the inputs of a call.
     """
 
     path: str
@@ -47,24 +47,24 @@ class Input:
 
     @property
     def is_video(self) -> bool:
-        """Whether the suffix is that of a video."""
+        """Whether the file has the suffix of a video."""
         return is_video(self.path)
 
 
 def find_inputs(arguments: Iterable[str]) -> list[Input]:
-    """List the images and videos that arguments name, each once.
+    """Return the images and videos of files, folders and patterns, each once.
 
     Args:
-        arguments: Files, folders, whose images and videos are taken in order of their names, or
-            patterns such as ``'photos/*.jpg'``.
+        arguments: Files, folders, or patterns such as ``'photos/*.jpg'``. The files of a folder are
+            sorted by name.
 
     Raises:
-        FileNotFoundError: If an argument names nothing.
+        FileNotFoundError: If an argument matches no file.
     """
     paths = dict.fromkeys(os.path.abspath(path) for text in arguments for path in expand(text))
     names: dict[str, str] = {}
     videos: set[str] = set()
-    # Videos first, since no image may be called as one of their frames.
+    # Videos first: no image may get the name of a frame.
     for path in sorted(paths, key=lambda path: not is_video(path)):
         stem = name = os.path.splitext(os.path.basename(path))[0]
         number = 1
@@ -72,7 +72,7 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
             number += 1
             name = f'{stem}_{number}'
         if name != stem:
-            print_log(f'{path} is called {name} in the results, {stem} is another', 'current')
+            print_log(f'{path} is called {name} in the results; {stem} is taken', 'current')
         names[path] = name
         if is_video(path):
             videos.add(name)
@@ -80,16 +80,12 @@ def find_inputs(arguments: Iterable[str]) -> list[Input]:
 
 
 def is_video(path: str) -> bool:
-    """Tell whether the suffix of a file is that of a video."""
+    """Return whether a file has the suffix of a video."""
     return path.lower().endswith(VIDEO_EXTENSIONS)
 
 
 def expand(argument: str) -> list[str]:
-    """Return the files that one argument names; what is left out of a folder is logged.
-
-    Raises:
-        FileNotFoundError: If there are none.
-    """
+    """Return the files of one argument, or raise a FileNotFoundError; log skipped files."""
     if os.path.isfile(argument):
         return [argument]
     if os.path.isdir(argument):
@@ -98,10 +94,10 @@ def expand(argument: str) -> list[str]:
         found = [os.path.join(argument, name) for name in names if name.lower().endswith(known)]
         others = [n for n in names if not n.lower().endswith(known) and not n.startswith('.')]
         if others:
-            more = f' and {len(others) - TOLD} more' if len(others) > TOLD else ''
+            more = f' and {len(others) - NAMED} more' if len(others) > NAMED else ''
             print_log(
-                f'left out of {argument}, as their suffix is that of no known image or video: '
-                f'{", ".join(others[:TOLD])}{more}; to try them, name them',
+                f'left out of {argument}, without the suffix of an image or video: '
+                f'{", ".join(others[:NAMED])}{more}; name them to try them',
                 'current',
                 logging.WARNING,
             )
@@ -115,7 +111,7 @@ def expand(argument: str) -> list[str]:
 
 
 def image_extensions() -> tuple[str, ...]:
-    """Return the suffixes, in lower case, of what the installed OpenCV and Pillow read."""
+    """Return the lower-case suffixes of images that the installed OpenCV and Pillow read."""
     formats = {*FORMATS, *(form for form in NEWER if cv2.haveImageWriter(f'.{form.lower()}'))}
     shared = (s for s, form in Image.registered_extensions().items() if form in formats)
     return (*shared, *filter(cv2.haveImageWriter, OPENCV_EXTENSIONS))
@@ -123,11 +119,7 @@ def image_extensions() -> tuple[str, ...]:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Name an image that cannot be read, whatever reads it, or only in part.
-
-    Raises:
-        InputError: If it is such an image; the message says why.
-    """
+    """Check an image file, and turn errors of reading it into an InputError with its name."""
     try:
         check_whole(path)
         yield
@@ -140,11 +132,7 @@ def reading(path: str) -> Iterator[None]:
 
 
 def check_whole(path: str) -> None:
-    """Let Pillow decode an image, since OpenCV fills up what is cut off.
-
-    Raises:
-        Exception: One of ``BROKEN``, if it cannot; of a format that it does not know, nothing.
-    """
+    """Decode an image by Pillow, if it knows the format, since OpenCV accepts truncated files."""
     if not os.path.getsize(path):
         raise ValueError('it is empty')
     limit = Image.MAX_IMAGE_PIXELS
@@ -158,11 +146,7 @@ def check_whole(path: str) -> None:
 
 
 def read_image(path: str) -> np.ndarray:
-    """Read an image (H, W, 3), BGR, turned as its EXIF data say.
-
-    Raises:
-        InputError: If it cannot be read, or only in part.
-    """
+    """Read an image (H, W, 3), BGR, turned by its EXIF orientation, or raise an InputError."""
     with reading(path):
         image = mmcv.imread(path)
         if image is None:
@@ -171,11 +155,7 @@ def read_image(path: str) -> np.ndarray:
 
 
 def open_video(path: str) -> mmcv.VideoReader:
-    """Open a video.
-
-    Raises:
-        InputError: If it cannot be opened.
-    """
+    """Open a video, or raise an InputError."""
     reader = mmcv.VideoReader(path)
     if not reader.opened or not reader.width:
         raise InputError(f'video {path!r} cannot be read (no known format); replace or remove it')
@@ -186,15 +166,15 @@ def frames(reader: mmcv.VideoReader, path: str) -> Iterator[np.ndarray]:
     """Yield the frames (H, W, 3), BGR, of a video.
 
     Raises:
-        InputError: After the last frame, if there are less than the file says.
+        InputError: After the last frame, if there are fewer than the file declares.
     """
     count = 0
     for frame in reader:
         yield frame
         count += 1
-    # Where a file has a duration only, the number of its frames may be off by one.
+    # A number of frames that was computed from the duration may be off by one.
     if count < max(reader.frame_cnt - 1, 1):
         raise InputError(
-            f'video {path!r} ends early, after {count} of {reader.frame_cnt} frames; what was '
-            'read is kept, replace the file for the rest'
+            f'video {path!r} ends early, after {count} of {reader.frame_cnt} frames; these are '
+            'predicted, replace the file for the rest'
         )

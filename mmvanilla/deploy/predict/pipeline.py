@@ -1,4 +1,4 @@
-"""A config's test pipeline for images that are in no data set."""
+"""A config's test pipeline for images outside data sets."""
 
 import os
 import re
@@ -20,75 +20,66 @@ from ...type_name import type_name
 from .inputs import read_image, reading
 
 LOADERS = ('test_dataloader', 'val_dataloader')
-# What only data sets know; a step that asks for it loads annotations.
+# Keys that only data sets provide; a step that reads one loads annotations.
 ANNOTATIONS = ('instances', 'seg_map_path', 'seg_fields', 'reduce_zero_label', 'label_map')
 ANNOTATOR = re.compile('Annotation|Load.*(Label|Mask|GT)')
 READER = re.compile('Load|Read|Open|Decode')
-# The lossless format in which a decoder gets a frame that is in memory.
+# Lossless formats of frames in memory, by decoder.
 FRAME_SUFFIXES = dict(tifffile='.tiff')
 
 
 def tested_datasets(cfg: Config) -> list[list[ConfigDict]]:
-    """Return the data sets that a config tests on, each behind the wrappers around it.
-
-    Those of the validation stand in where there are none.
+    """Return a config's test data sets, else its validation data sets, each after its wrappers.
 
     Raises:
         UserError: If the config has neither.
     """
     loaders: Any = next((found for name in LOADERS if (found := cfg.get(name))), [])
-    paths = [
-        path
-        for loader in (loaders if isinstance(loaders, list | tuple) else [loaders])
-        for path in _unwrapped(loader.get('dataset'))
-    ]
+    paths = [path[1:] for path in _dataset_paths(loaders) if path[1:]]  # the loader is first
     if not paths:
         raise UserError(
-            'the config has neither test_dataloader.dataset nor val_dataloader.dataset, whose '
-            'pipeline and classes are needed; add one of them'
+            'the config has neither test_dataloader.dataset nor val_dataloader.dataset; add '
+            'one, for its pipeline and classes'
         )
     return paths
 
 
-def _unwrapped(node: Any, wrappers: tuple = ()) -> Iterator[list[ConfigDict]]:
-    """Yield the data sets within a data set's config or a list of these, wrappers first."""
+def _dataset_paths(node: Any, wrappers: tuple = ()) -> Iterator[list[ConfigDict]]:
+    """Yield each data set in a config or list of configs, after the wrappers around it."""
     if isinstance(node, list | tuple):
         for each in node:
-            yield from _unwrapped(each, wrappers)
+            yield from _dataset_paths(each, wrappers)
     elif isinstance(node, Mapping):
         inner = node.get('dataset') or node.get('datasets')
         if inner:
-            yield from _unwrapped(inner, (*wrappers, node))
+            yield from _dataset_paths(inner, (*wrappers, node))
         else:
             yield [*wrappers, node]
 
 
 def tested_dataset(cfg: Config) -> ConfigDict:
-    """Return the first data set that a config tests on, without wrappers around it."""
+    """Return a config's first test data set, without its wrappers."""
     return tested_datasets(cfg)[0][-1]
 
 
 def tested_classes(cfg: Config) -> list[str] | None:
-    """Return the classes of the data that a config tests on; None if nothing says them.
-
-    The annotations need not be there.
-    """
+    """Return the classes of a config's test data, even without annotations; None if unknown."""
     return record_of_config(cfg, 'test').classes
 
 
 def steps_of(path: list[ConfigDict]) -> list:
-    """Return the steps that a data set's images go through, those of its wrappers last."""
+    """Return the pipeline steps of a data set, then those of its wrappers."""
     return [step for node in reversed(path) for step in node.get('pipeline') or []]
 
 
 @dataclass
 class LoadedImage:
-    """An image as a config's step loads it.
+    """An image after the loading step of a pipeline.
 
     Attributes:
-        pixels: The image (H, W) or (H, W, C), whatever the step makes of the file.
-        results: What the steps after it get.
-        steps: These steps.
+        pixels: The image (H, W) or (H, W, C), of any dtype.
+        results: The input of the remaining steps.
+        steps: The remaining steps.
     """
 
     pixels: np.ndarray
@@ -97,34 +88,31 @@ class LoadedImage:
 
 
 class TestPipeline:
-    """The test pipeline of a config, less what loads annotations.
+    """The test pipeline of a config, without the loading of annotations.
 
     Args:
-        cfg: The config; its scope must be the default one.
+        cfg: The config; its scope must be the default scope.
 
     Raises:
         UserError: If the config has no test pipeline.
     """
 
-    __test__ = False  # pytest takes it for a test
+    __test__ = False  # not a test of pytest
 
     def __init__(self, cfg: Config) -> None:
         steps = without_annotations(steps_of(tested_datasets(cfg)[0]))
         if not steps:
             raise UserError('the data set that the config tests on has no pipeline; add one')
         self.steps = Compose(steps).transforms
-        # Data sets such as CIFAR's have their images in memory, so that no step loads any.
+        # Some data sets, such as CIFAR, have their images in memory; no step loads them.
         self.wants_pixels = not any(loads_files(step) for step in self.steps)
 
     def load(self, image: str | np.ndarray) -> LoadedImage:
-        """Load an image as the config's step does.
-
-        Args:
-            image: A file, or (H, W, 3), uint8, BGR, which the step gets as a lossless file.
+        """Load a file, or an image (H, W, 3), uint8, BGR, by the config's loading step.
 
         Raises:
-            InputError: If the file cannot be read, or only in part.
-            UserError: If no step loads it.
+            InputError: If the file cannot be read as a whole.
+            UserError: If no step loads images.
         """
         if self.wants_pixels:
             pixels = read_image(image) if isinstance(image, str) else image
@@ -146,14 +134,14 @@ class TestPipeline:
         for number, step in enumerate(self.steps, 1):
             results = step(results)
             if results is None:
-                raise ValueError(f'{type(step).__name__} gives nothing')
+                raise ValueError(f'{type(step).__name__} returns nothing')
             if 'img' in results:
-                # Steps after it may change the image in place.
+                # Later steps may change the image in place.
                 return LoadedImage(np.array(results['img']), results, self.steps[number:])
         raise UserError('no step of the test pipeline loads an image; add LoadImageFromFile')
 
     def pack(self, loaded: LoadedImage) -> dict:
-        """Send a loaded image through the other steps; return what a data set would give."""
+        """Send a loaded image through the remaining steps; return the item of a data set."""
         results: Any = loaded.results
         for step in loaded.steps:
             try:
@@ -167,19 +155,16 @@ class TestPipeline:
 
 
 def loads_files(step: Callable) -> bool:
-    """Tell, by the names of its class and that's bases, whether a step loads an image's file."""
+    """Return whether a step loads an image file, by the names of its class and base classes."""
     names = [kind.__name__ for kind in type(step).mro()]
     return 'LoadImageFromNDArray' not in names and any(map(READER.search, names))
 
 
 def without_annotations(steps: Any) -> Any:
-    """Return steps, or a step with others inside, less what loads annotations.
-
-    None is returned of what then has nothing to do.
-    """
+    """Return a step or steps without those that load annotations; None if nothing is left."""
     if not isinstance(steps, Mapping):
-        kept = [without_annotations(step) if holds_steps(step) else step for step in steps]
-        return [s for s in kept if s is not None and not isinstance(s, LoadAnnotations)] or None
+        found = [without_annotations(step) if holds_steps(step) else step for step in steps]
+        return [s for s in found if s is not None and not isinstance(s, LoadAnnotations)] or None
     if loads_annotations(steps):
         return None
     rest = dict(steps.items())
@@ -190,14 +175,14 @@ def without_annotations(steps: Any) -> Any:
 
 
 def holds_steps(value: object) -> bool:
-    """Tell whether an argument is the config of something to build, or a list of such."""
+    """Return whether an argument is the config of an object, or a list with one."""
     if isinstance(value, list | tuple):
         return any(map(holds_steps, value))
     return isinstance(value, Mapping) and 'type' in value
 
 
 def loads_annotations(step: Mapping) -> bool:
-    """Tell whether the config of a step is that of one that loads annotations."""
+    """Return whether the config of a step loads annotations."""
     kind = step['type']
     if isinstance(kind, str):
         with TRANSFORMS.switch_scope_and_registry(None) as registry:

@@ -1,4 +1,4 @@
-"""One function from an image to a library's result, whatever file the model comes from."""
+"""Predict single images with a checkpoint or an exported file."""
 
 import logging
 from collections.abc import Callable
@@ -26,13 +26,13 @@ from .pipeline import LoadedImage, TestPipeline, tested_classes
 class Predictor:
     """A model for single images.
 
-    Called with a file, an image (H, W, 3), uint8, BGR, or what ``load`` returned, it gives a
+    A call with a file, an image (H, W, 3), uint8, BGR, or the result of ``load`` returns a
     ``DetDataSample`` with ``pred_instances``, a ``SegDataSample`` with ``pred_sem_seg``, both in
-    the size of the image as it was loaded, or a ``DataSample`` with ``pred_score``, on the CPU.
+    the size of the loaded image, or a ``DataSample`` with ``pred_score``, on the CPU.
 
     Attributes:
-        pipeline: What loads and prepares images.
-        run: The function of what that gives.
+        pipeline: Loads and prepares images.
+        run: Maps a prepared image to the result.
     """
 
     pipeline: TestPipeline
@@ -61,20 +61,19 @@ def make_predictor(
     """Open a model for single images.
 
     Args:
-        cfg: The config; images go through its test pipeline.
-        file: A checkpoint, or a file that ``tools/deploy.py`` exported.
-        device: Where a checkpoint's model runs; an exported one runs where its runtime does.
-        fuse_model: Fuse the model of a checkpoint; what cannot be fused runs as it is, with a
-            warning.
-        trust: Open a .pt2 file, which runs what is in it.
-        fast: Accelerate the model of a checkpoint, see ``mmvanilla.accelerate``.
-        precision: Of an exported file, see ``open_model``.
-        warn_only: Warn if the file is of another config than this, instead of refusing it.
+        cfg: The config with the test pipeline.
+        file: A checkpoint, or an exported file of ``tools/deploy.py``.
+        device: The device for a checkpoint; exported files run on their runtime's device.
+        fuse_model: Fuse a checkpoint's model; if that is impossible, warn and run it unfused.
+        trust: Allow .pt2 files, whose code runs when they are opened.
+        fast: Accelerate a checkpoint's model, see ``mmvanilla.accelerate``.
+        precision: The precision of an exported file, see ``open_model``.
+        warn_only: Warn about a file of another config instead of refusing it.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read or is not one of this config.
-        FileNotFoundError: If there is no such file.
-        UserError: If the exported file cannot be opened, the model not be accelerated, or the
+        CheckpointError: If the checkpoint cannot be read or does not fit the config.
+        FileNotFoundError: If the file does not exist.
+        UserError: If the exported file cannot be opened, the model cannot be accelerated, or the
             config has no test pipeline, or other classes or preprocessing than the file.
     """
     init_default_scope(scope(cfg))
@@ -99,12 +98,12 @@ def make_predictor(
 def trained(
     cfg: Config, file: str, device: str, fuse_model: bool, fast: bool, warn_only: bool = False
 ) -> BaseModel:
-    """Return the model of a checkpoint."""
+    """Return the model of a checkpoint, fused or accelerated, on a device."""
     model, _ = build_model(cfg, file, warn_only)
     if fuse_model and not fast:
         try:
             model = fuse(model, neck_and_heads=True)
         except UserError as error:
-            print_log(f'the model runs as it is, not fused: {error}', 'current', logging.WARNING)
+            print_log(f'the model runs unfused: {error}', 'current', logging.WARNING)
     model = model.to(device)
     return accelerate(model) if fast else model

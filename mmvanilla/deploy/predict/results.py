@@ -1,4 +1,4 @@
-"""Predictions as pictures, as JSON (a detector's in COCO's result format) and as label maps."""
+"""Write predictions as pictures, label maps and JSON, in COCO's result format for detectors."""
 
 import math
 import os
@@ -20,28 +20,28 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
 from ...errors import UserError
 from ...type_name import scope
-from ..files import writing
+from ...whole_files import writing
 from ..show import visualizer_config
 from .pipeline import tested_dataset
 
-TOP = 5  # classes of an image that are told
-SHEET, CELL = 36, 320  # pictures on a contact sheet, and the longest side of one in pixels
+TOP = 5  # most likely classes of an image
+SHEET, CELL = 36, 320  # pictures on a contact sheet, and their longest side in pixels
 
 
 class Results:
     """Writes predictions into a folder.
 
-    Of every image ``pictures/NAME.png``; of a segmentor also ``labels/NAME.png``, whose pixels are
-    the classes as the model numbers them; of a detector or classifier, at the end,
-    ``predictions.json``; of several pictures ``contact_sheet.png``.
+    Each image gets ``pictures/NAME.png``, and from a segmentor ``labels/NAME.png`` with the model's
+    class numbers. At the end detectors and classifiers write ``predictions.json``, and several
+    pictures are shown on ``contact_sheet.png``.
 
     Args:
-        folder: Where to write.
-        cfg: The config, which knows the classes and their colours.
-        score_thr: Boxes of a lower score are not drawn; ``predictions.json`` has all.
+        folder: The folder.
+        cfg: The config, for the classes and their colors.
+        score_thr: Smallest score of a drawn box; ``predictions.json`` has all boxes.
 
     Raises:
-        UserError: If the folder cannot be written, or nothing says what the classes are.
+        UserError: If the folder cannot be written, or the classes are unknown.
     """
 
     def __init__(self, folder: str, cfg: Config, score_thr: float = 0.3) -> None:
@@ -49,7 +49,7 @@ class Results:
         self.score_thr = score_thr
         self.predictions: list[dict] | None = None
         self.pictures: list[str] = []
-        with writing(os.path.join(folder, 'predictions.json')):  # fails now, not after the work
+        with writing(os.path.join(folder, 'predictions.json')):  # fails before the work
             pass
         self.names: list[str] = []
         init_default_scope(scope(cfg))
@@ -59,25 +59,21 @@ class Results:
         self.categories = category_ids(self.classes)
         visualizer = {**visualizer_config(cfg), 'vis_backends': None, 'save_dir': None}
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # it has no backend, since pictures are written here
+            warnings.simplefilter('ignore')  # about the missing backend
             self.visualizer = VISUALIZERS.build(visualizer)
         self.visualizer.dataset_meta = meta
 
     def add(self, name: str, image: np.ndarray, sample: BaseDataElement) -> None:
-        """Write the picture of an image, see ``as_picture``, and keep or write its prediction.
-
-        Raises:
-            UserError: If it has a class that the config does not know.
-        """
+        """Write the picture of an image, see ``as_picture``, and add its prediction."""
         self.add_prediction(name, sample)
         picture = self.draw(image, sample)
         self.pictures.append(self.write_png(os.path.join('pictures', name), picture))
 
     def add_prediction(self, name: str, sample: BaseDataElement) -> None:
-        """Keep or write the prediction of an image, without a picture.
+        """Write a label map, or add a prediction to ``predictions.json``.
 
         Raises:
-            UserError: If it has a class that the config does not know.
+            UserError: If a class is beyond those of the config.
         """
         if 'pred_sem_seg' in sample:
             labels = sample.pred_sem_seg.data[0].numpy()
@@ -94,7 +90,7 @@ class Results:
             self.predictions.extend(coco_results(name, sample.pred_instances, self.categories))
 
     def top(self, sample: BaseDataElement) -> list[dict]:
-        """Return the classes that a classifier holds for the likeliest, at most 5, best first."""
+        """Return the 5 most likely classes of a classifier, best first."""
         self.check_classes(np.arange(len(sample.pred_score)))
         scores, labels = sample.pred_score.topk(min(TOP, len(sample.pred_score)))
         return [
@@ -103,7 +99,7 @@ class Results:
         ]
 
     def check_classes(self, labels: np.ndarray) -> None:
-        """Refuse labels beyond the config's classes."""
+        """Raise a UserError for labels beyond the config's classes."""
         if labels.size and labels.max() >= len(self.classes):
             raise UserError(
                 f'the model predicts class {labels.max()}, but the config has '
@@ -128,10 +124,7 @@ class Results:
     ) -> Iterator[Callable[[np.ndarray, BaseDataElement], object]]:
         """Open ``NAME.mp4`` and yield a function that draws and appends a frame.
 
-        It has ``fps`` frames a second of ``size`` (width, height) in pixels.
-
-        Raises:
-            UserError: If OpenCV cannot write it.
+        ``size`` is width and height in pixels. If OpenCV cannot write it, a UserError is raised.
         """
         with writing(os.path.join(self.folder, f'{name}.mp4')) as path:
             writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
@@ -146,17 +139,14 @@ class Results:
                 writer.release()
 
     def write_png(self, name: str, image: np.ndarray) -> str:
-        """Write an image below the folder; return its path."""
+        """Write an image into the folder; return its path."""
         file = os.path.join(self.folder, f'{name}.png')
         with writing(file) as path:
             cv2.imwrite(path, image)
         return file
 
     def overview(self) -> str | None:
-        """Return the path of the picture, if there is one, or of several on one, which is written.
-
-        It has the first 36 in reading order, none longer than 320 pixels.
-        """
+        """Return the path of the only picture, or write the first 36 on a contact sheet."""
         if len(self.pictures) < 2:
             return self.pictures[0] if self.pictures else None
         small = [thumbnail(file) for file in self.pictures[:SHEET]]
@@ -165,8 +155,7 @@ class Results:
     def save(self) -> None:
         """Write the predictions of a detector or classifier.
 
-        In COCO's format an image whose name is a number, which no other image has, has it as its
-        id; the id of another is its name.
+        In COCO's format the id of an image is its name, as an integer if that is a unique number.
         """
         if self.predictions is not None:
             numbers = Counter(int(name) for name in self.names if name.isdecimal())
@@ -186,7 +175,7 @@ def thumbnail(file: str) -> np.ndarray:
 
 
 def tile(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Return images (H, W, 3), uint8, of any sizes on one, in reading order, black between them."""
+    """Arrange images (H, W, 3), uint8, of any sizes in rows, on a black background."""
     rows = math.ceil(len(images) / columns)
     height, width = np.max([image.shape[:2] for image in images], axis=0)
     cells = np.zeros((rows * columns, height, width, 3), np.uint8)
@@ -197,11 +186,10 @@ def tile(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def as_picture(image: np.ndarray) -> np.ndarray:
-    """Return what a config's step loads as an image (H, W, 3), uint8, BGR.
+    """Convert an image (H, W) or (H, W, C) of any dtype to a picture (H, W, 3), uint8, BGR.
 
-    Args:
-        image: (H, W) or (H, W, C) of any type. One or two channels give a grey picture of the
-            first, more the first three. Values other than 0 to 255 are stretched to these.
+    The first three channels are used, or the first of one or two, as a gray picture. Values other
+    than 0 to 255 are rescaled.
     """
     image = image[..., None] if image.ndim == 2 else image
     image = image[..., :3] if image.shape[2] >= 3 else image[..., [0, 0, 0]]
@@ -215,23 +203,19 @@ def as_picture(image: np.ndarray) -> np.ndarray:
 
 
 def folder_classes(dataset: BaseDataset) -> list[str]:
-    """Return the classes of a data set of mmpretrain that has one folder for each.
-
-    Raises:
-        UserError: If there are no such folders.
-    """
+    """Return the folder names of a data set of mmpretrain, or raise a UserError."""
     folder = getattr(dataset, 'img_prefix', None)
     with suppress(FileNotFoundError):
         if folder and not dataset.ann_file:
             return find_classes(folder)[0]
     raise UserError(
-        'the test data of the config name no classes and have no folder for each; set '
-        'test_dataloader.dataset.metainfo.classes, or data_root to where the folders are'
+        'the test data of the config have neither class names nor a folder per class; set '
+        'test_dataloader.dataset.metainfo.classes, or data_root to the parent of the folders'
     )
 
 
 def category_ids(classes: Sequence[str]) -> list[int]:
-    """Return the number of each class in result files: COCO's own, which has gaps, else 1, 2, 3."""
+    """Return the category ids of classes: those of COCO, which have gaps, else 1, 2, 3."""
     coco = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta['categories']
     coco_names = {name: i for i, name in enumerate(coco) if name not in ('__background__', 'N/A')}
     if set(classes) == set(coco_names):
@@ -240,8 +224,8 @@ def category_ids(classes: Sequence[str]) -> list[int]:
 
 
 def coco_results(name: str, instances: BaseDataElement, categories: list[int]) -> list[dict]:
-    """Return detections in COCO's result format, with an image's name as its id."""
-    # Only here, so that segmentors can do without mmdet.
+    """Return detections in COCO's result format, with the image's name as its id."""
+    # Imported here, since segmentors do not need it.
     from pycocotools import mask as coco_mask
 
     boxes = instances.bboxes.numpy().astype(float)

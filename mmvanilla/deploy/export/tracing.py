@@ -1,0 +1,62 @@
+"""Trace a model for images of any size."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import UserError
+from .pixels import STRIDE
+
+DEFERRED = 'prefer_deferred_runtime_asserts_over_guards'  # of torch.export.export since 2.9
+
+
+def min_size(model: nn.Module) -> int:
+    """Return the smallest height and width, in pixels, that a model takes."""
+    return getattr(model, 'min_size', 2)
+
+
+@torch.no_grad()
+def trace(model: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
+    """Trace a model for images of any height and width from ``min_size`` on.
+
+    Args:
+        model: An ``ImageFunction``, or a module like it.
+        image: An example (1, C, H, W); only C, dtype and device matter.
+
+    Raises:
+        UserError: If this PyTorch is too old.
+    """
+    if DEFERRED not in inspect.signature(torch.export.export).parameters:
+        raise UserError(
+            f'this is torch {torch.__version__}, exporting needs torch 2.9 or later; update it'
+        )
+    # Tracing specializes sides of length 1, so the example is large; nothing is computed.
+    stride = getattr(model, 'stride', STRIDE)
+    example = image.new_empty(1, image.shape[1], 33 * stride + 7, 37 * stride + 11)
+    side = torch.export.Dim.DYNAMIC(min=min_size(model))
+    options: dict[str, Any] = {'dynamic_shapes': ({2: side, 3: side},), DEFERRED: True}
+    program = torch.export.export(model, (example,), strict=False, **options)
+    allow_small_images(program, min_size(model))
+    return program
+
+
+def allow_small_images(program: torch.export.ExportedProgram, min_size: int) -> None:
+    """Remove the assumptions about sizes that tracing records, in place.
+
+    They refuse feature maps of a single row or column, which all operators take: assertions in the
+    graph, and lower bounds of the image's height and width.
+    """
+    inputs = program.graph_signature.user_inputs
+    sides: set[str] = set()
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten._assert_scalar.default:
+            program.graph.erase_node(node)
+        elif node.name in inputs:
+            sides = {str(side) for side in node.meta['val'].shape[2:]}
+    program.graph.eliminate_dead_code()
+    program.graph_module.recompile()
+    for symbol, bounds in program.range_constraints.items():
+        if str(symbol) in sides:
+            program.range_constraints[symbol] = type(bounds)(min_size, bounds.upper)
