@@ -55,7 +55,7 @@ def assert_follows_its_buffer(net):
 @pytest.mark.parametrize('act_learn', [0.0, 0.3, 1.0])
 def test_training_reads_nothing_on_the_host(act_learn):
     net = make().train()
-    head = VanillaNetClsHead(5, ARCH['dims'][-1]).train()
+    head = VanillaNetClsHead(5, ARCH['dims'][-1], loss=nn.CrossEntropyLoss()).train()
     image = torch.randn(2, 3, 32, 32)
     with NoReading():
         net.act_learn = head.act_learn = act_learn
