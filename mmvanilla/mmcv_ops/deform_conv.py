@@ -5,10 +5,9 @@ is (N, O, H', W'). With D deformable groups, offset (N, 2 D kH kW, H', W') has t
 each kernel position in pixels, (dy, dx), and mask (N, D kH kW, H', W') its weight. Gradients have
 the shapes of their tensors.
 
-Each function fills tensors that mmcv allocated for results; ``buffers`` are for the
-compiled version and unused here. The geometry has mmcv's keywords: stride, padding, dilation
-and groups. The kernel size (known from the weight) and ``im2col_step`` (torchvision's choice) are
-ignored.
+Each function fills tensors that mmcv allocated for results; ``buffers`` are for compiled mmcv
+and unused here. The geometry has mmcv's keywords: stride, padding, dilation and groups. The kernel
+size (known from the weight) and ``im2col_step`` (torchvision's choice) are ignored.
 """
 
 import torch
