@@ -183,6 +183,7 @@ def test_sizes_that_first_occur_in_a_timed_round(spec, monkeypatch):
         found = [text for text in result.warnings if 'cudnn picks algorithms' in text]
         assert len(found) == bool(number)
         assert not number or found[0].startswith(f'{number} image sizes')
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
     result = measure([spec()], Settings(**SETTINGS))
     assert not any('cudnn' in text for text in result.warnings)
 
