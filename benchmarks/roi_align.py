@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmvanilla.benchmark import in_turn
-from mmvanilla.benchmark.machine import describe as describe_machine
+from mmvanilla.benchmark import in_turn, machine
+from mmvanilla.benchmark.tables import describe_machine
 from mmvanilla.mmcv_ops import ext
 
 # Side of the boxes on each level in pixels. FPN assigns by the root of the area: level
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument('--channels-last', action='store_true', help='channels-last features')
     args = parser.parse_args()
     torch.manual_seed(0)
-    print(', '.join(f'{name} {value}' for name, value in describe_machine().items()))
+    print(describe_machine(machine.describe()))
     print(f'{args.boxes} boxes per level, {args.bins} x {args.bins} bins, ms')
     print_table(args)
     figures = ', '.join(f'{level} {ms} ms' for level, ms in PUBLISHED.items())

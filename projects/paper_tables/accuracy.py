@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mmvanilla.benchmark.machine import describe
-from mmvanilla.benchmark.tables import make_console, markdown, print_table
+from mmvanilla.benchmark.tables import describe_machine, make_console, markdown, print_table
 
 from . import trainings, transfer
 
@@ -62,7 +62,7 @@ def reproduce(
             f'{took}; the trainings took {cpu:.1f} minutes of CPU time.',
         ]
     machine = describe()
-    lines.append(', '.join(f'{name} {value}' for name, value in machine.items()))
+    lines.append(describe_machine(machine))
 
     console = make_console()
     print_table(*cells, console)

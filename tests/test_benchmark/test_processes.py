@@ -133,6 +133,7 @@ def test_a_turn_lasts_min_ms_and_counts_the_median():
         (ModuleNotFoundError("No module named 'a.b'", name='a.b'), 'needs the package a'),
         (torch.cuda.OutOfMemoryError('CUDA out of memory'), 'too little memory'),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 'too little memory'),
+        (OSError(12, 'Cannot allocate memory'), 'too little memory'),
         (RuntimeError('sizes must match\nwhere?'), 'RuntimeError: sizes must match where?'),
         (ImportError('No module\nof that name'), 'ImportError: No module of that name'),
         (UserError('shape is 8, expected 9'), 'shape is 8, expected 9'),
