@@ -15,7 +15,6 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, init_default_scope
 from rich.console import Console
-from rich.table import Column, Table
 
 from ..checks import seed_all
 from ..errors import UserError
@@ -72,8 +71,8 @@ def export_int8(
     """Quantize a model and write it to one or more files.
 
     All layers with weights are quantized first. While the accuracy is too low, more and more layers
-    stay in floating point, those that add most to the error. NNCF's own accuracy control would
-    compare the outputs of single images, but a detector's number of boxes varies.
+    stay in floating point, those that add most to the error. NNCF's own accuracy control ranks
+    layers by the outputs of single images, and a detector's number of boxes varies.
 
     Args:
         function: The result of ``exportable``.
@@ -105,16 +104,15 @@ def export_int8(
             shutil.copy(exact, quantized)
             quantize(quantized, images, [node for layer in worst for node in layer.nodes])
             if worst:
-                console.print(f'kept in floating point: {", ".join(x.name for x in worst)}')
+                names = ', '.join(layer.name for layer in worst)
+                console.print(f'these layers stay in floating point: {names}')
             try:
                 for file in files:
                     check = partial(check_accuracy, accuracy, expected, file, console)
                     convert_onnx(quantized, file, check)
                 return
             except AccuracyDrop as drop:
-                if not layers:
-                    layers = compare_layers(exact, quantized, images)
-                    print_layers(layers, console)
+                layers = layers or compare_layers(exact, quantized, images)
                 if number == FLOAT_LAYERS[-1] or number >= len(layers):
                     raise
                 console.print(str(drop))
@@ -207,13 +205,3 @@ def has_vnni() -> bool:
     """Return whether this CPU multiplies bytes; True if its instructions are unknown."""
     flags = cpu_flags()
     return not flags or bool(flags & {'avx512_vnni', 'avx_vnni', 'amx_int8'})
-
-
-def print_layers(layers: list[Layer], console: Console) -> None:
-    """Print the error of each layer in 8 bits."""
-    columns = (Column('layer', overflow='fold'), 'error', 'added')
-    table = Table(*columns, title='relative error in 8 bits: total, and added by the layer')
-    for layer in layers:
-        errors = (f'{e:.2%}' if np.isfinite(e) else '' for e in (layer.error, layer.added))
-        table.add_row(layer.name, *errors)
-    console.print(table)

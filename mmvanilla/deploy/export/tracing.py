@@ -42,11 +42,11 @@ def trace(model: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
     return program
 
 
-def allow_small_images(program: torch.export.ExportedProgram, min_size: int) -> None:
-    """Remove the assumptions about sizes that tracing records, in place.
+def allow_small_images(program: torch.export.ExportedProgram, side: int) -> None:
+    """Let a program take images from a ``side`` on, in place.
 
-    They refuse feature maps of a single row or column, which all operators take: assertions in the
-    graph, and lower bounds of the image's height and width.
+    Tracing assumes that feature maps have more than one row and column, although the operators take
+    any. It records this as assertions in the graph and as bounds of the image's height and width.
     """
     inputs = program.graph_signature.user_inputs
     sides: set[str] = set()
@@ -54,9 +54,9 @@ def allow_small_images(program: torch.export.ExportedProgram, min_size: int) -> 
         if node.target is torch.ops.aten._assert_scalar.default:
             program.graph.erase_node(node)
         elif node.name in inputs:
-            sides = {str(side) for side in node.meta['val'].shape[2:]}
+            sides = {str(symbol) for symbol in node.meta['val'].shape[2:]}
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
     for symbol, bounds in program.range_constraints.items():
         if str(symbol) in sides:
-            program.range_constraints[symbol] = type(bounds)(min_size, bounds.upper)
+            program.range_constraints[symbol] = type(bounds)(side, bounds.upper)

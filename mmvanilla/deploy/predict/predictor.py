@@ -104,6 +104,6 @@ def trained(
         try:
             model = fuse(model, neck_and_heads=True)
         except UserError as error:
-            print_log(f'the model runs unfused: {error}', 'current', logging.WARNING)
+            print_log(f'the model is not fused: {error}', 'current', logging.WARNING)
     model = model.to(device)
     return accelerate(model) if fast else model
