@@ -37,13 +37,27 @@ class noted_signals:
         self.received = number
 
 
-def _restore_in_child() -> None:
+_fork = threading.local()  # of the thread that forks: its mask
+
+
+def _before_fork() -> None:
+    block = SIGNALS if noted_signals.active else ()
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, block)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+
+
+def _in_child() -> None:
     if noted_signals.active:
         noted_signals.active.__exit__()
+    _after_fork()
 
 
-# A pool of a metric ends its processes by SIGTERM, which they must not just note.
-os.register_at_fork(after_in_child=_restore_in_child)
+# A pool of a metric ends its processes by SIGTERM, at once if it has nothing to do. They must
+# neither note it nor lose it before they have the handlers from before.
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 
 @contextmanager
