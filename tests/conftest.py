@@ -18,14 +18,16 @@ from collections import OrderedDict
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
-import mmengine.config.utils
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
+from mmengine.utils.dl_utils import collect_env
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -82,18 +84,21 @@ def is_touched(test, changed):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def frozen_imports():
-    """Spare what is imported the garbage collections, of which every data set asks for one."""
+def freeze_imports():
+    """Keep imported modules out of later garbage collections."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope='session', autouse=True)
-def metafiles_read_once():
-    """Every config on one of mmdet's makes mmengine read all of mmdet's metafiles."""
+def quick_runners():
+    """Skip what mmengine repeats for each runner, config and data set, and no test depends on."""
     with pytest.MonkeyPatch.context() as patch:
-        if read := getattr(mmengine.config.utils, '_get_cfg_metainfo', None):
-            patch.setattr('mmengine.config.utils._get_cfg_metainfo', functools.cache(read))
+        # A data set collects garbage after serializing, a runner asks the compiler its version.
+        patch.setattr('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=lambda: None))
+        patch.setattr('mmengine.runner.runner.collect_env', functools.cache(collect_env))
+        # A config on one of mmdet's reads all of mmdet's metafiles.
+        patch.setattr('mmengine.config.utils.load', functools.cache(load), raising=False)
         yield
 
 

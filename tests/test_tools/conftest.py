@@ -1,32 +1,30 @@
 """Tools in processes of their own."""
 
 import os
+import runpy
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).parents[2]
+FORK = multiprocessing.get_context('fork')  # a new interpreter imports for five seconds
 
 
 class Process:
-    """A tool in a process and group of its own."""
+    """A tool in a forked process, in a process group of its own."""
 
     def __init__(self, tool, *arguments, **environment):
         self.printed = ''
-        self.process = subprocess.Popen(
-            [sys.executable, f'tools/{tool}', *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors='replace',
-            start_new_session=True,
-        )
-        self.pid, self.output = self.process.pid, self.process.stdout
+        reader, writer = os.pipe()
+        self.process = FORK.Process(target=run_tool, args=(writer, tool, arguments, environment))
+        self.process.start()
+        os.close(writer)
+        self.pid, self.output = self.process.pid, os.fdopen(reader, errors='replace')
 
     def read_until(self, text):
         """Wait for a line with a text."""
@@ -37,23 +35,40 @@ class Process:
         raise AssertionError(f'{text!r} is not printed:\n{self.printed[-3000:]}')
 
     def finish(self):
-        """Wait for the end and return the exit code, that of a shell, and what was printed."""
-        self.printed += self.output.read()
-        code = self.process.wait()
+        """Wait for the end; return the exit code as a shell does, and the output."""
+        with self.output:
+            self.printed += self.output.read()
+        self.process.join()
+        code = self.process.exitcode
         return code if code >= 0 else 128 - code, self.printed
+
+
+def run_tool(writer, tool, arguments, environment):
+    """Run a tool in a forked process, as if nothing had run in it before."""
+    os.setsid()
+    for stream in (1, 2):
+        os.dup2(writer, stream)
+    sys.stdout = sys.stderr = os.fdopen(1, 'w', buffering=1)
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
+    for named in (MMLogger, MessageHub, Visualizer):
+        named._instance_dict.clear()
+    sys.argv = [tool, *map(str, arguments)]
+    runpy.run_path(f'tools/{tool}', run_name='__main__')
 
 
 @pytest.fixture
 def start_tool():
-    """Start tools in processes of their own; those that still run at the end are killed."""
-    processes = []
+    """Start tools in processes of their own, and kill those that outlive the test."""
+    started = []
 
     def start(tool, *arguments, **environment):
-        processes.append(Process(tool, *arguments, **environment))
-        return processes[-1]
+        started.append(Process(tool, *arguments, **environment))
+        return started[-1]
 
     yield start
-    for process in processes:
-        if process.process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.process.wait()
+    for each in started:
+        if each.process.is_alive():
+            os.killpg(each.pid, signal.SIGKILL)
+            each.process.join()
