@@ -1,4 +1,4 @@
-"""Importing the package first lets the tests import mmdet and mmseg in any order."""
+"""Shared fixtures. Importing the package first allows mmdet and mmseg in any order."""
 
 import functools
 import gc
@@ -44,14 +44,14 @@ KINDS = {
 
 
 def pytest_addoption(parser):
-    parser.addoption('--share', action='store_true', help="of the slow tests only today's seventh")
+    parser.addoption('--share', action='store_true', help="run today's seventh of the slow tests")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Choose the slow tests of this day of the week, and those that the last commit touched.
+    """Choose the slow tests of this weekday and of the files in the last commit.
 
-    A test keeps its day whatever tests come and go beside it, so a week of days runs all of them.
-    The longest come first, so that none of them is left over when all others are done.
+    The weekday follows from the name of the test, so each week runs all of them. The longest
+    tests come first, so that the workers finish together.
     """
     items.sort(key=lambda item: 'test_overfit' not in item.nodeid)
     if not config.getoption('share'):
@@ -71,16 +71,16 @@ def pytest_collection_modifyitems(config, items):
 
 
 def is_touched(test, changed):
-    """Tell whether a file of tests, or what it tests by its name, is among those that changed.
+    """Return whether a test file, or the code it tests, has changed.
 
-    Tests mirror the package: those of ``mmvanilla/ROOM`` are in ``tests/test_ROOM``, and those of
-    ``tools/NAME.py`` have NAME in theirs.
+    Tests of ``mmvanilla/PACKAGE`` are in ``tests/test_PACKAGE``; tests of ``tools/NAME.py`` have
+    NAME in their file name.
     """
     folder, _, name = test.rpartition('/')
-    rooms = {f'tests/test_{path.split("/")[1]}' for path in changed if path[:10] == 'mmvanilla/'}
+    packages = {f'tests/test_{path.split("/")[1]}' for path in changed if path[:10] == 'mmvanilla/'}
     tools = [Path(path).stem for path in changed if path.startswith('tools/')]
     named = folder == 'tests/test_tools' and any(tool in name for tool in tools)
-    return test in changed or folder in rooms or named
+    return test in changed or folder in packages or named
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -97,16 +97,19 @@ def quick_runners():
         # A data set collects garbage after serializing, a runner asks the compiler its version.
         patch.setattr('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=lambda: None))
         patch.setattr('mmengine.runner.runner.collect_env', functools.cache(collect_env))
-        # A config on one of mmdet's reads all of mmdet's metafiles.
+        # A config on one of mmdet's reads all of mmdet's metafiles, and formatting a config takes
+        # longer than a short training.
         patch.setattr('mmengine.config.utils.load', functools.cache(load), raising=False)
+        format_code = 'mmengine.config.config.FormatCode'
+        patch.setattr(format_code, lambda text, **_: (text, False), raising=False)
         yield
 
 
 @pytest.fixture(scope='session')
 def end_workers():
-    """End the workers of data loaders, as every training does when it ends.
+    """End the workers of data loaders after each training.
 
-    The garbage collection takes their queues away first, and then waits for each of them for 5 s.
+    Garbage collection removes their queues first, and then waits 5 s for each worker.
     """
     started, begin, train = weakref.WeakSet(), DataLoader.__iter__, Runner.train
 
@@ -134,12 +137,12 @@ def end_workers():
 
 @pytest.fixture(autouse=True)
 def workers_that_end(end_workers):
-    """End the workers of a test with it."""
+    """End the workers of each test."""
     yield
     end_workers()
 
 
-# As many levels, anchors and proposals as detectors of COCO have; the shapes need fewer.
+# Levels, anchors and proposals of a COCO detector; the shapes need fewer.
 RATIOS = [0.5, 1.0, 2.0]
 PROPOSALS = dict(nms_pre=500, max_per_img=200)
 HEADS = dict(
@@ -162,22 +165,14 @@ HEADS = dict(
 
 @pytest.fixture(autouse=True)
 def mmengines_loading():
-    """Load as mmengine does, whatever a tool that ran within an earlier test switched on."""
+    """Load as mmengine does; tools in earlier tests switched safe loading on."""
     with mmvanilla.safe_loading(False):
         yield
 
 
-@pytest.fixture(autouse=True)
-def unformatted_configs(monkeypatch):
-    """Most of the time of a short training goes into laying out its config as text."""
-    monkeypatch.setattr(
-        'mmengine.config.config.FormatCode', lambda text, **_: (text, False), raising=False
-    )
-
-
 @pytest.fixture
 def trained():
-    """Give a model what training would: batch norms whose statistics and weights all differ."""
+    """Give the batch norms of a model random statistics and weights, as after training."""
 
     def randomize(model, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -218,7 +213,7 @@ def small_config():
 
 @pytest.fixture
 def build(trained, small_config):
-    """Build a small model as if trained, with many boxes and masks that are not all at the edge."""
+    """Build a small model as if trained, with many boxes and masks inside the image."""
 
     def build_model(kind, ada_pool=False, **options):
         cfg = small_config(kind, ada_pool, **options)
@@ -256,7 +251,7 @@ def device(request):
 
 @pytest.fixture
 def exporting():
-    """Skip a test that exports where torch or the packages for it do not."""
+    """Skip the test if torch or a package for exporting is missing or too old."""
     needed = 'prefer_deferred_runtime_asserts_over_guards'
     if needed not in inspect.signature(torch.export.export).parameters:
         pytest.skip(f'torch.export.export of torch {torch.__version__} has no {needed}')
@@ -266,7 +261,7 @@ def exporting():
 
 @pytest.fixture
 def needs():
-    """Skip a test where PyTorch itself cannot do something, for the reason that it gives."""
+    """Skip the test if this PyTorch fails in a call, with its error as the reason."""
 
     def try_it(call):
         try:
@@ -299,16 +294,16 @@ def forked(monkeypatch, one_thread):
 
 @pytest.fixture
 def run_tool(capsys, monkeypatch):
-    """Run a tool and return its exit code, what it printed or logged, and what is on stderr."""
+    """Run a tool in this process; return its exit code, output and log, and stderr."""
 
     def run(tool, *arguments, folder=ROOT):
         monkeypatch.chdir(folder)
         monkeypatch.setattr(logging, 'raiseExceptions', False)  # mmengine's logger outlives a test
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
-        # A hook takes the visualizer that was made last, perhaps by another test.
+        # Hooks take the visualizer made last, perhaps by another test.
         monkeypatch.setattr(Visualizer, '_instance_dict', OrderedDict())
         capsys.readouterr()
-        # The logger may be older than this test and write to where that of its time wrote.
+        # An older logger writes to an earlier test's stdout.
         log = logging.StreamHandler(io.StringIO())
         MMLogger.get_current_instance().addHandler(log)
         code = 0
@@ -326,7 +321,7 @@ def run_tool(capsys, monkeypatch):
 
 @pytest.fixture
 def watch(monkeypatch):
-    """Make sys.stdout or sys.stderr a terminal or a pipe; yield a list that gets what is read."""
+    """Make stdout or stderr a terminal or a pipe; yield a list that gets its output."""
 
     @contextmanager
     def watching(kind='terminal', stream='stdout'):
@@ -334,7 +329,7 @@ def watch(monkeypatch):
         seen, read = [], bytearray()
 
         def drain():
-            while not read.endswith(b'\0'):  # workers may keep it open, so that it never ends
+            while not read.endswith(b'\0'):  # workers may keep the pipe open
                 read.extend(os.read(reader, 2**16))
 
         thread = threading.Thread(target=drain)
@@ -358,7 +353,7 @@ def watch(monkeypatch):
 
 @pytest.fixture
 def files(build, small_config, tmp_path):
-    """Write the config and the checkpoint of a small model; return the model and both paths."""
+    """Write config and checkpoint of a small model; return the model and both paths."""
 
     def write(kind, deploy=False, act_learn=1.0):
         cfg = small_config(kind)

@@ -1,4 +1,4 @@
-"""What a data set's files hold against what mmdet, mmseg and mmpretrain load of them."""
+"""Count images and objects in the files and after mmdet, mmseg or mmpretrain loaded them."""
 
 import copy
 import json
@@ -163,7 +163,7 @@ def test_some_boxes_beyond_the_image_are_a_warning(document, coco):
 
 
 def test_boxes_in_images_of_different_sizes(document, coco):
-    """The last image is small; only its own boxes reach beyond it."""
+    """A box is compared with its own image, not with the smallest one."""
     document['images'][-1].update(width=50, height=40)
     found = account(coco(document), 'train')
     assert 'reach beyond' not in refused(found) + warned(found)
@@ -432,7 +432,7 @@ def test_whatever_mmdet_loads_has_an_account(data, document, coco):
     try:
         dataset = coco(document)
     except Exception:
-        return  # told by the library
+        return  # the library reports the damage
     found = account(dataset, 'train')
     assert found.findings() is not None
     assert found.sources[0].objects <= 60

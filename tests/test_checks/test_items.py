@@ -1,4 +1,4 @@
-"""Items that fail are named by file and step, whatever holds or switches their pipeline."""
+"""Name the file and the pipeline step of an item that fails to load."""
 
 import pickle
 from types import SimpleNamespace

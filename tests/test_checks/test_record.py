@@ -1,4 +1,4 @@
-"""What meets is compared: configs, checkpoints, data sets, evaluators, exported files."""
+"""Compare configs, checkpoints, data sets, evaluators and exported files."""
 
 import copy
 import json

@@ -1,13 +1,13 @@
-"""A CUDA device that is pretended: the values of the CPU under the rules of a GPU.
+"""Simulate a CUDA device: values from the CPU under the device rules of a GPU.
 
-``FakeTensorMode`` takes ``device='cuda'`` on any machine, but its tensors have no values, and most
-of mmdet, whose shapes depend on values, stops there; so does every backward pass without a GPU.
-Here a tensor says that it is on CUDA, and the CPU computes what is in it. What a GPU refuses, since
-tensors lie on two devices, is refused. What makes the host wait is written down with the line that
-asked for it, and so are tensors that are left on the CPU and conversions from 16 to 32 bits.
+``FakeTensorMode`` accepts ``device='cuda'`` on any machine, but its tensors have no values: mmdet,
+where shapes depend on values, fails, and so does a backward pass without a GPU. Tensors of this
+module report a CUDA device, and the CPU computes their values. Operators on two devices are refused
+as on a GPU. Synchronization, tensors left on the CPU and casts from 16 to 32 bits are recorded with
+the line of the caller.
 
-Kernels, rounding, memory and streams are the CPU's: nothing of them is rehearsed. Autocast takes
-the CPU's lists of operators, which lack some of those that CUDA's brings to 32 bits.
+Kernels, rounding, memory and streams are not simulated. Autocast has the CPU's operator lists;
+CUDA's casts a few more operators to float32.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 import torchvision
 
-# None of these has a public name. The mode keeps torch from looking for a GPU where CUDA is named.
+# These have no public name. FakeTensorMode keeps torch from looking for a GPU.
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -31,14 +31,14 @@ import mmvanilla
 
 CUDA, CPU = torch.device('cuda', 0), torch.device('cpu')
 PACKAGE, TORCH = Path(mmvanilla.__file__).parent, Path(torch.__file__).parent
-# What may stand between an operator and the line that asked for it.
+# Files between an operator and the line that called it.
 BETWEEN = (str(TORCH), str(Path(torchvision.__file__).parent), contextlib.__file__)
 AUTOGRAD = str(TORCH / 'autograd')
 DISPATCHING = tuple(str(TORCH / name) for name in ('_compile.py', '_dynamo', '_ops.py', 'utils'))
 LOW, HIGH = (torch.float16, torch.bfloat16), (torch.float32, torch.float64)
 
 aten = torch.ops.aten
-# Their result is a number of Python, or its size depends on values.
+# Operators that return a Python number or a size that depends on values.
 WAITING = {
     aten._local_scalar_dense,
     aten._unique2,
@@ -56,7 +56,7 @@ COPYING = {aten._to_copy, aten.copy_}
 
 
 class Event(NamedTuple):
-    """What is written down: the kind, the operator, and the place that asked for it."""
+    """A recorded event: its kind, the operator and the caller."""
 
     kind: str
     operator: str
@@ -69,7 +69,7 @@ class Event(NamedTuple):
 
 
 class PretendedTensor(torch.Tensor):
-    """What says that it is a CUDA tensor; it is an alias of the CPU tensor that it is made of."""
+    """A tensor that reports a CUDA device; it shares memory with a CPU tensor."""
 
     device = property(lambda self: CUDA)
     is_cuda = property(lambda self: True)
@@ -93,7 +93,7 @@ class PretendedTensor(torch.Tensor):
     def new_tensor(self, data, dtype=None, device=CUDA):
         return copy_to(torch.device(device), torch.tensor(data, dtype=dtype or self.dtype))
 
-    # What reads values without an operator, or asks for the very class of a tensor.
+    # Methods that read values without an operator or ask for the tensor class.
 
     def numpy(self, *, force=False):
         if not force:
@@ -133,7 +133,7 @@ class PretendedTensor(torch.Tensor):
 
 
 def pretend(value):
-    """Return a pretended CUDA tensor in the memory of one on the CPU."""
+    """Return a simulated CUDA tensor that shares memory with a CPU tensor."""
     with no_dispatch():
         return value.detach().as_subclass(PretendedTensor)
 
@@ -144,7 +144,7 @@ def copy_to(device, x):
 
 
 def move(x, *args, **kwargs):
-    """Do what ``Tensor.to`` does, of a pretended tensor or to where one is."""
+    """Call ``Tensor.to`` from or to a simulated tensor."""
     args = [part for a in args for part in ((a.device, a.dtype) if torch.is_tensor(a) else (a,))]
     places = [a for a in (*args, kwargs.pop('device', None)) if is_place(a)]
     args = [a for a in args if not is_place(a)]
@@ -158,7 +158,7 @@ def is_place(value):
 
 
 def compute(func, args, kwargs):
-    """Compute an operator on the values; what it gives is where a GPU would leave it."""
+    """Compute an operator on the CPU; mark outputs that a GPU would keep."""
     on_cuda = is_on_cuda(func, args, kwargs)
     args, kwargs = tree_map(lambda x: CPU if isinstance(x, torch.device) else x, (args, kwargs))
     with no_dispatch():
@@ -167,14 +167,14 @@ def compute(func, args, kwargs):
 
 
 def is_on_cuda(func, args, kwargs):
-    """Tell where an operator leaves what it gives, or refuse tensors on two devices."""
+    """Return whether the outputs of an operator are on CUDA; refuse two devices."""
     if kwargs.get('device') is not None:
         return torch.device(kwargs['device']).type == 'cuda' or is_within_pytorch()
     tensors = tensors_in((args, kwargs))
     there = [isinstance(x, PretendedTensor) for x in tensors]
     if func.overloadpacket is aten.copy_ or (func.overloadpacket in INDEXING and there[0]):
         return there[0]
-    # A single number of the CPU is an argument as one of Python is.
+    # A scalar CPU tensor counts as a Python number.
     if any(there) and any(
         x.ndim for x, is_there in zip(tensors, there, strict=True) if not is_there
     ):
@@ -183,9 +183,9 @@ def is_on_cuda(func, args, kwargs):
 
 
 def is_within_pytorch():
-    """Tell whether an operator is a part of one of ours, or of a backward pass.
+    """Return whether PyTorch calls an operator within one of our operators or a backward pass.
 
-    What PyTorch itself makes for these lies where their tensors do, which tell it that this is CPU.
+    PyTorch creates tensors there on the device of the underlying CPU tensors.
     """
     whole = PretendedTensor.__torch_function__.__code__
     frame = caller((*DISPATCHING, __file__), (whole, copy_to.__code__))
@@ -193,7 +193,7 @@ def is_within_pytorch():
 
 
 def caller(passed_over, but=()):
-    """Return the innermost frame that is not of some files, or None."""
+    """Return the innermost frame outside of some files, or None."""
     frame = inspect.currentframe()
     while frame and frame.f_code not in but and frame.f_code.co_filename.startswith(passed_over):
         frame = frame.f_back
@@ -205,13 +205,13 @@ def tensors_in(tree):
 
 
 class PretendedCUDA(TorchDispatchMode):
-    """Within it ``device='cuda'`` is pretended; ``events`` are what a GPU would suffer from.
+    """Simulate ``device='cuda'`` and record costly ``events``.
 
-    A module that is brought to it gets other parameters, so make an optimizer afterwards.
+    ``module.to('cuda')`` replaces parameters, so create optimizers afterwards.
     """
 
     def __init__(self, also=''):
-        """Take a file, beside those of the package, as ours."""
+        """Count a file as part of the package."""
         super().__init__()
         self.events, self.roots = [], (str(PACKAGE), *([also] if also else []))
         self.contexts = ExitStack()
@@ -219,7 +219,7 @@ class PretendedCUDA(TorchDispatchMode):
     def __enter__(self):
         enter, future = self.contexts.enter_context, torch.__future__
         enter(FakeTensorMode())
-        # mmdet asks for it, and without it autocast disables itself.
+        # mmdet asks for it; autocast disables itself without it.
         enter(patch('torch.cuda.is_available', lambda: True))
         enter(patch('torch.cuda.device_count', lambda: 1))
         enter(patch('torch.cuda.reset_peak_memory_stats', lambda *_: None))
@@ -242,7 +242,7 @@ class PretendedCUDA(TorchDispatchMode):
         return outputs
 
     def note(self, kind, func):
-        """Write down an event with the line that asked for it."""
+        """Record an event with the line of its caller."""
         if frame := caller((*BETWEEN, __file__)):
             code = frame.f_code
             place = code.co_filename, frame.f_lineno, code.co_name
@@ -250,12 +250,12 @@ class PretendedCUDA(TorchDispatchMode):
 
     @property
     def ours(self):
-        """The events that the package asked for, or the file that is taken as ours."""
+        """Events caused by the package or by the file in ``also``."""
         return [event for event in self.events if event.file.startswith(self.roots)]
 
 
 def autocast_on_both(autocast):
-    """Return an autocast that, on CUDA, casts what it does on the CPU."""
+    """Return an autocast that casts on CUDA as on the CPU."""
 
     @contextmanager
     def both(device_type, *args, **kwargs):
@@ -268,7 +268,7 @@ def autocast_on_both(autocast):
 
 
 def kinds(packet, inputs, outputs):
-    """Yield what a GPU would suffer from in an operator."""
+    """Yield the kinds of costly events in an operator."""
     there = [isinstance(x, PretendedTensor) for x in inputs]
     here = [x for x in outputs if not isinstance(x, PretendedTensor) and not x.is_meta]
     if packet in COPYING:
@@ -291,9 +291,9 @@ def kinds(packet, inputs, outputs):
 
 
 class PretendedGraph(TorchDispatchMode):
-    """Takes the place of ``torch.cuda.CUDAGraph``: computes again what was captured, in its place.
+    """Replace ``torch.cuda.CUDAGraph``: repeat the captured operators in the same memory.
 
-    What a capture does not allow, that the host waits, ends it as on a GPU.
+    Synchronization within a capture is an error, as on a GPU.
     """
 
     def __init__(self):
@@ -318,7 +318,7 @@ class PretendedGraph(TorchDispatchMode):
 
 @contextmanager
 def pretended_graphs():
-    """Let CUDA graphs be captured where CUDA is pretended."""
+    """Capture CUDA graphs on the simulated device."""
     stream = SimpleNamespace(wait_stream=lambda other: None)
     with ExitStack() as stack:
         for name, stand_in in dict(
@@ -334,7 +334,7 @@ def pretended_graphs():
 
 
 def try_it():
-    """Do on the pretended device what some versions of torch do not do without a GPU."""
+    """Call operators that some versions of torch refuse without a GPU."""
     with PretendedCUDA():
         net = torch.nn.Conv2d(3, 4, 1).to('cuda')
         net(torch.zeros(1, 3, 2, 2, device='cuda')).sum().backward()

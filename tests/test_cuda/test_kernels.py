@@ -1,6 +1,6 @@
-"""The kernels compiled for GPUs that need not be there: nothing spilled, few other instructions.
+"""Kernels compiled for GPUs, without a GPU: no spills, few instructions besides the arithmetic.
 
-Triton keeps what it compiled on the disk, so that only the first run takes long.
+Triton caches compiled kernels on disk, so that only the first run takes long.
 """
 
 from pathlib import Path
@@ -25,13 +25,13 @@ except RuntimeError as error:
 
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
 TYPES = ['fp16', 'bf16', 'fp32']
-PAIRS = {  # of channels and pool, that nets with a published arch meet
+PAIRS = {  # channels and pool of the published nets
     (channels, 2 if stride == 2 and not arch.get('ada_pool') else 1)
     for arch in ARCHS.values()
     for channels, stride in zip(arch['dims'], (1, *arch['strides']), strict=True)
 }
 
-# Of windows that no shipped config has, where ptxas takes 80 registers or fewer and spills one.
+# Kernels with one spill, where ptxas uses at most 80 registers; no shipped config has them.
 SPILLS_ONE = [(86, 'fp32', 2, 1), (89, 'fp32', 2, 1), (120, 'fp16', 1, 2), (120, 'bf16', 1, 2)]
 
 
@@ -42,26 +42,25 @@ def kernels(monkeypatch):
 
 
 def check(compiled):
-    """Assert that a kernel is as it was designed, on its architecture."""
+    """Assert that a compiled kernel is as designed."""
     code, n, pool = compiled.sass, compiled.n, compiled.pool
     one = (compiled.capability, compiled.dtype, n, pool) in SPILLS_ONE
     spilled = code.spills <= 6 * one and code.stack <= 8 * one
     assert spilled, f'{code} spills: sums and window are to stay in registers'
     assert (code.shared, compiled.shared) == (0, 0), 'it is to need no shared memory'
-    # A block gives each of a multiprocessor's schedulers a warp; one waits while another computes.
+    # Each scheduler of a multiprocessor has a warp of a block; another warp hides its waits.
     three = (n, pool) == (4, 1) and compiled.capability <= 90
     assert compiled.blocks() >= (3 if three else 2)
     columns = WIDTH // WARPS
     multiply_adds = columns * (2 * n + 1) ** 2
     loop = code.loop
-    # Nothing is computed twice; ptxas moves a few registers by multiplying them by 1.
+    # No product is computed twice; ptxas moves some registers by multiplying by 1.
     assert 0 <= loop['FFMA'] + 2 * loop['FFMA2'] - multiply_adds <= columns
     assert loop['FADD'] == loop['FMUL'] == 0, 'products are to be added right away'
     values = (columns + 2 * n) * pool**2
     assert loop['LDG'] == values
     assert loop['STG'] == columns
-    # Each value is loaded, preset to 0, converted and compared. Without max.NaN, which came with
-    # sm_80, a comparison takes several instructions.
+    # Each value is loaded, preset to 0, converted and compared. Before sm_80 there is no max.NaN.
     most = {1: 11, 2: 7} if compiled.capability >= 80 else {1: 15, 2: 11}
     assert loop.total() <= multiply_adds + most[pool] * values
 
@@ -105,8 +104,8 @@ def test_a_spill_is_found(kernels):
         check(kernels.Compiled(90, 'fp16', 2048, 3, 1, code, compiled.metadata.shared, 0.0))
 
 
-def test_an_architecture_that_triton_does_not_know_is_a_failure_of_tritons(kernels, capfd):
-    """The operator then leaves it to PyTorch; see test_series_activation.py."""
+def test_an_unknown_architecture_is_a_failure_of_triton(kernels, capfd):
+    """The operator then falls back to PyTorch; see test_series_activation.py."""
     with pytest.raises(FAILURES):
         kernels.compile_kernel(199, 'fp16', 32, 1, 1)
 

@@ -1,7 +1,6 @@
-"""mmcv's operators on CUDA: the results of the CPU, and for what the host waits.
+"""mmcv's operators on CUDA: results equal to the CPU's, synchronization only in listed places.
 
-Rehearsed on a pretended device everywhere; run on a GPU where there is one, with the tolerances
-that hold on the CPU. ``tests/test_mmcv_ops`` runs there, too, against definitions and recordings.
+The device is simulated; a GPU is tested as well if there is one.
 """
 
 import importlib
@@ -16,7 +15,7 @@ from pretended_cuda import PretendedCUDA, try_it
 from mmvanilla.mmcv_ops import ext
 
 pytestmark = pytest.mark.skipif(
-    importlib.import_module('mmcv._ext') is not ext, reason='this mmcv has operators of its own'
+    importlib.import_module('mmcv._ext') is not ext, reason='mmcv is compiled'
 )
 ROIS = torch.tensor(
     [[0, 3.0, 5.0, 31.0, 42.0], [1, -9.0, -3.0, 18.0, 60.0], [1, 20.0, 9.0, 26.0, 12.0]]
@@ -48,7 +47,7 @@ def random(*shape):
 LABELS = torch.arange(20) % 5
 CONVOLVED = random(2, 4, 5, 4), random(2, 36, 3, 2), random(6, 2, 3, 3)
 MODULATED = *CONVOLVED[:2], random(2, 18, 3, 2).sigmoid(), CONVOLVED[2], random(6)
-# The operator, what it gets, and the places where the host waits, which docs/gpu.md lists.
+# Operator, arguments, and the functions where the host waits, as listed in docs/gpu.md.
 CASES = {
     'roi_align': (roi_align, (random(2, 4, 12, 16), ROIS), set()),
     'nms': (lambda boxes, scores: mmcv.ops.nms(boxes, scores, 0.5), boxes(), {'nms'}),
@@ -71,7 +70,7 @@ WITHOUT_GRADIENT = ('nms', 'batched_nms', 'soft_nms')
 
 @contextmanager
 def real(waits):
-    """Let PyTorch refuse to wait, where nothing is to wait."""
+    """Let PyTorch refuse synchronization unless some is expected."""
     torch.cuda.set_sync_debug_mode('default' if waits else 'error')
     try:
         yield
@@ -88,7 +87,7 @@ def real(waits):
     ]
 )
 def watch(request, needs):
-    """Within it CUDA is there; yield what checks that the host waits in some places only."""
+    """Provide CUDA; yield a context that checks where the host waits."""
     if request.param == 'real':
         yield real
         return
@@ -106,7 +105,7 @@ def watch(request, needs):
 
 
 def call(name, tensors):
-    """Return what an operator gives, and the gradients of a sum over it by float tensors."""
+    """Return the outputs of an operator and the gradients of its float tensors."""
     operator = CASES[name][0]
     if name in WITHOUT_GRADIENT:
         return [*operator(*tensors)]
@@ -141,7 +140,7 @@ def deterministic(monkeypatch):
 @pytest.mark.usefixtures('deterministic', 'watch')
 @pytest.mark.parametrize('autocast', [False, True])
 def test_roi_align_is_deterministic_if_that_is_asked_for(autocast):
-    """Twice the same to the last bit, where atomic additions would differ on a GPU."""
+    """Two runs are equal to the last bit; atomic additions would differ on a GPU."""
     features, rois = random(2, 64, 12, 16), ROIS.repeat(50, 1)
 
     def grad(features, rois):
@@ -161,7 +160,7 @@ def test_deformable_convolution_says_that_it_is_not(name):
     tensors = [x.to('cuda') for x in CASES[name][1]]
     with pytest.raises(RuntimeError, match=r'deformable convolution .* deterministic'):
         call(name, tensors)
-    call(name, CASES[name][1])  # on the CPU nothing is in doubt
+    call(name, CASES[name][1])  # deterministic on the CPU
 
 
 def test_what_waits_is_in_the_docs():

@@ -1,8 +1,7 @@
-"""Whole models on a pretended CUDA device, and full nets on a fake one: no GPU is needed.
+"""Whole models on a simulated CUDA device, without a GPU; see ``pretended_cuda.py``.
 
-``pretended_cuda.py`` says what is pretended. What is expected of the package on a GPU: the results
-of the CPU; no tensor elsewhere; nothing for which the host waits, but for the places named here;
-16 bits wherever 16 bits were asked for.
+Expected: results equal to the CPU's, no tensor on another device, no synchronization except in the
+functions listed here, no cast to 32 bits in 16-bit inference and training except those listed here.
 """
 
 import copy
@@ -39,9 +38,9 @@ from mmvanilla.models import SeriesActivation
 DATA = Path(__file__).parents[1] / 'data'
 KINDS = ['classifier', 'mask_rcnn', 'retinanet', 'upernet']
 SIZE = 96
-# Where the package lets the host wait: the number of boxes that are kept is a shape.
+# Functions where the host waits: the number of boxes left by NMS is a shape.
 WAITS = {('nms.py', 'nms')}
-# Where it brings 16 bits to 32: mmcv's operators compute in 32, and what leaves accelerated parts.
+# Functions that cast to float32: mmcv's operators, and the outputs of accelerated modules.
 UPCASTS = {('common.py', 'at_least_float32'), ('nms.py', 'nms')}
 LEAVING = {
     ('accelerate.py', '<genexpr>'),
@@ -50,9 +49,9 @@ LEAVING = {
 }
 
 
-# Operators that are compiled look at memory, and pretended memory is the CPU's.
+# Compiled operators access memory, and the simulated memory is the CPU's.
 pytestmark = pytest.mark.skipif(
-    importlib.import_module('mmcv._ext') is not ext, reason='this mmcv has operators of its own'
+    importlib.import_module('mmcv._ext') is not ext, reason='mmcv is compiled'
 )
 
 
@@ -62,7 +61,7 @@ def pretends(needs):
 
 
 def convolve(dtype):
-    """Compute on the CPU what older versions of torch compute on GPUs only."""
+    """Train a convolution on the CPU, where older versions of torch lack some dtypes."""
     nn.Conv2d(3, 4, 1).to(dtype)(torch.zeros(1, 3, 2, 2, dtype=dtype)).sum().backward()
 
 
@@ -73,7 +72,7 @@ scales = pytest.mark.skipif(
 
 
 def places(events, kind=None):
-    """The files and functions of events, of one kind or but for upcasts."""
+    """Return files and functions of events: one kind, or all except upcasts."""
     return {
         (Path(event.file).name, event.function)
         for event in events
@@ -92,7 +91,7 @@ def make_model(kind, build):
 
 
 def make_batch(kind, count=2):
-    """Images with their annotation, as a data loader gives them."""
+    """Return annotated images as a data loader does."""
     generator = torch.Generator().manual_seed(0)
     shape = (3, SIZE, SIZE)
     images = [torch.randint(0, 256, shape, generator=generator).byte() for _ in range(count)]
@@ -126,7 +125,7 @@ def make_sample(kind, index, sizes):
 
 
 def train_once(model, kind, wrap=OptimWrapper, **options):
-    """One step; return its losses."""
+    """Train one step; return its losses."""
     optimizer = wrap(optimizer=torch.optim.SGD(model.parameters(), 0.01), **options)
     torch.manual_seed(0)
     losses = model.train().train_step(make_batch(kind), optimizer)
@@ -193,7 +192,7 @@ def test_a_training_step_in_mixed_precision(kind, dtype, build, needs):
 
 
 def found(results):
-    """What a model predicts, as plain tensors."""
+    """Return the predictions of a model as tensors."""
     tensors = []
     for sample in results:
         if 'pred_sem_seg' in sample:
@@ -308,7 +307,7 @@ def test_a_whole_run(tmp_path, monkeypatch, needs):
 
 @pytest.fixture
 def fake_cuda():
-    """The device of a fake tensor, for which autocast knows what a GPU does."""
+    """Return the device of a fake tensor, where autocast behaves as on a GPU."""
     with (
         FakeTensorMode(),
         torch.device('cuda'),
@@ -322,7 +321,7 @@ def fake_cuda():
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('act_learn', [0.5, 1.0])
 def test_the_full_net_under_the_autocast_of_cuda(act_learn, dtype):
-    """With CUDA's own lists of what it casts; there is no backward pass without a GPU."""
+    """Autocast has CUDA's operator lists here; a backward pass needs a GPU."""
     net, seen = VanillaNet('13', act_num=4).train(), []
     net.act_learn = act_learn
     for name, module in net.named_modules():
@@ -362,7 +361,7 @@ def test_the_full_accelerated_net(dtype):
     assert all(out.is_contiguous(memory_format=torch.channels_last) for out in seen)
 
 
-# What the rehearsal is to find, each in a layer of its own.
+# Layers with one fault each, which the simulation must find.
 
 
 class Planted(nn.Module):

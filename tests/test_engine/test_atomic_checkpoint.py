@@ -1,10 +1,10 @@
-"""A kill, a full disk or a broken file never costs the last good checkpoint."""
+"""A kill, a full disk or a damaged file never costs the last good checkpoint."""
 
 import errno
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import zipfile
 
 import pytest
@@ -21,11 +21,12 @@ from mmvanilla.engine.hooks.switch_to_deploy import kept_checkpoint
 from mmvanilla.engine.latest import latest_checkpoint, naming_last_checkpoint
 from mmvanilla.errors import CheckpointError, UserError
 from mmvanilla.safe_load import load_from_local
+from mmvanilla.whole_files import lock
 
 
 @MODELS.register_module()
 class Counter(BaseModel):
-    """A model whose only weight counts the iterations, with a score of one's choice."""
+    """A model with one weight, which counts iterations; ``Scores`` returns ``scores``."""
 
     scores = []
 
@@ -46,7 +47,7 @@ class Counter(BaseModel):
 
 @METRICS.register_module()
 class Scores(BaseMetric):
-    """A metric that gives the wanted scores in turn."""
+    """A metric that returns the scores of ``Counter`` in turn."""
 
     def process(self, data_batch, data_samples):
         self.results.append(1)
@@ -113,11 +114,11 @@ def weight(file):
 
 
 class Killed(BaseException):
-    """Nothing may catch it, nor clean up after it."""
+    """An exception that no code may catch or clean up after."""
 
 
 def stop_at(monkeypatch, function, file, error):
-    """Let a function of os fail when it is called about a file."""
+    """Let a function of os fail for a file."""
     original = getattr(os, function)
 
     def failing(target, *args):
@@ -226,7 +227,7 @@ def test_sees_a_flipped_bit(tmp_path):
     file = tmp_path / 'epoch_2.pth'
     content = file.read_bytes()
     two = torch.tensor([2.0]).numpy().tobytes()
-    with zipfile.ZipFile(file) as archive:  # these bytes may stand in other members, too
+    with zipfile.ZipFile(file) as archive:  # other members may contain the same bytes
         member = next(m for m in archive.infolist() if archive.read(m) == two)
     stored = content.index(two, member.header_offset + 30 + len(member.filename))
     file.write_bytes(content[:stored] + b'\1' + content[stored + 1 :])
@@ -250,7 +251,7 @@ def test_nothing_to_resume(tmp_path):
         pytest.raises(UserError, match='^disk gone$'),
         naming_last_checkpoint(str(tmp_path), OSError),
     ):
-        # As torch puts the error of a data loader's worker.
+        # An error of a data-loading worker, as torch raises it.
         raise OSError(
             'Caught OSError in DataLoader worker process 0.\n'
             'Original Traceback (most recent call last):\n  File ...\nOSError: disk gone\n'
@@ -278,37 +279,39 @@ def test_a_disk_that_fails_while_it_is_synced_is_no_such_file_system(target, tmp
         train(tmp_path, 2)
 
 
-OTHER = """
-import sys
-from mmvanilla.whole_files import lock
-held = lock(sys.argv[1])
-print('locked', flush=True)
-sys.stdin.read()
-"""
+def hold_lock(folder, connection):
+    held = lock(folder)
+    connection.send(f'locked {held.name}')
+    signal.pause()
 
 
 @pytest.fixture
-def other_training(tmp_path):
-    """Use the work dir in another process."""
-    process = subprocess.Popen(
-        [sys.executable, '-c', OTHER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == 'locked\n'
-    yield process
-    process.kill()
-    process.communicate()
+def lock_elsewhere(tmp_path):
+    """Lock the work dir in another process; return that process."""
+    context, started = multiprocessing.get_context('fork'), []
+
+    def start():
+        ours, theirs = context.Pipe()
+        started.append(context.Process(target=hold_lock, args=(str(tmp_path), theirs)))
+        started[-1].start()
+        theirs.close()
+        assert ours.recv().startswith('locked')  # or EOFError
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
 
 
-def test_two_trainings_at_once_in_one_work_dir(other_training, tmp_path):
+def test_two_trainings_at_once_in_one_work_dir(lock_elsewhere, tmp_path):
+    other = lock_elsewhere()
     with pytest.raises(UserError, match='is in use by another training') as refusal:
         train(tmp_path, 1)
     assert repr(str(tmp_path)) in str(refusal.value)
     assert kept(tmp_path) == []
-    other_training.kill()  # as pre-emption does
-    other_training.wait()
+    other.kill()  # as pre-emption does
+    other.join()
     train(tmp_path, 1)
     assert kept(tmp_path) == ['epoch_1.pth']
 
@@ -318,13 +321,11 @@ class Fails(Hook):
         raise RuntimeError('loss is nan')
 
 
-def test_a_training_that_failed_does_not_keep_the_work_dir(tmp_path):
-    """Neither from this process, as in a notebook, nor from others."""
+def test_a_failed_training_unlocks_its_work_dir(lock_elsewhere, tmp_path):
     with pytest.raises(RuntimeError, match='loss is nan') as failed:
         train(tmp_path, 1, custom_hooks=[Fails()])
-    train(tmp_path, 1)
-    done = [sys.executable, '-c', OTHER, str(tmp_path)]
-    assert subprocess.run(done, check=False, stdin=subprocess.DEVNULL).returncode == 0
+    train(tmp_path, 1)  # in this process, as in a notebook
+    lock_elsewhere()
     assert failed  # its traceback still holds the runner
 
 
@@ -346,7 +347,7 @@ def test_a_second_training_in_a_work_dir_leaves_the_files_of_the_first(tmp_path)
     assert 'epoch_4.pth' in warning
     assert kept(tmp_path) == ['epoch_3.pth', 'epoch_4.pth', 'interrupted.pth']
     assert weight(tmp_path / 'epoch_4.pth') == 4
-    # The newest run's pointer holds, not the older run's later epoch.
+    # From the newest run, although the older one has a later epoch.
     assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_3.pth')
 
 

@@ -1,4 +1,4 @@
-"""Training in bfloat16 on the CPU, beside float32."""
+"""Training in bfloat16 on the CPU, compared with float32."""
 
 import pytest
 import torch

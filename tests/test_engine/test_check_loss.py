@@ -16,7 +16,7 @@ from mmvanilla.errors import UserError
 
 @MODELS.register_module()
 class Fragile(BaseModel):
-    """A model whose loss is its input, and whose weight becomes what the input says."""
+    """A model that takes its loss and its weight from the input."""
 
     def __init__(self):
         super().__init__()
@@ -89,7 +89,7 @@ def test_a_loss_that_is_not_finite(tmp_path, bad):
     )
     assert sorted(file.name for file in tmp_path.glob('*.pth')) == ['iter_1.pth', 'iter_2.pth']
     assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_2.pth')
-    assert train.last.averaged == 0.5  # what the loss has done to the weights is not averaged
+    assert train.last.averaged == 0.5  # the average excludes the step with the bad loss
 
 
 def test_weights_that_are_not_finite_under_a_loss_that_is(tmp_path):

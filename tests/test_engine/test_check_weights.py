@@ -1,4 +1,4 @@
-"""A part of the model half loaded is refused, in training and in tests."""
+"""A partly loaded model is refused, in training and in tests."""
 
 import pytest
 import torch

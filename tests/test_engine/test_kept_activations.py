@@ -18,7 +18,7 @@ STOCK = {
 
 
 class Twins(Hook):
-    """Note whether a validation computes with the fused twin."""
+    """Record whether a validation uses the fused twin."""
 
     def __init__(self):
         self.fused = []

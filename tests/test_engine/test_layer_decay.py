@@ -1,4 +1,4 @@
-"""Layer-wise learning-rate decay, against the published rule written out."""
+"""Layer-wise learning-rate decay against the published rule."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def settings(model, decay_rate=0.6):
 
 
 def mask_rcnn():
-    """The published recipe's model, without memory for its weights."""
+    """Build the model of the published recipe on the meta device."""
     cfg = Config.fromfile(Path(__file__).parents[2] / 'configs/mask_rcnn_vanillanet13.py')
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
@@ -123,7 +123,7 @@ def test_groups_step_at_their_own_rate():
     for param in model.parameters():
         param.grad = torch.ones_like(param)
     optim.step()
-    # AdamW's first step moves a parameter by lr, whatever the gradient's size.
+    # AdamW's first step moves each parameter by lr.
     for name in ('backbone.stem1.0.bias', 'backbone.stages.4.conv1.0.bias', 'stem_of_head.bias'):
         moved = (before[name] - dict(model.named_parameters())[name]).abs().mean().item()
         factor = {'backbone.stem1.0.bias': 0, 'stem_of_head.bias': 7}.get(name, 3)

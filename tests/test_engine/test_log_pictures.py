@@ -1,4 +1,4 @@
-"""Pictures of a validation are named as soon as they are there, each once."""
+"""Log the path of each new picture of a validation once."""
 
 import logging
 from types import SimpleNamespace

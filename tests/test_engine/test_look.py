@@ -1,4 +1,4 @@
-"""What a look at a model in its first step finds."""
+"""Classes, strides and channels that do not fit, found in the first step of a model."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from mmvanilla.engine.look import check_head_classes, watched
 
 
 class Part(nn.Module):
-    """A part with settings, such as a head."""
+    """A module with settings, such as a head."""
 
     def __init__(self, **settings):
         super().__init__()
@@ -116,7 +116,7 @@ def test_a_fault_elsewhere_keeps_its_name():
 
 
 class Keywords(Detector):
-    """Calls backbone and head by keywords only, as custom detectors may."""
+    """A detector that calls backbone and head with keywords."""
 
     def forward(self, images):
         images = self.backbone(input=images)

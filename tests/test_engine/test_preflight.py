@@ -1,4 +1,4 @@
-"""The checks before a training, in trainings that no tool of ours starts."""
+"""The checks before a training, without our tools."""
 
 import importlib.util
 import json
@@ -266,7 +266,7 @@ def test_a_change_of_the_pipeline_in_training_still_names_files(config, data):
 
 
 class Images(Hook):
-    """Keeps the names of the images that are trained on, and a number that is drawn then."""
+    """Record the images of each iteration and a random number."""
 
     def __init__(self):
         self.seen = []
@@ -293,7 +293,7 @@ def test_workers_that_run_already_begin_anew(config, data):
         runner.register_hook(images := Images())
         runner.train()
         seen.append(images.seen)
-    assert seen[0] == seen[1]  # no image is left out, and the model draws what it drew
+    assert seen[0] == seen[1]  # no image is skipped, and the model draws the same numbers
     assert len(seen[0]) == 4 * 3
     remove_images(config, data)
     config.experiment_name += 'y'
@@ -302,7 +302,7 @@ def test_workers_that_run_already_begin_anew(config, data):
 
 
 def test_in_the_own_tool_of_mmdet(config, data, tmp_path, monkeypatch):
-    """With two lines in a config that knows nothing of us otherwise."""
+    """Two lines in a config suffice."""
     config.custom_imports = dict(imports=['mmvanilla'])
     config.dump(tmp_path / 'config.py')
     monkeypatch.setattr(logging, 'raiseExceptions', False)

@@ -1,4 +1,4 @@
-"""A bar on a terminal, and what it is while training ends in one way or another."""
+"""The progress bar on a terminal, also when training ends early."""
 
 import re
 import signal
@@ -21,7 +21,7 @@ LOSSES = ['loss 6.7500', 'loss_one 4.5000', 'loss_half 2.2500']  # means over tw
 
 
 class Model(BaseModel):
-    """One whose losses are 1, 2, 3, ... and half of that."""
+    """A model with losses 1, 2, 3, ... and half of them."""
 
     def __init__(self):
         super().__init__()
@@ -47,7 +47,7 @@ class Count(BaseMetric):
 
 
 class Talking(list):
-    """Data that print, in the worker that loads them."""
+    """A data set that prints in the loading worker."""
 
     def __getitem__(self, index):
         print(f'loaded {index}', flush=True)
@@ -97,12 +97,12 @@ def epochs(number, **options):
 
 
 def plain(seen):
-    """Leave out what moves the cursor up or colours."""
+    """Return the output without control sequences."""
     return CONTROL.sub('', seen[0]).replace('\r\n', '\n').replace('\r', '\n')
 
 
 def bars(seen):
-    """Return the name, the iterations, their number and the time left of all bars drawn."""
+    """Return name, iteration, number of iterations and remaining time of each bar."""
     return BAR.findall(plain(seen))
 
 
@@ -117,7 +117,7 @@ def test_a_bar(kind, mode, make, watch, tmp_path):
     last = plain(seen).rstrip().splitlines()[-1]
     assert last.split('  ') == LOSSES
     assert 'Epoch(train)' not in seen[0]
-    assert 'Epoch(val) [2]' in seen[0]  # the result is told on a terminal, too
+    assert 'Epoch(val) [2]' in seen[0]  # results appear on a terminal as well
     assert HIDE not in seen[0]
     (log,) = tmp_path.glob('work/*/*.log')
     assert log.read_text().count('Epoch(train)') == 8
@@ -130,7 +130,7 @@ def test_a_bar(kind, mode, make, watch, tmp_path):
 def test_lines(kind, mode, term, make, watch, monkeypatch):
     with watch(kind) as seen:
         monkeypatch.setenv('TERM', term)
-        monkeypatch.setenv('FORCE_COLOR', '1')  # which rich takes for a terminal
+        monkeypatch.setenv('FORCE_COLOR', '1')  # rich then assumes a terminal
         runner = make(epochs(2))
         with progress_bar(runner, mode):
             runner.train()
@@ -209,8 +209,8 @@ def test_a_training_that_ends_early(error, make, watch):
         runner = make(epochs(2), custom_hooks=[Raise(end), StopOnSignalHook()])
         with pytest.raises(error), progress_bar(runner):
             runner.train()
-        runner.logger.info('Epoch(train) is told again')
+        runner.logger.info('Epoch(train) is logged again')
     assert HIDE not in seen[0]
     assert bars(seen)[-1][1] == ('3' if error is SystemExit else '2')
     assert ('SIGTERM: ' in seen[0]) == (error is SystemExit)
-    assert plain(seen).endswith('Epoch(train) is told again\n')
+    assert plain(seen).endswith('Epoch(train) is logged again\n')

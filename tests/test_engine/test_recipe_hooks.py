@@ -1,4 +1,4 @@
-"""Configs on the bases of others get the hooks of this package's recipes."""
+"""Configs based on mmdet's get the hooks of our recipes."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def types(cfg):
 
 
 def ours(cfg):
-    kinds = {name: HOOKS.get(name) for name in types(cfg)}  # None of mmdet's, out of its scope
+    kinds = {name: HOOKS.get(name) for name in types(cfg)}  # None for mmdet's, outside its scope
     return {name for name, kind in kinds.items() if 'mmvanilla' in getattr(kind, '__module__', '')}
 
 
@@ -33,7 +33,7 @@ def test_a_config_of_mmdet_has_them_all(cfg):
     assert set(add_hooks(cfg)) == ours(cfg) | {'ResumableEpochLoop'}
     assert cfg.train_cfg == dict(type='ResumableEpochLoop', max_epochs=12, val_interval=1)
     assert ours(cfg) == ours(Config.fromfile(RECIPE))
-    assert cfg.default_hooks.checkpoint == interval  # with the arguments that it had
+    assert cfg.default_hooks.checkpoint == interval  # keeps its arguments
     assert set(before) - set(types(cfg)) == {'CheckpointHook'}
     assert len(types(cfg)) == len(set(types(cfg)))
     once = cfg.to_dict()

@@ -26,7 +26,7 @@ RUNS = itertools.count()
 
 @DATASETS.register_module()
 class Noise(Dataset):
-    """Items that an augmentation drew from all three generators."""
+    """Random numbers from all three generators, as an augmentation draws them."""
 
     def __len__(self):
         return 6
@@ -41,7 +41,7 @@ class Noise(Dataset):
 
 @DATASETS.register_module()
 class CountedNoise(Noise):
-    """Notes in this process which items were loaded."""
+    """Record the loaded items in this process."""
 
     loaded = []
 
@@ -52,7 +52,7 @@ class CountedNoise(Noise):
 
 @MODELS.register_module()
 class Recorder(BaseModel):
-    """A model that notes its input and what it draws itself."""
+    """A model that records its input and a random number of its own."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ class Recorder(BaseModel):
 
 @HOOKS.register_module()
 class Signal(Hook):
-    """Send a signal to the own process in the midst of an iteration."""
+    """Send a signal to this process before an iteration."""
 
     def __init__(self, number, iteration):
         self.number, self.iteration = number, iteration
@@ -88,7 +88,7 @@ def train(
     persistent_workers=False,
     dataset='Noise',
 ):
-    """Train, and return what the model saw and drew in each iteration."""
+    """Train; return the input and the random number of each iteration."""
     loop = dict(type='ResumableEpochLoop', max_epochs=max_epochs)
     if not by_epoch:
         loop = dict(type='ResumableIterLoop', max_iters=3 * max_epochs)

@@ -1,4 +1,4 @@
-"""What a checkpoint can make a resumed training do: nothing but go on."""
+"""Resumed checkpoints: no deleted files, one sentence for a state that does not fit."""
 
 import itertools
 
@@ -67,7 +67,7 @@ def runner(folder, epochs, **options):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Train an epoch and return its work dir and what it saved."""
+    """Train an epoch; return the work dir and the checkpoint."""
     work = tmp_path / 'work'
     runner(work, 1).train()
     return work, torch.load(work / 'epoch_1.pth', weights_only=False)
@@ -96,7 +96,7 @@ def test_files_elsewhere_stay(kind, hook, saved, tmp_path):
     checkpoint['message_hub']['runtime_info']['best_ckpt'] = str(target)
     checkpoint['message_hub']['runtime_info']['best_score'] = -1.0
     resume(work, checkpoint, hook)
-    # Without the hook mmengine deletes them, which is why it is there.
+    # mmengine deletes the file without the hook.
     assert (thesis / 'chapters' / 'one.txt').exists() == hook
 
 

@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do while a training runs, and after it."""
+"""SIGTERM and SIGINT during a training and after it."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ HANDLERS = signal.SIG_DFL, signal.default_int_handler
 
 @pytest.fixture(autouse=True)
 def python_s_own_handlers():
-    """A process in the background of a shell begins with SIGINT ignored."""
+    """Set Python's handlers; a background process starts with SIGINT ignored."""
     before = handlers()
     for number, handler in zip((signal.SIGTERM, signal.SIGINT), HANDLERS, strict=True):
         signal.signal(number, handler)
@@ -52,11 +52,14 @@ def test_a_metric_that_evaluates_in_a_pool_ends_within_a_training():
     with noted_signals():
         pool = multiprocessing.get_context('fork').Pool(2)
         assert pool.map(square, [2, 3]) == [4, 9]
-        watch = threading.Timer(100, os._exit, [1])  # a pool that hangs would hang the test, too
-        watch.start()
-        pool.terminate()
-        pool.join()
-        watch.cancel()
+        ending = threading.Thread(target=pool.terminate, daemon=True)
+        ending.start()
+        ending.join(60)
+        ended = not ending.is_alive()
+        for process in multiprocessing.active_children():
+            process.kill()
+        ending.join()
+        assert ended
         assert noted_signals.active is not None
 
 

@@ -20,7 +20,7 @@ ARCH = dict(dims=[4, 6, 8], strides=[2, 1])
 
 @MODELS.register_module()
 class FusableModel(BaseModel):
-    """A VanillaNet with a loss; notes in which form it predicts."""
+    """A VanillaNet with a loss that records the form of each prediction."""
 
     forms = []
 
@@ -31,7 +31,7 @@ class FusableModel(BaseModel):
     def forward(self, inputs, mode):
         (features,) = self.backbone(inputs)
         if mode == 'loss':
-            # Random numbers as from dropout: validation must not take any out of turn.
+            # As dropout does; validation must not advance the generator.
             return dict(loss=(features + torch.rand(features.shape)).square().mean())
         fused = self.backbone.deploy or self.backbone.twin is not None
         self.forms.append('deploy' if fused else 'training')
@@ -40,7 +40,7 @@ class FusableModel(BaseModel):
 
 @METRICS.register_module()
 class MeanFeature(BaseMetric):
-    """The mean of what the model predicts; fails at a chosen epoch."""
+    """The mean prediction; raises ``fail`` if set."""
 
     default_prefix = 'mean'
     fail = None
@@ -61,7 +61,7 @@ def noise():
 
 
 class Losses(Hook):
-    """Keeps the losses of a training, to the last bit."""
+    """Record the losses of a training."""
 
     def __init__(self):
         self.values = []
@@ -139,7 +139,7 @@ def test_training_is_the_same_to_the_last_bit(ema, tmp_path):
     assert list(weights) == list(others)
     assert all(torch.equal(weights[name], others[name]) for name in weights)
     assert metrics(tmp_path / 'fused') == pytest.approx(metrics(tmp_path / 'plain'), rel=1e-5)
-    # What is saved is the training form, so that it can be resumed.
+    # Checkpoints hold the training form, which can be resumed.
     for path in sorted((tmp_path / 'fused').glob('*.pth')):
         saved = torch.load(path, weights_only=False)
         expected = torch.load(tmp_path / 'plain' / path.name, weights_only=False)
@@ -180,7 +180,7 @@ def test_a_validation_that_fails_leaves_the_training_as_it_was(ema, error, tmp_p
     assert FusableModel.forms[-1] == 'deploy'
     for hook in runner.hooks:
         if isinstance(hook, SwitchToDeployHook):
-            hook.abandon(runner)  # as whoever runs the training does
+            hook.abandon(runner)  # as tools/train.py does
             hook.abandon(runner)
     assert runner.model is keep.model
     assert runner.model.backbone.twin is None
@@ -250,7 +250,7 @@ def test_a_distributed_model_is_validated_fused(tmp_path):
 
 @MODELS.register_module()
 class RememberingModel(FusableModel):
-    """Keeps what it computed, as CondInst, YOLACT and feature recorders do."""
+    """Keep activations, as CondInst, YOLACT and feature recorders do."""
 
     def forward(self, inputs, mode):
         self.kept = self.backbone(inputs)
@@ -276,7 +276,7 @@ def test_a_compiled_training_is_validated_fused(tmp_path, monkeypatch):
 
 
 def test_other_hooks_see_the_model_in_training_during_a_validation(tmp_path):
-    """Nothing takes its place, so that weights are counted, compared and saved as ever."""
+    """Hooks see the same model and the same weights."""
 
     class Watch(Hook):
         priority = 'LOWEST'

@@ -1,4 +1,4 @@
-"""Models that were really trained, each once for all tests: a few steps of narrow nets."""
+"""Narrow models trained for a few steps, each once for all tests."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from mmvanilla.deploy.predict import tested_classes
 
 
 class Trained(NamedTuple):
-    """What a training left: the config that it wrote, a checkpoint; and images to try it on."""
+    """Config and checkpoint written by a training, and images to predict."""
 
     config: str
     checkpoint: str
@@ -31,7 +31,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def train(tmp_path_factory):
-    """Train a config on the data of a folder, and name what this leaves."""
+    """Train a config on the data in a folder; return its files."""
 
     def run(name, cfg, root, images):
         work_dir = tmp_path_factory.mktemp('work') / name
@@ -39,12 +39,7 @@ def train(tmp_path_factory):
         for key in ('train', 'val', 'test'):
             cfg[f'{key}_dataloader'].update(num_workers=0, persistent_workers=False)
             cfg[f'{key}_dataloader'].dataset.data_root = f'{root}/'
-        with pytest.MonkeyPatch.context() as patch:
-            # Most of the time of so short a training goes into laying out its config as text.
-            patch.setattr(
-                'mmengine.config.config.FormatCode', lambda text, **_: (text, False), raising=False
-            )
-            Runner.from_cfg(cfg).train()
+        Runner.from_cfg(cfg).train()
         (config,) = work_dir.glob('*.py')
         checkpoint = (work_dir / 'last_checkpoint').read_text()
         return Trained(str(config), checkpoint, sorted(map(str, Path(root).glob(images))))
@@ -54,7 +49,7 @@ def train(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def export(tmp_path_factory):
-    """Export what was trained to OpenVINO, once for all tests."""
+    """Export a trained model to OpenVINO, once for all tests."""
     folder, files = tmp_path_factory.mktemp('exports'), {}
 
     def run(trained):
@@ -99,7 +94,7 @@ def segmentor(shapes, train):
     for key in ('train', 'val', 'test'):
         cfg[f'{key}_dataloader'].batch_size = 2
     pipelines = [cfg[f'{key}_dataloader'].dataset.pipeline for key in ('train', 'val', 'test')]
-    for pipeline in (*pipelines, cfg.test_pipeline):  # mmseg's init_model takes the last
+    for pipeline in (*pipelines, cfg.test_pipeline):  # mmseg's init_model uses cfg.test_pipeline
         for step in pipeline:
             if step.type == 'Resize':
                 step.scale = (64, 64)
@@ -109,7 +104,7 @@ def segmentor(shapes, train):
 
 @pytest.fixture(scope='session')
 def classifier(tmp_path_factory, train):
-    """A classifier of three kinds of noise, averaged by EMAHook."""
+    """A classifier of three textures, averaged by EMAHook."""
     root, rng = tmp_path_factory.mktemp('textures'), np.random.default_rng(0)
     for part in ('train', 'val'):
         for i, name in enumerate(('noise', 'plain', 'stripes')):

@@ -1,4 +1,4 @@
-"""Mistakes in command lines, and what --debug shows of them."""
+"""Mistakes in command lines are one sentence; --debug shows the traceback."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 SHAPES = 'configs/mask_rcnn_vanillanet13_shapes.py'
 TOOLS = sorted(path.name for path in Path('tools').glob('*.py'))
-# A command line of each that cannot work.
+# A wrong command line for each tool.
 WRONG = {
     'check_data.py': ['missing.py'],
     'convert_checkpoint.py': ['missing.pth', 'out.pth'],

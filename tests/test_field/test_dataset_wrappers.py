@@ -1,4 +1,4 @@
-"""Data sets within wrappers, several of them, lists of loaders, or none to test on."""
+"""Wrapped data sets, several data sets or loaders, and configs without test data."""
 
 import json
 import pickle
@@ -45,7 +45,7 @@ WRAPPERS = dict(
 
 
 def wrap(cfg, name):
-    """Put a wrapper around what a config tests on."""
+    """Wrap the test data set of a config."""
     cfg.test_dataloader.dataset = WRAPPERS[name](cfg.test_dataloader.dataset)
     return cfg
 
@@ -76,7 +76,7 @@ def test_several_loaders(sequence, small_config):
 
 @pytest.mark.parametrize('name', [*WRAPPERS, None, 'none'])
 def test_images_are_predicted(name, files, data, run_tool, tmp_path):
-    """Also where there is a loader for the validation only."""
+    """A config may have a validation loader only."""
     _, config, checkpoint = files('retinanet')
     cfg = Config.fromfile(config)
     if name in WRAPPERS:
@@ -99,7 +99,7 @@ def test_images_are_predicted(name, files, data, run_tool, tmp_path):
 
 @pytest.mark.parametrize('name', [*WRAPPERS, 'list', None, 'none'])
 def test_it_is_fused_and_compared(name, files, data, run_tool, tmp_path):
-    """On what is tested on, else on the validation's images, else on embedded shapes."""
+    """Compared on test images, else validation images, else embedded shapes."""
     _, config, checkpoint = files('retinanet')
     cfg = Config.fromfile(config)
     for loader in (cfg.test_dataloader, cfg.val_dataloader):
@@ -167,7 +167,7 @@ def test_a_segmentor_on_two_data_sets_is_augmented_on_both(files, data, run_tool
 
 
 def test_a_metric_within_an_evaluator(files, data, run_tool, tmp_path):
-    """Its `metrics` are of a detector with masks, which an augmented test does not merge."""
+    """Test-time augmentation does not merge masks."""
     _, config, checkpoint = files('mask_rcnn')
     cfg = Config.fromfile(config)
     file = str(data / 'coco/annotations/instances_val2017.json')
@@ -193,7 +193,7 @@ def test_a_metric_within_an_evaluator(files, data, run_tool, tmp_path):
     ],
 )
 @pytest.mark.parametrize('how', ['none', 'absent'])
-def test_what_lacks_for_a_test_is_named(missing, how, files, run_tool):
+def test_missing_settings_for_a_test_are_named(missing, how, files, run_tool):
     _, config, checkpoint = files('upernet')
     cfg = Config.fromfile(config)
     for name in missing:

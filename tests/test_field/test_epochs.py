@@ -1,4 +1,4 @@
-"""Every image once an epoch, whatever the sampler, the batches, the workers, the interruptions."""
+"""Each epoch shows each image once, for all samplers, batches, workers and interruptions."""
 
 from collections import Counter
 from itertools import chain
@@ -20,7 +20,7 @@ from mmvanilla import UserError
 
 @DATASETS.register_module()
 class Numbers(Dataset):
-    """Images that are their own number, wide or, if they are mixed, two of three high."""
+    """Images that are their index, wide; if mixed, two of three are high."""
 
     def __init__(self, size, mixed=True):
         self.size, self.mixed = size, mixed
@@ -36,7 +36,7 @@ class Numbers(Dataset):
 
     @property
     def datasets(self):
-        """What mmdet's samplers of several sources ask for."""
+        """Needed by mmdet's samplers of several sources."""
         return [range(self.size // 2), range(self.size - self.size // 2)]
 
     @property
@@ -46,7 +46,7 @@ class Numbers(Dataset):
 
 @MODELS.register_module()
 class Witness(BaseModel):
-    """A model that notes what it is shown."""
+    """A model that records its inputs."""
 
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ class Witness(BaseModel):
 
 @HOOKS.register_module()
 class StopAt(Hook):
-    """Stop as a crash would, once an iteration and its checkpoint are done."""
+    """Stop after an iteration and its checkpoint, as a crash would."""
 
     priority = 'LOWEST'
 
@@ -83,8 +83,8 @@ def train(
     drop_rest=False,
     **loader,
 ):
-    """Train, and return the epochs, each as the batches that the model was shown."""
-    # mmdet's batch sampler; of the others each library has its own names for torch's.
+    """Train; return the batches of each epoch."""
+    # Only mmdet has a batch sampler of its own.
     if batch is not None:
         loader['batch_sampler'] = dict(type=f'mmdet.{batch}', drop_last=drop_rest)
     hooks = [dict(type='ReseedHook'), dict(type='CheckResumeHook')]
@@ -129,7 +129,7 @@ def train(
     return [shown[start:end] for start, end in zip(begins, [*begins[1:], len(shown)], strict=True)]
 
 
-train.runs = 0  # a runner of a name that was used before would share its messages
+train.runs = 0  # runners of the same name share their messages
 
 
 def images(batches):
@@ -174,7 +174,7 @@ def test_a_last_batch_that_is_dropped_costs_no_other_images(size, tmp_path):
 
 @pytest.mark.parametrize('size', [14, 16])
 def test_mmdet_may_drop_more_batches_than_it_says(size, tmp_path):
-    # Of 16 images 2 wide and 2 high ones are left over, which its sampler counts as a batch.
+    # 2 wide and 2 high images are left of 16; its sampler counts them as a batch.
     for epoch in train(tmp_path, size, batch='AspectRatioBatchSampler', drop_rest=True):
         assert [len(shown) for shown in epoch] == [4] * 3
         assert set(images(epoch).values()) == {1}
@@ -212,7 +212,7 @@ def test_two_processes_share_an_epoch(size, tmp_path, monkeypatch):
     for epoch in range(3):
         both = images(shown[0][epoch]) + images(shown[1][epoch])
         assert set(both) == set(range(size))
-        assert both.total() == 12  # a last image is shown twice, so that both have as many
+        assert both.total() == 12  # one image is shown twice
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Operations are counted as the sizes of the layers say, whatever counts them and how."""
+"""FLOP counters agree with a count by hand, in all forms and modes."""
 
 import contextlib
 import io
@@ -85,7 +85,7 @@ def test_torch_counts_the_same_in_every_mode(deploy, train, grad):
 
 
 def test_torch_counts_a_backward_pass():
-    """Two of every convolution, but for the images, which need no gradient."""
+    """Each convolution counts twice."""
     net = build(False, True).stages[-1].act
     x = torch.randn(2, DIMS[-1], 8, 8, requires_grad=True)
     with FlopCounterMode(display=False) as counter:

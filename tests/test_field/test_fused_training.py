@@ -1,4 +1,4 @@
-"""Training that begins with a fused net, which has nothing left to train."""
+"""Training from a fused net is refused."""
 
 import pytest
 import torch

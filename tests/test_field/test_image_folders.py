@@ -1,4 +1,4 @@
-"""Folders of images: which files are taken, what they are called, and what is told of others."""
+"""Folders of images: accepted files, ids, and messages about skipped files."""
 
 import json
 
@@ -27,7 +27,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def detector(files):
-    """Write the config and checkpoint of a detector that finds boxes in every image."""
+    """Write config and checkpoint of a detector with boxes in each image."""
     _, config, checkpoint = files('retinanet')
     cfg = Config.fromfile(config)
     cfg.model.test_cfg.score_thr = 0.0
@@ -116,7 +116,7 @@ def test_every_image_has_an_id_of_its_own(names, ids, detector, photos, run_tool
     assert code == 0, error
     found = [entry['image_id'] for entry in json.loads((out / 'predictions.json').read_text())]
     assert set(found) == ids
-    # As many boxes as of each alone: none are those of another.
+    # Each image has its own boxes.
     assert all(found.count(each) == found.count(found[0]) for each in ids)
 
 

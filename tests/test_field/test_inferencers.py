@@ -1,4 +1,4 @@
-"""What training writes, opened by the programs of others: mmdet, mmseg, mmpretrain and torch."""
+"""Configs and checkpoints of a training in mmdet, mmseg, mmpretrain and torch."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from mmvanilla import UserError
 from mmvanilla.deploy.predict import ExportedModel, make_predictor
-from mmvanilla.deploy.predict import tested_classes as classes_of  # else it is taken for a test
+from mmvanilla.deploy.predict import tested_classes as classes_of  # not a test
 
 ROOT = Path(__file__).parents[2]
 KINDS = ['detector', 'segmentor', 'classifier']
@@ -70,10 +70,7 @@ def fused(trained, tmp_path, monkeypatch):
 
 
 def run_library(trained, exported=None):
-    """Predict the first image with the inferencer of the config's library.
-
-    With an exported file in the place of the inferencer's model, if there is one.
-    """
+    """Predict the first image with the library's inferencer, or an exported file in it."""
     files, image = (trained.config, trained.checkpoint), trained.images[0]
     cfg = trained.config if isinstance(trained.config, Config) else Config.fromfile(files[0])
     init_default_scope(cfg.default_scope)  # mmpretrain does not
@@ -116,7 +113,7 @@ def test_training_forms_in_the_inferencers_of_the_libraries(trained):
 def test_fused_checkpoints_in_the_inferencers_of_the_libraries(trained, fused):
     expected = values(ours(trained, trained.images[0]))
     assert_same(run_library(fused), values(ours(fused, trained.images[0])))
-    if len(expected) == 1:  # of equal boxes the order may change
+    if len(expected) == 1:  # equal boxes may change their order
         assert_same(run_library(fused), expected, rtol=1e-4)
 
 
@@ -133,7 +130,7 @@ def test_exported_files_in_the_inferencers_of_the_libraries(kind, request, expor
     if len(expected) == 1:
         assert_same(found, expected, rtol=1e-4)
         return
-    # Of equal boxes the order may change.
+    # Equal boxes may change their order.
     assert_same(found[1:2], expected[1:2], rtol=1e-4)
     distances = np.abs(np.array(found[0])[:, None] - expected[0]).max(-1).min(1)
     assert distances.max() < 1e-2
@@ -181,7 +178,7 @@ def test_det_inferencer_on_arrays_folders_and_batches(detector):
 
 
 def test_inferencers_that_get_the_checkpoint_alone(detector, segmentor, tmp_path):
-    """Its config is in it."""
+    """The checkpoint holds its config."""
     from mmdet.apis import DetInferencer
     from mmseg.apis import MMSegInferencer
 
@@ -239,7 +236,7 @@ def test_mmpretrain_on_arrays_and_batches(classifier, tmp_path):
 
 
 def test_averaged_weights_are_those_that_are_loaded(detector):
-    """EMAHook saves them as the model's own, and those in training aside."""
+    """EMAHook saves averaged weights in ``state_dict``."""
     from mmdet.apis import init_detector
 
     model = init_detector(detector.config, detector.checkpoint, device='cpu')
@@ -257,7 +254,7 @@ def test_configs_that_are_written_and_read_again(suffix, trained, tmp_path):
     assert_same(run_library(copied), values(ours(trained, trained.images[0])))
 
 
-# Nothing of ours is imported but by the config.
+# Only the config imports this package.
 FRESH = """
 import json, sys
 from mmengine.config import Config
@@ -301,7 +298,7 @@ def test_programs_that_import_nothing_of_ours(detector, segmentor, classifier, t
 
 
 def test_a_plain_config_of_mmdet_with_our_backbone(detector, tmp_path):
-    """None of our base configs, hooks or data sets: two changes to a model of mmdet."""
+    """Only backbone and neck of a config of mmdet are changed."""
     from mmdet.apis import DetInferencer
 
     text = """

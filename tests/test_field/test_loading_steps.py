@@ -1,4 +1,4 @@
-"""The config's own loading step in prediction and measuring, against the libraries themselves."""
+"""The loading step of a config in prediction and measuring, against the libraries."""
 
 import json
 
@@ -26,7 +26,7 @@ GREY = dict(mean=[120.0], std=[60.0], bgr_to_rgb=False)
 
 @TRANSFORMS.register_module()
 class ReadBands(BaseTransform):
-    """A step of a user: bands of an image from a file of numpy."""
+    """A step of a user that reads the bands of an image from a numpy file."""
 
     def transform(self, results):
         image = np.load(results['img_path'])
@@ -36,7 +36,7 @@ class ReadBands(BaseTransform):
 
 @TRANSFORMS.register_module()
 class NoteTime(BaseTransform):
-    """A step of a user that comes before the image is loaded."""
+    """A step of a user before the loading step."""
 
     def transform(self, results):
         return dict(results, time=1)
@@ -44,7 +44,7 @@ class NoteTime(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ReadDefects(BaseTransform):
-    """A step of a user that loads annotations, whatever it is called."""
+    """A step of a user that loads annotations."""
 
     def transform(self, results):
         results['gt_defects'] = mmcv.imread(results['seg_map_path'])
@@ -53,7 +53,7 @@ class ReadDefects(BaseTransform):
 
 @pytest.fixture
 def photo(tmp_path):
-    """Write a picture that a camera, held upright, took."""
+    """Write a photo with EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     image = draw_scene(np.random.default_rng(3), 128).image[:96]
@@ -63,7 +63,7 @@ def photo(tmp_path):
 
 @pytest.fixture
 def written(trained, small_config, tmp_path):
-    """Write the config and checkpoint of a small model with another loading step."""
+    """Write config and checkpoint of a small model with another loading step."""
 
     def write(kind, channels=3, **load):
         cfg = small_config(kind)
@@ -228,7 +228,7 @@ def test_steps_before_the_one_that_loads(small_config, photo):
 
 
 def test_images_that_a_data_set_has_in_memory(photo):
-    """CIFAR's pipelines, for one, load nothing."""
+    """Pipelines of CIFAR, for example, load nothing."""
     pipeline = [dict(type='ResizeEdge', scale=64), dict(type='PackInputs')]
     dataset = dict(type='CIFAR10', pipeline=pipeline)
     init_default_scope('mmpretrain')
@@ -278,7 +278,7 @@ def test_arguments_that_are_no_steps_stay_as_they_are():
 
 
 def test_an_image_larger_than_pillow_wants(tmp_path, small_config, monkeypatch):
-    """178,956,970 pixels are its limit, which the training, that reads by OpenCV, does not know."""
+    """Pillow refuses 178,956,970 pixels, OpenCV does not."""
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
     cv2.imwrite(str(tmp_path / 'large.png'), np.full((60, 70, 3), 7, dtype=np.uint8))
     with pytest.raises(Image.DecompressionBombError):
@@ -344,7 +344,7 @@ def test_the_speed_of_a_grey_net(form, images, small_config, tmp_path):
 def test_an_image_with_which_the_net_fails_does_not_end_the_run(written, run_tool, tmp_path):
     model, config, checkpoint = written('upernet')
     cfg = model.cfg
-    # Without a Resize, and without padding, so that the net gets what is in the file.
+    # Without Resize and padding, so that the net gets the original size.
     cfg.test_dataloader.dataset.pipeline = [
         step for step in cfg.test_dataloader.dataset.pipeline if step.type != 'Resize'
     ]

@@ -1,4 +1,4 @@
-"""A head with another number of classes than the data, in every library and for every head."""
+"""Heads with another number of classes than the data, for heads of all libraries."""
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ from mmvanilla import UserError
 from mmvanilla.checks import report
 from mmvanilla.engine.look import check_head_classes
 
-# What each of these configs of others is trained on has so many classes; beside the usual heads
-# there are lists of heads, class-agnostic ones, branches for stuff and edges, losses that count.
+# Classes of the training data of each config. Some have lists of heads, class-agnostic heads,
+# branches for stuff and edges, or losses with a number of classes.
 FITTING = {
     'mmdet::htc/htc_r50_fpn_1x_coco.py': 80,
     'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py': 80,
@@ -26,7 +26,7 @@ FITTING = {
 
 
 def build(file, change=lambda model: None):
-    """Build the model of a config, without memory for its weights."""
+    """Build the model of a config on the meta device."""
     cfg = get_config(file) if '::' in file else Config.fromfile(file)
     change(cfg.model)
     init_default_scope(cfg.default_scope)
@@ -35,7 +35,7 @@ def build(file, change=lambda model: None):
 
 
 def check(model, number):
-    """Refuse a model for data whose objects have all of so many classes."""
+    """Check a model for data with a number of classes."""
     report(check_head_classes(model, number, number))
 
 
@@ -44,13 +44,13 @@ def test_models_of_others_fit_their_own_data(file):
     model = build(file)
     labels = 0 if 'mmseg' in file else FITTING[file]  # of objects
     report(check_head_classes(model, labels, FITTING[file]))
-    if labels and 'rpn_' not in file:  # it finds objects of whatever class
+    if labels and 'rpn_' not in file:  # class-agnostic
         with pytest.raises(UserError, match=f'is {labels}, but the data have labels of 2000'):
             check(model, 2000)
 
 
 def set_shapes(**numbers):
-    """Return the change that makes a model of COCO one of the shapes, but for what is given."""
+    """Return a function that sets the classes of all heads to 6, or to the given numbers."""
 
     def change(model):
         for name, default in dict(bbox_head=6, mask_head=6).items():

@@ -1,4 +1,4 @@
-"""Checkpoints that were saved from DataParallel, DDP, torch.compile or averaged models."""
+"""Checkpoints saved from DataParallel, DDP, torch.compile or averaged models."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def net(**options):
 
 
 def forms(backbone, how):
-    """What people save of a net, by what it is."""
+    """Return the contents of checkpoints that users save, by name."""
     bare = wrapped(backbone, how)
     model = nn.ModuleDict(dict(backbone=backbone, neck=nn.Conv2d(2, 2, 1)))
     whole = wrapped(model, how)
@@ -98,7 +98,7 @@ def test_a_backbone_is_initialised_from_it(how, form, deploy, tmp_path):
     torch.save(forms(backbone, how)[form], file)
     prefixes = [None, 'backbone.']
     if 'averaged' not in (form, how) or form == 'whole':
-        # As those wrote who knew what is in their file.
+        # The prefix that was needed before.
         prefixes += ['module.backbone.', 'module.backbone'] if 'whole' in form else ['module.']
     for prefix in prefixes:
         init = dict(type='Pretrained', checkpoint=file, prefix=prefix)
@@ -120,7 +120,7 @@ def test_bare_weights_of_other_nets_keep_their_names(tmp_path):
 
 
 def test_what_a_hook_keeps_beside_the_weights_is_left_alone(tmp_path):
-    """EMAHook finds its own by `module.`."""
+    """EMAHook needs the prefix `module.`."""
     backbone = net()
     averaged = {f'module.{name}': value for name, value in backbone.state_dict().items()}
     saved = dict(state_dict=wrapped(backbone, 'parallel'), ema_state_dict=dict(averaged))
@@ -132,7 +132,7 @@ def test_what_a_hook_keeps_beside_the_weights_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize('form', forms(net(), 'parallel'))
-def test_it_is_converted(form, run_tool, tmp_path):
+def test_a_wrapped_checkpoint_is_converted(form, run_tool, tmp_path):
     backbone = net()
     torch.save(forms(backbone, 'parallel')[form], tmp_path / 'in.pth')
     code, out, error = run_tool(
@@ -190,7 +190,7 @@ def test_windows_of_several_sizes_are_converted(run_tool, tmp_path):
 
 
 def test_a_peer_whose_stem_has_the_same_name_is_not_taken_for_a_fused_net(tmp_path):
-    """ResNet-D's stem, of mmpretrain, is called as that of a fused VanillaNet."""
+    """The stem of ResNet-D has the name of a fused VanillaNet's stem."""
     init_default_scope('mmpretrain')
     model = dict(
         type='ImageClassifier',

@@ -1,4 +1,4 @@
-"""Configs whose types are classes, as mmengine's pure Python style writes them, in every tool."""
+"""Configs in mmengine's pure Python style, where types are classes, in every tool."""
 
 import json
 import pickle
@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
+from yapf.yapflib.yapf_api import FormatCode
 
 from mmvanilla import make_shapes
 from mmvanilla.benchmark.model import ModelSpec, describe_form
@@ -24,8 +25,9 @@ ROOTS = dict(
 
 
 @pytest.fixture(autouse=True)
-def unformatted_configs():
-    """Lay configs out as users' are, other than elsewhere."""
+def formatted_configs(monkeypatch):
+    """Format configs as usual, other than in most tests."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', FormatCode, raising=False)
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +47,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def model(trained, tmp_path):
-    """Write a checkpoint of a config; return the model, the config, its path and that."""
+    """Write a checkpoint; return the model, the config and both paths."""
 
     def write(name):
         path = f'{CONFIGS}/{name}.py'
@@ -117,7 +119,7 @@ def test_it_is_tested(name, options, model, data, run_tool, tmp_path):
     assert code == 0, error[-500:]
     assert ('The deploy form is tested' in out) == ('--no-fuse' not in options)
     assert len(pickle.loads((work / 'out.pkl').read_bytes())) == (4 if name == 'classifier' else 2)
-    if options == ['--tta']:  # what was tested is written down
+    if options == ['--tta']:  # the tested config is dumped
         kinds = dict(mmdet='DetTTAModel', mmseg='SegTTAModel')
         assert type_name(Config.fromfile(work / f'{name}.py').model) == kinds[LIBRARIES[name]]
 

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmvanilla import fuse
 from mmvanilla.deploy.predict import ExportedModel, make_predictor
-from mmvanilla.deploy.predict import tested_classes as classes_of  # else it is taken for a test
+from mmvanilla.deploy.predict import tested_classes as classes_of  # not a test
 
 sahi = pytest.importorskip('sahi')
 
@@ -69,7 +69,7 @@ def test_slices(detector):
             part, _ = ours(*detector[:2], cv2.imread(image)[y : y + 40, x : x + 40])
             every.append(part + np.array([x, y, x, y, 0, 0]))
     table, every = rows(found.object_prediction_list), np.concatenate(every)
-    assert 10 < len(table) < len(every)  # SAHI suppresses what slices have twice
+    assert 10 < len(table) < len(every)  # SAHI suppresses duplicates of slices
     distances = np.abs(table[:, None] - every).max(-1).min(1)
     assert distances.max() < 1e-4
     assert np.isclose(table[:, 4].max(), every[:, 4].max())
@@ -85,7 +85,7 @@ def test_an_exported_file(detector, export):
     found = rows(get_prediction(image, model).object_prediction_list)
     assert len(expected) > 10
     np.testing.assert_allclose(found[:, 4], expected[:, 4], rtol=1e-4)
-    # Of equal boxes the order may change.
+    # Equal boxes may change their order.
     assert np.abs(found[:, None] - expected).max(-1).min(1).max() < 1e-2
 
 
@@ -120,7 +120,7 @@ def test_masks(deploy, build, small_config, shapes, tmp_path):
     for prediction in found:
         same = np.isclose(expected[:, 4], prediction.score.value, rtol=1e-6)
         masks = instances.masks.numpy()[same & (expected[:, 5] == prediction.category.id)]
-        # SAHI keeps outlines, whose filling takes in what lies on them.
+        # SAHI keeps outlines; a filled outline includes its border.
         assert min((prediction.mask.bool_mask != mask).mean() for mask in masks) < 0.05
 
 

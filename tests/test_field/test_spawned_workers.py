@@ -1,4 +1,4 @@
-"""Workers that are spawned read mmdet's data sets, whatever the main module imports."""
+"""Spawned workers read mmdet's data sets with any main module."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from mmvanilla import make_shapes
 
 ROOT = Path(__file__).parents[2]
 
-# Without a start method of its own the loader takes that of the process, as mp_cfg sets it.
+# Without a start method of its own the loader uses that of the process (mp_cfg).
 MAIN = """
 import sys
 

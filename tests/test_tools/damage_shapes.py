@@ -1,7 +1,6 @@
-"""Ways to damage the shapes.
+"""Functions that damage the shapes in a folder.
 
-Each takes the folder of a layout, damages what is there, and returns the damaged split, what
-check_data finds, and a word of its example.
+Each returns the damaged split, the finding of check_data, and a word of its example.
 """
 
 import json
@@ -228,7 +227,7 @@ SEGMENTATION = [
 
 
 def damage_handled(root):
-    """Do what training handles, all at once; return the numbers of the account's line."""
+    """Apply all damage that training handles; return the counts that are logged."""
     folder = root / 'train2017'
     names = [f'{i:012d}.jpg' for i in range(1, 5)]
     for name, mode in zip(names, ('L', 'CMYK'), strict=False):

@@ -1,4 +1,4 @@
-"""--accelerate of the tools: a row of its own, predictions near the fused net's, refusals."""
+"""--accelerate: speed, predictions near the fused net's, refusals."""
 
 import json
 import pickle

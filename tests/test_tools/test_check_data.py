@@ -1,4 +1,4 @@
-"""Damaged data: what check_data finds, and what training does about the same files."""
+"""Damaged data: findings of check_data, errors of training."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from PIL import Image
 from mmvanilla.datasets import make_shapes
 
 SIZE = 64
-RARE = 'classes have no objects', 'class in no label map'  # of six classes in so few images
+RARE = 'classes have no objects', 'class in no label map'  # with six classes in few images
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +61,7 @@ def config(small_config, folder):
 
 @pytest.fixture
 def check(run_tool, tmp_path):
-    """Run check_data; return its exit code, what it found, and what it printed."""
+    """Run check_data; return its exit code, findings and output."""
 
     def run(config, root, *arguments):
         file = tmp_path / 'found.json'
@@ -83,7 +83,7 @@ def find(rows, split, kind):
 
 @pytest.fixture
 def train(run_tool, tmp_path):
-    """Train; return the exit code, the number of steps and the line that says what is wrong."""
+    """Train; return the exit code, the number of steps and the error."""
 
     def run(config, root, *options):
         arguments = ['--cfg-options', *options] if options else []
@@ -105,7 +105,7 @@ def test_whole_data(kind, layout, data, config, check, train):
 
 
 def fills_up(root, file):
-    """Return whether OpenCV fills up what an image lacks, as it does before version 5."""
+    """Return whether OpenCV fills up truncated images, as before version 5."""
     return cv2.imread(str(next(root.rglob(file)))) is not None
 
 
@@ -128,7 +128,7 @@ def test_training_names_the_damage(case, data, config, train):
     root = data / ('coco' if detection else 'ADEChallengeData2016')
     _, _, word = case(root)
     if case.__name__ in ('truncated_image', 'truncated_picture') and fills_up(data, word):
-        pytest.skip('this OpenCV fills up what the image lacks, and training goes on')
+        pytest.skip('this OpenCV fills up truncated images')
     code, steps, (line,) = train(config('mask_rcnn' if detection else 'upernet'), root)
     assert code == 2
     assert steps == 0 or not detection

@@ -1,4 +1,4 @@
-"""The tools on classifiers: the whole recipe in small, and predictions against plain PyTorch."""
+"""The tools on classifiers: a small recipe, and predictions against PyTorch."""
 
 import json
 import re
@@ -21,7 +21,7 @@ CLASSES = ('noise', 'plain', 'stripes')
 
 
 def picture(rng, name, size=80):
-    """Draw a texture in a random colour; the texture alone tells the class."""
+    """Draw a texture in a random colour; the class depends on the texture only."""
     pattern = dict(
         noise=rng.random((size, size)) * 2 - 1,
         plain=np.zeros((size, size)),
@@ -68,7 +68,7 @@ def logged(work_dir, key):
 def test_the_recipe(data, run_tool, tmp_path):
     common = [CONFIG, '--data-root', data, '--cfg-options', 'default_hooks.logger.interval=1']
     common += ['default_hooks.deploy.save=True']
-    # Visualisers live on under their names, and write where they first wrote.
+    # Visualizers are kept by name and write to their first folder.
     common += ['visualizer.name=textures', '--work-dir']
     code, _, error = run_tool('train.py', *common, tmp_path / 'whole')
     assert code == 0, error
@@ -86,7 +86,7 @@ def test_the_recipe(data, run_tool, tmp_path):
         assert whole[key].keys() == parts[key].keys()
         assert all(torch.equal(value, parts[key][name]) for name, value in whole[key].items())
 
-    # What was validated is the averaged net, fused; it has learnt.
+    # The averaged, fused net is validated; it has learnt.
     assert scores[-1] >= 90  # by chance 33
     averaged = whole['state_dict']
     last_step = {n.removeprefix('module.'): v for n, v in whole['ema_state_dict'].items()}
@@ -122,7 +122,7 @@ def model(trained, tmp_path):
 
 @pytest.mark.parametrize('viewer', [True, False])
 def test_predict_beside_a_terminal(viewer, model, data, run_tool, watch, monkeypatch, tmp_path):
-    """The bar is on stderr, a terminal; the classes, for a pipe on stdout, must not go there."""
+    """The bar goes to stderr, the classes to stdout only."""
     opened = []
     monkeypatch.setattr(webbrowser, 'open', lambda url: opened.append(url) or viewer)
     photo, out = data / 'val/stripes/0.png', tmp_path / 'out'
@@ -193,7 +193,7 @@ def copied(data, tmp_path):
 
 
 def test_bad_folders(copied, run_tool, tmp_path):
-    """Every mistake is one sentence before training, and check_data finds what it is about."""
+    """Each mistake is one sentence before training; check_data finds it, too."""
 
     def fails(sentence, *options):
         arguments = (CONFIG, '--data-root', copied, '--work-dir', tmp_path / 'work')

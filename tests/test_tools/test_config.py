@@ -1,4 +1,4 @@
-"""Fitting a config to the command line."""
+"""Options of the command line in a config."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -20,7 +20,7 @@ def load(*command):
 
 
 def paths(node, key=''):
-    """Yield every string of a config that names a place on the disk."""
+    """Yield the data roots and annotation files of a config."""
     if isinstance(node, dict):
         for name, child in node.items():
             yield from paths(child, name)
@@ -96,7 +96,7 @@ def test_data_root_moves_paths_only(old, tmp_path, monkeypatch):
 
 
 def test_data_root_moves_absolute_paths_of_data_sets(tmp_path):
-    """They are joined with no data_root, so they would stay where they were."""
+    """Absolute paths are not joined with data_root."""
     ann_file = str(tmp_path / 'old/annotations/val.json')
     prefix = dict(img=str(tmp_path / 'old/images'))
     dataset = dict(data_root=str(tmp_path / 'old'), ann_file=ann_file, data_prefix=prefix)

@@ -1,4 +1,4 @@
-"""Fused checkpoints and exports that tools/deploy.py writes, or does not."""
+"""Fused checkpoints and exports of tools/deploy.py."""
 
 import re
 

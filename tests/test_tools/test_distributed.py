@@ -1,4 +1,4 @@
-"""Two processes on a CPU compute what one does, with one log and one writer."""
+"""Two processes on a CPU compute the same as one, with one log."""
 
 import datetime
 import json
@@ -67,12 +67,12 @@ def small_net():
     torch.manual_seed(0)
     net = VanillaNet(dict(dims=[4, 8, 8, 8], strides=[2, 2, 2]), out_indices=(1, 3))
     net.act_learn = 0.3
-    # Statistics of single processes differ from those of the whole batch; here they are fixed.
+    # Fixed statistics, since those of half a batch differ.
     return net.eval()
 
 
 def gradients(rank, store, queue):
-    """Send the gradients that one of two processes has with its half of a batch."""
+    """Send the gradients of one of two processes for its half of a batch."""
     torch.set_num_threads(1)
     dist.init_process_group(
         'gloo',
@@ -164,7 +164,7 @@ def test_terminated_in_one_process_and_resumed_in_both(data, ranks, tmp_path):
 
 
 def test_a_mistake_that_the_first_process_sees_ends_both_with_one_sentence(data, ranks, tmp_path):
-    """Only the first process looks at data and heads; nothing is wrong in the other."""
+    """Only the first process checks data and heads."""
     options = ['--cfg-options', 'model.bbox_head.num_classes=2']
     first, second = ranks('train.py', CONFIG, '--data-root', data, '--work-dir', tmp_path, *options)
     code, printed = first.finish()
@@ -275,7 +275,7 @@ def test_slurm_needs_gpus():
     ('tool', 'fourth', 'set_work_dir'),
     [('train', 'work', ['--work-dir', 'work']), ('test', 'a.pth', ['a.pth'])],
 )
-def test_slurm_scripts_ask_for_what_they_are_told(tmp_path, tool, fourth, set_work_dir):
+def test_slurm_scripts_pass_their_arguments(tmp_path, tool, fourth, set_work_dir):
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)

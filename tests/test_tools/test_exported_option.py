@@ -1,4 +1,4 @@
-"""Exported files in the place of checkpoints: tools/test.py, predict.py and fps.py."""
+"""Exported files instead of checkpoints in tools/test.py, predict.py and fps.py."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture
 def detector(files, run_tool, shapes, tmp_path):
-    """Return the config, the checkpoint and the exported file, written once, of a detector."""
+    """Return config, checkpoint and exported file of a detector."""
     _, config, checkpoint = files('retinanet')
     written, file = shapes / 'model.onnx', tmp_path / 'model.onnx'
     if not written.exists():
@@ -51,7 +51,7 @@ def test_an_exported_detector_has_the_metrics_of_its_checkpoint(detector, test, 
     config, checkpoint, file = detector
     code, out, error = test(config, file, '--compare', checkpoint)
     assert code == 0, error
-    assert out.count('Epoch(test) [2/2]') == 2  # two images, one by one, whatever the config says
+    assert out.count('Epoch(test) [2/2]') == 2  # one by one, although the batch size is 2
     rows = [re.findall(r'[-+]?\d+\.\d+', line) for line in out.splitlines() if '│ coco/' in line]
     assert len(rows) == 6
     for first, second, difference in rows:
@@ -119,7 +119,7 @@ def test_other_classes_are_refused(detector, test, small_config, tmp_path):
     ],
 )
 def test_settings_that_the_file_does_not_follow_are_refused(setting, value, named, detector, test):
-    """They are in its graph, so a metric would be that of other settings than the config's."""
+    """The settings are fixed in the graph of the file."""
     config, _, file = detector
     cfg = Config.fromfile(config)
     cfg.merge_from_dict({setting: value})
@@ -143,7 +143,7 @@ def test_settings_that_the_file_does_not_follow_are_refused(setting, value, name
     ],
 )
 def test_classes_are_compared_where_both_are_known(written, expected, same):
-    """Of files from before records, too."""
+    """Older files hold no record."""
     for details in (dict(classes=written), dict(record=dict(classes=written, settings={}))):
         with nullcontext() if same else pytest.raises(UserError):
             ExportedModel(OpenedModel(dict, (), details), {}, expected)

@@ -1,4 +1,4 @@
-"""A training that is stopped, or that loses its data, goes on as if nothing had happened."""
+"""A training that is stopped, or loses its data, can be resumed."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def data(tmp_path_factory):
 
 
 def logged(work_dir):
-    """Return the losses, rates and act_learn of all runs in a work dir."""
+    """Return losses, learning rates and act_learn of all runs in a work dir."""
     rows = []
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         rows += [json.loads(line) for line in file.read_text().splitlines()]
@@ -30,7 +30,7 @@ def logged(work_dir):
 
 
 def assert_same(one, other):
-    """Compare what two checkpoints hold, to the last bit."""
+    """Assert that two checkpoints are equal to the last bit."""
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other)
     elif isinstance(one, dict):

@@ -20,7 +20,7 @@ def data(tmp_path_factory):
 
 
 def run(capsys, monkeypatch, tmp_path, tool, *arguments):
-    """Run a tool, which must fail, and return what it says."""
+    """Run a tool that must fail; return its error."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(logging, 'raiseExceptions', False)  # mmengine's logger outlives a test
     monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments), '--work-dir', str(tmp_path)])

@@ -1,4 +1,4 @@
-"""A checkpoint of another config than the one that is named: every tool says so."""
+"""Every tool refuses a checkpoint of another config."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture
 def permuted(files):
-    """Return a config and a checkpoint that was trained with two of its classes swapped."""
+    """Return a config and a checkpoint with two classes swapped."""
     _, config, checkpoint = files('retinanet')
     content = torch.load(checkpoint)
     classes = ('square', 'circle', *NAMES[2:])
@@ -29,7 +29,7 @@ def permuted(files):
 
 @pytest.fixture
 def command(permuted, shapes, tmp_path):
-    """Return the arguments with which a tool uses the checkpoint."""
+    """Return the arguments of each tool for the checkpoint."""
     config, checkpoint = permuted
     image = next((shapes / 'val2017').iterdir())
     data = ('--data-root', shapes)
@@ -55,7 +55,7 @@ def test_permuted_classes_are_refused_or_a_warning(tool, command, run_tool, tmp_
     assert not (tmp_path / 'fused.pth').exists()
     code, out, error = run_tool(tool, *command[tool], '--warn-only')
     assert code == 0, error
-    if tool != 'fps.py':  # it measures in another process, whose log is quiet
+    if tool != 'fps.py':  # it measures in another process without a log
         assert out.count("class 0 is 'square' in checkpoint") == 1
 
 
@@ -80,7 +80,7 @@ def test_both_files_of_a_comparison_are_looked_at(permuted, files, command, run_
 
 
 def test_files_that_are_written_keep_the_record(permuted, command, run_tool, tmp_path):
-    """Of the classes that the weights have, not those of the config."""
+    """The record has the classes of the weights, not of the config."""
     assert run_tool('deploy.py', *command['deploy.py'], '--warn-only')[0] == 0
     record = torch.load(tmp_path / 'fused.pth')['meta']['record']
     assert record['classes'][:2] == ['square', 'circle']

@@ -1,4 +1,4 @@
-"""Narrow nets learn a handful of real images by heart, through the command-line tools."""
+"""Narrow nets overfit a few real images, with the command-line tools."""
 
 import json
 import os
@@ -18,7 +18,7 @@ NUM_IMAGES = 6
 
 @pytest.fixture
 def handful(tmp_path):
-    """The first few training images as a data set of their own."""
+    """Write a data set of the first training images."""
     whole = json.loads((COCO / 'annotations/instances_train2017.json').read_text())
     whole['images'] = whole['images'][:NUM_IMAGES]
     ids = {image['id'] for image in whole['images']}

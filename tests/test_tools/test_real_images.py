@@ -1,4 +1,4 @@
-"""The published recipe on real COCO images, through the command-line tools."""
+"""The published recipe on real COCO images, with the command-line tools."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 COCO = ROOT.parent / 'shared/data/coco'
 CONFIG = 'configs/mask_rcnn_vanillanet13.py'
-# On fewer and smaller images with smaller heads, warmed up at once.
+# Fewer and smaller images, smaller heads, no warm-up.
 SMALL = [
     'model.backbone.init_cfg=None',
     'train_dataloader.dataset.indices=4',
@@ -28,7 +28,7 @@ SMALL = [
     'val_dataloader=None',
     'val_evaluator=None',
     'param_scheduler.0.end=4',
-    'model.test_cfg.rcnn.score_thr=0',  # an untrained net is sure of nothing
+    'model.test_cfg.rcnn.score_thr=0',  # scores of an untrained net are low
     'default_hooks.logger.interval=1',
     'log_processor.window_size=1',
 ]
@@ -47,15 +47,15 @@ pytestmark = pytest.mark.skipif(not COCO.is_dir(), reason='the real COCO images 
 
 
 def start(tool, *arguments):
-    """Run a tool in a process of its own."""
+    """Run a tool in a new process."""
     command = [sys.executable, f'tools/{tool}', *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
 def train(run, work_dir, max_epochs, options, *arguments):
-    """Train for some epochs and return every loss of the run as it was logged, by iteration."""
-    # Visualisers live on under their names, and write where they first wrote.
+    """Train; return the logged losses and learning rate of each iteration."""
+    # Visualizers are kept by name and write to their first folder.
     name = f'{work_dir.name}_{max_epochs}_{len(arguments)}'
     options = [*options, f'train_cfg.max_epochs={max_epochs}', f'visualizer.name={name}']
     common = ['--data-root', COCO, '--work-dir', work_dir, '--cfg-options', *options]

@@ -1,4 +1,4 @@
-"""tools/test.py, with the fused net and without."""
+"""tools/test.py with the fused net and the training form."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def test_both_forms_predict_the_same(kind, files, run_tool, tmp_path):
 
 @pytest.mark.parametrize(('named', 'tta'), [('path', True), ('hash', False), ('url', False)])
 def test_the_checkpoint_is_read_once(named, tta, files, run_tool, tmp_path, monkeypatch):
-    """It tells the form of the model, then the runner gets it under the name that was given."""
+    """For the form of the model and for the weights, under its given name."""
     _, config, file = files('upernet', deploy=True)
     data = make_shapes(tmp_path / 'shapes', train=1, val=1, size=64) / 'ADEChallengeData2016'
     name = str(file)
@@ -72,7 +72,7 @@ def test_the_checkpoint_is_read_once(named, tta, files, run_tool, tmp_path, monk
 
 @pytest.mark.parametrize('kind', ['retinanet', 'upernet'])
 def test_pictures_of_images_of_the_same_name(kind, files, run_tool, tmp_path):
-    """In several folders, or with other suffixes."""
+    """Images in several folders or with other suffixes."""
     _, config, checkpoint = files(kind)
     data = make_shapes(tmp_path / 'shapes', train=1, val=3, size=64)
     names = ['a/1.png', 'b/1.png', 'b/1.bmp']

@@ -1,4 +1,4 @@
-"""What is seen of a training: a bar on a terminal, lines elsewhere, scalars in TensorBoard."""
+"""Output of a training: a bar on a terminal, else lines; scalars in TensorBoard."""
 
 import json
 import re
@@ -44,8 +44,7 @@ def test_a_terminal(arguments, run_tool, watch, tmp_path):
 
 def test_a_pipe_and_tensorboard(arguments, run_tool, watch, tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    # mmengine keeps a visualizer and a logger of each name as long as the process lives; trainings
-    # of one config that begin in the same second have the same name.
+    # mmengine keeps visualizers and loggers by name; the default name is the time in seconds.
     options = 'visualizer.name=tensorboard', 'experiment_name=piped', 'custom_hooks.2.end=4'
     with watch('pipe') as seen:
         code, *_ = run_tool('train.py', *arguments, '--tensorboard', '--cfg-options', *options)
@@ -72,7 +71,7 @@ def test_tensorboard_is_missing(arguments, run_tool, monkeypatch, tmp_path):
 
 
 def test_a_config_on_mmdets_base_begins_from_its_checkpoint(arguments, run_tool, tmp_path):
-    """--resume in a new folder resumes nothing, and what is written loads without running code."""
+    """--resume in a new folder starts from load_from."""
     hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1), logger=dict(type='LoggerHook'))
     cfg = Config.fromfile(CONFIG)
     cfg.default_hooks = hooks
