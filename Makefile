@@ -24,9 +24,9 @@ help:
 	@echo 'make demo       train a small Mask R-CNN on generated shapes, test it, draw the results'
 	@echo 'make docs       the site of these texts, in site/; it needs none of the other packages'
 	@echo 'make lint       check style, layout, imports between the rooms, and types'
-	@echo 'make test       lint and test, without the slow tests'
+	@echo 'make test       lint, and all tests but the slow ones'
 	@echo 'make test-slow  the slow tests: full nets, trainings, every runtime'
-	@echo "make test-share of the slow tests a seventh, by the day, and those of what changed"
+	@echo 'make test-share a seventh of the slow tests by weekday, and those of the last change'
 	@echo 'make stacks     install the wheel on other stacks and test it there: an hour and more'
 	@echo 'make oldest     the same for the oldest torch, with a few of the tests: minutes'
 	@echo 'make bench      the benchmarks'
@@ -86,12 +86,12 @@ lint: env
 	$(VENV)/bin/lint-imports --no-logo
 	$(VENV)/bin/mypy
 
-# A worker for each core, with one thread, since most nets here are too small for more.
+# One worker per core with one thread each: most nets in the tests are small.
 fast test-slow test-share: export OMP_NUM_THREADS := 1
 PROCESSES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := $(RUN) -m pytest -n $(PROCESSES) --maxprocesses 4 --dist worksteal
 
-# Side by side, since mypy takes one core for as long as twenty tests.
+# In parallel, since mypy uses one core only.
 test: env
 	@$(MAKE) --no-print-directory -j 2 lint fast
 

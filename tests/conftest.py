@@ -1,5 +1,6 @@
 """Shared fixtures. Importing the package first allows mmdet and mmseg in any order."""
 
+import copy
 import functools
 import gc
 import inspect
@@ -9,6 +10,7 @@ import multiprocessing
 import os
 import pty
 import runpy
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,6 +24,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.logging import MMLogger
@@ -192,9 +195,12 @@ def trained():
 @pytest.fixture(scope='session')
 def small_config():
     """Read the config of a kind of model and make it narrow."""
+    from_file = functools.cache(Config.fromfile)
 
     def read(kind, ada_pool=False, **options):
-        cfg = Config.fromfile(ROOT / KINDS[kind])
+        cfg = copy.deepcopy(from_file(ROOT / KINDS[kind]))
+        for part in ('train', 'val', 'test'):
+            cfg[f'{part}_dataloader'].update(num_workers=0, persistent_workers=False)
         cfg.model.backbone.arch = dict(
             dims=[8, 16, 24, 32, 32], strides=[1, 2, 2, 2], ada_pool=ada_pool
         )
@@ -320,6 +326,63 @@ def run_tool(capsys, monkeypatch):
 
 
 @pytest.fixture
+def tool_output(run_tool):
+    """Run a tool that must succeed; return its output and log."""
+
+    def run(tool, *arguments):
+        code, out, error = run_tool(tool, *arguments)
+        assert code == 0, out[-2000:] + error[-2000:]
+        return out
+
+    return run
+
+
+@pytest.fixture
+def tool_error(run_tool):
+    """Run a tool that must refuse its arguments; return the error, a single line."""
+
+    def run(tool, *arguments):
+        code, _, error = run_tool(tool, *arguments)
+        assert code == 2
+        assert 'Traceback' not in error
+        (line,) = [line for line in error.splitlines() if f'{tool}: error: ' in line]
+        return line
+
+    return run
+
+
+@pytest.fixture
+def run_test(tool_output, tmp_path):
+    """Run tools/test.py, which must succeed; return its output."""
+
+    def run(config, checkpoint, data, *options, work='work'):
+        common = ('--data-root', data, '--work-dir', tmp_path / work)
+        return tool_output('test.py', config, checkpoint, *common, *options)
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def once(tmp_path_factory):
+    """Write a folder once for all workers of pytest-xdist."""
+    root = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        root = root.parent
+
+    def make(name, write):
+        folder = root / name
+        with FileLock(f'{folder}.lock'):
+            if not (folder / 'complete').exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                write(folder)
+                (folder / 'complete').touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture
 def watch(monkeypatch):
     """Make stdout or stderr a terminal or a pipe; yield a list that gets its output."""
 
@@ -355,11 +418,11 @@ def watch(monkeypatch):
 def files(build, small_config, tmp_path):
     """Write config and checkpoint of a small model; return the model and both paths."""
 
-    def write(kind, deploy=False, act_learn=1.0):
-        cfg = small_config(kind)
+    def write(kind, deploy=False, act_learn=1.0, **options):
+        cfg = small_config(kind, **options)
         cfg.model.backbone.deploy = deploy
         cfg.dump(tmp_path / 'config.py')
-        model = build(kind)
+        model = build(kind, **options)
         model.backbone.act_learn = act_learn
         state = {name: value.clone() for name, value in model.state_dict().items()}
         torch.save(dict(state_dict=state, meta={}), tmp_path / 'trained.pth')

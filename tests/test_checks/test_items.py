@@ -161,7 +161,7 @@ def test_mixed_images(root, build):
         items[1]
 
 
-def test_what_samplers_and_hooks_ask_of_a_data_set(build):
+def test_samplers_and_hooks_find_the_attributes_of_the_data_set(build):
     joined = ConcatDataset([build(PACK), build(PACK)])
     items = Items(joined)
     assert items.cumulative_sizes == [4, 8]

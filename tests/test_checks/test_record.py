@@ -84,7 +84,7 @@ def test_classes_permuted_renamed_misspelt_or_of_another_number(change, named, r
     assert len(warnings(other, record, 'load_from')) == same_number  # else a new head is expected
 
 
-def test_what_is_unknown_never_differs(record):
+def test_unknown_settings_never_differ(record):
     for unknown in (Record(), record_of_checkpoint({}), record_of_exported({})):
         for door in ('load_from', 'resume', 'test', 'exported', 'evaluator', 'data'):
             assert compare(unknown, record, door) == compare(record, unknown, door) == []

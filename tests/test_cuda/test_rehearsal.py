@@ -207,7 +207,7 @@ def found(results):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('form', [pytest.param('training', marks=pytest.mark.slow), 'fused'])
-def test_a_prediction_is_that_of_the_cpu(kind, form, build, trained):
+def test_predictions_are_equal_to_those_of_the_cpu(kind, form, build, trained):
     here = trained(make_model(kind, build)).eval()
     there = copy.deepcopy(here)
     with torch.no_grad():
@@ -435,24 +435,24 @@ def plant(mistake, dtype=torch.float32):
         (listed, 'copied to the CPU'),
     ],
 )
-def test_it_finds_a_planted_mistake(mistake, kind):
+def test_the_simulation_finds_a_planted_mistake(mistake, kind):
     found, _, events = plant(mistake)
     assert found == {(Path(__file__).name, mistake.__name__)}
     (event,) = [event for event in events if event.kind == kind]
     assert f'{kind}: aten.' in str(event)
 
 
-def test_it_refuses_a_tensor_left_on_the_cpu():
+def test_the_simulation_refuses_a_tensor_left_on_the_cpu():
     with pytest.raises(RuntimeError, match='cuda:0 and on cpu, expected one device'):
         plant(left_on_the_cpu)
 
 
 @pytest.mark.parametrize('mistake', [upcast, promoted])
-def test_it_finds_a_planted_upcast(mistake):
+def test_the_simulation_finds_a_planted_upcast(mistake):
     assert plant(mistake, torch.float16)[1] == {(Path(__file__).name, mistake.__name__)}
 
 
-def test_it_finds_nothing_where_nothing_is():
+def test_no_mistake_is_found_in_a_good_module():
     found, upcasts, _ = plant(nn.ReLU(), torch.float16)
     assert not found
     assert not upcasts

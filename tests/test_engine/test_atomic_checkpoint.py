@@ -9,12 +9,12 @@ import zipfile
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import METRICS, MODELS
 from mmengine.runner import Runner
+from toy_training import toy_config, toy_loader
 
 from mmvanilla.engine import AtomicCheckpointHook
 from mmvanilla.engine.hooks.switch_to_deploy import kept_checkpoint
@@ -57,40 +57,20 @@ class Scores(BaseMetric):
 
 
 def train(work_dir, epochs, hook=(), resume=False, **options):
-    data = dict(
-        batch_size=1,
-        num_workers=0,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=[torch.zeros(1)],
-        collate_fn=dict(type='default_collate'),
+    loader = toy_loader([torch.zeros(1)], batch_size=1)
+    if Counter.scores:
+        options |= dict(val_dataloader=loader, val_cfg={}, val_evaluator=dict(type='Scores'))
+    hook = {'type': 'AtomicCheckpointHook', 'interval': 1, **dict(hook)}
+    if resume is True:
+        resume = latest_checkpoint(str(work_dir), hook.get('out_dir'))
+    defaults = dict(
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
+        default_hooks=dict(checkpoint=hook),
+        resume=bool(resume),
+        load_from=resume or None,
     )
-    scored = bool(Counter.scores)
-    runner = Runner.from_cfg(
-        Config(
-            dict(
-                model=dict(type='Counter'),
-                work_dir=str(work_dir),
-                train_dataloader=data,
-                train_cfg=dict(type='ResumableEpochLoop', max_epochs=epochs),
-                val_dataloader=data if scored else None,
-                val_cfg=dict(type='ValLoop') if scored else None,
-                val_evaluator=dict(type='Scores') if scored else None,
-                optim_wrapper=options.pop('optim_wrapper', None)
-                or dict(optimizer=dict(type='SGD', lr=1.0)),
-                default_hooks=dict(
-                    checkpoint={'type': 'AtomicCheckpointHook', 'interval': 1, **dict(hook)}
-                ),
-                resume=bool(resume),
-                load_from=latest_checkpoint(str(work_dir), dict(hook).get('out_dir'))
-                if resume is True
-                else resume or None,
-                default_scope='mmengine',
-                experiment_name=f'{work_dir}{epochs}{resume}'.replace('/', '_'),
-                log_level='ERROR',
-                **options,
-            )
-        )
-    )
+    loop = dict(type='ResumableEpochLoop', max_epochs=epochs)
+    runner = Runner.from_cfg(toy_config(work_dir, 'Counter', loader, loop, **(defaults | options)))
     runner.logger.warning = warnings.append
     runner.train()
     return runner

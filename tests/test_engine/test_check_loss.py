@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS
 from mmengine.runner import Runner
+from toy_training import toy_config, toy_loader
 
 from mmvanilla.engine.hooks.check_loss import CheckLossHook
 from mmvanilla.errors import UserError
@@ -47,30 +47,15 @@ def one_sample(items):
 
 
 def train(work_dir, losses, weights):
+    dataset = dict(type='numbers', losses=losses, weights=weights)
+    loader = toy_loader(dataset, batch_size=1, collate_fn=dict(type='one_sample'))
+    hooks = dict(
+        checkpoint=dict(type='AtomicCheckpointHook', interval=1, by_epoch=False),
+        losses=dict(type='CheckLossHook'),
+    )
+    ema = dict(type='EMAHook', momentum=0.5)
     runner = Runner.from_cfg(
-        Config(
-            dict(
-                model=dict(type='Fragile'),
-                work_dir=str(work_dir),
-                train_dataloader=dict(
-                    batch_size=1,
-                    num_workers=0,
-                    sampler=dict(type='DefaultSampler', shuffle=False),
-                    dataset=dict(type='numbers', losses=losses, weights=weights),
-                    collate_fn=dict(type='one_sample'),
-                ),
-                train_cfg=dict(by_epoch=True, max_epochs=1),
-                optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
-                default_hooks=dict(
-                    checkpoint=dict(type='AtomicCheckpointHook', interval=1, by_epoch=False),
-                    losses=dict(type='CheckLossHook'),
-                ),
-                custom_hooks=[dict(type='EMAHook', momentum=0.5)],
-                default_scope='mmengine',
-                experiment_name=str(work_dir).replace('/', '_'),
-                log_level='ERROR',
-            )
-        )
+        toy_config(work_dir, 'Fragile', loader, 1, default_hooks=hooks, custom_hooks=[ema])
     )
     try:
         runner.train()

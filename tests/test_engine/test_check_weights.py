@@ -70,7 +70,7 @@ def distributed(weights):
         (other_neck, False, ['1 of ', 'neck.0.weight']),
     ],
 )
-def test_what_stays_random_is_one_warning(change, whole, left, tmp_path):
+def test_randomly_initialized_weights_are_one_warning(change, whole, left, tmp_path):
     model, weights, warnings = load(change, whole, tmp_path)
     name = 'backbone.stem1.0.weight'
     expected = weights.get(name, weights.get('module.' + name))

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 import torch.distributed as dist
-from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
+from toy_training import toy_config, toy_loader
 
 from mmvanilla import VanillaNet
 
@@ -42,36 +42,22 @@ def build(work_dir, hook, max_epochs=6, resume=False, by_epoch=True, ema=False, 
     loop = dict(by_epoch=True, max_epochs=max_epochs)
     if not by_epoch:
         loop = dict(by_epoch=False, max_iters=3 * max_epochs)
-    return Runner.from_cfg(
-        Config(
-            dict(
-                model=dict(type='TinyModel', deploy=deploy),
-                work_dir=str(work_dir),
-                train_dataloader=dict(
-                    batch_size=2,
-                    num_workers=0,
-                    sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler'),
-                    dataset=dict(type='images'),
-                    collate_fn=dict(type='default_collate'),
-                ),
-                train_cfg=loop,
-                optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-                custom_hooks=[dict(type='DeepTrainingHook', **hook)]
-                + ([dict(type='EMAHook')] if ema else []),
-                default_hooks=dict(
-                    logger=dict(type='LoggerHook', interval=1),
-                    checkpoint=dict(
-                        type='CheckpointHook', interval=1 if by_epoch else 3, by_epoch=by_epoch
-                    ),
-                ),
-                resume=resume,
-                randomness=dict(seed=0),
-                default_scope='mmengine',
-                experiment_name=f'{work_dir.name}{max_epochs}{resume}{by_epoch}{ema}{hook}',
-                log_level='ERROR',
-            )
-        )
+    ema_hook = [dict(type='EMAHook')] if ema else []
+    interval = dict(interval=1) if by_epoch else dict(interval=3, by_epoch=False)
+    cfg = toy_config(
+        work_dir,
+        dict(type='TinyModel', deploy=deploy),
+        toy_loader('images', infinite=not by_epoch, shuffle=True),
+        loop,
+        custom_hooks=[dict(type='DeepTrainingHook', **hook), *ema_hook],
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1),
+            checkpoint=dict(type='CheckpointHook', **interval),
+        ),
+        resume=resume,
+        randomness=dict(seed=0),
     )
+    return Runner.from_cfg(cfg)
 
 
 def train(*args, **kwargs):

@@ -48,7 +48,7 @@ def test_a_recipe_stays_as_it_is():
     assert cfg.to_dict() == before
 
 
-def test_what_the_config_says_counts(cfg):
+def test_hooks_of_the_config_are_kept(cfg):
     cfg.default_hooks.signals = None
     cfg.default_hooks.checkpoint = dict(type='SomebodysCheckpoints')
     cfg.default_hooks.losses = dict(type='SomethingElse')

@@ -1,6 +1,5 @@
 """A resumed run draws the random numbers of an uninterrupted one."""
 
-import itertools
 import os
 import random
 import signal
@@ -9,19 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.hooks import DistSamplerSeedHook, Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
+from toy_training import toy_config, toy_loader
 
 from mmvanilla.engine import build_runner
 from mmvanilla.engine.latest import latest_checkpoint
 from mmvanilla.engine.loaders import Draws
 from mmvanilla.engine.run import PreparedRunner
-
-RUNS = itertools.count()
 
 
 @DATASETS.register_module()
@@ -92,41 +89,27 @@ def train(
     loop = dict(type='ResumableEpochLoop', max_epochs=max_epochs)
     if not by_epoch:
         loop = dict(type='ResumableIterLoop', max_iters=3 * max_epochs)
-    runner = build(
-        Config(
-            dict(
-                model=dict(type='Recorder'),
-                work_dir=str(work_dir),
-                train_dataloader=dict(
-                    batch_size=2,
-                    num_workers=num_workers,
-                    persistent_workers=persistent_workers,
-                    worker_init_fn=dict(type='seed_worker'),
-                    sampler=dict(
-                        type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True
-                    ),
-                    dataset=dict(type=dataset),
-                    collate_fn=dict(type='default_collate'),
-                ),
-                train_cfg=loop,
-                optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-                custom_hooks=[dict(type='ReseedHook'), *hooks],
-                default_hooks=dict(
-                    checkpoint=dict(
-                        type='AtomicCheckpointHook',
-                        interval=1 if by_epoch else 3,
-                        by_epoch=by_epoch,
-                    )
-                ),
-                randomness=dict(seed=seed),
-                load_from=latest_checkpoint(str(work_dir)) if resume else None,
-                resume=resume,
-                experiment_name=f'{work_dir}{max_epochs}{resume}{next(RUNS)}'.replace('/', '_'),
-                default_scope='mmengine',
-                log_level='ERROR',
-            )
-        )
+    loader = toy_loader(
+        dataset,
+        infinite=not by_epoch,
+        shuffle=True,
+        num_workers=num_workers,
+        persistent_workers=persistent_workers,
+        worker_init_fn=dict(type='seed_worker'),
     )
+    checkpoint = dict(interval=1) if by_epoch else dict(interval=3, by_epoch=False)
+    cfg = toy_config(
+        work_dir,
+        'Recorder',
+        loader,
+        loop,
+        custom_hooks=[dict(type='ReseedHook'), *hooks],
+        default_hooks=dict(checkpoint=dict(type='AtomicCheckpointHook', **checkpoint)),
+        randomness=dict(seed=seed),
+        load_from=latest_checkpoint(str(work_dir)) if resume else None,
+        resume=resume,
+    )
+    runner = build(cfg)
     runner.model.train_step = lambda data, optim_wrapper: runner.model(data, 'loss')
     try:
         runner.train()

@@ -1,10 +1,7 @@
 """Resumed checkpoints: no deleted files, one sentence for a state that does not fit."""
 
-import itertools
-
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -12,15 +9,13 @@ from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from toy_training import RUNS, toy_config, toy_loader
 
 from mmvanilla import UserError
 from mmvanilla.engine import ResumeHook, build_runner
 from mmvanilla.errors import CheckpointError
 
 BEST = dict(save_best='score', rule='greater')
-
-
-RUNS = itertools.count()
 
 
 @MODELS.register_module(name='Line')
@@ -59,7 +54,7 @@ def runner(folder, epochs, **options):
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
         param_scheduler=dict(type='MultiStepLR', milestones=[1]),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', **BEST)),
-        experiment_name=f'{folder.name}{epochs}{len(options)}{id(options)}',
+        experiment_name=f'resume{next(RUNS)}',
         log_level='ERROR',
         **options,
     )
@@ -141,27 +136,18 @@ ADAMW = dict(type='AdamW', lr=0.1, weight_decay=0.05)
 def train(work, epochs, schedule, optimizer=ADAMW, resume=None, classes=('a', 'b'), **options):
     """Train by our own way into a run; return the learning rate of each iteration."""
     Rates.seen = []
-    cfg = dict(
-        model=dict(type='Line'),
-        work_dir=str(work),
-        train_dataloader=dict(
-            batch_size=2,
-            num_workers=0,
-            collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            dataset=dict(type='Points', classes=classes),
-        ),
-        train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=epochs),
+    cfg = toy_config(
+        work,
+        'Line',
+        toy_loader(dict(type='Points', classes=classes), shuffle=True),
+        dict(type='EpochBasedTrainLoop', max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(optimizer)),
         param_scheduler=schedule,
         custom_hooks=[dict(type='Rates')],
         load_from=resume,
         resume=resume is not None,
-        experiment_name=f'{work.name}{next(RUNS)}',
-        default_scope='mmengine',
-        log_level='ERROR',
     )
-    build_runner(Config(cfg), **options).train()
+    build_runner(cfg, **options).train()
     return Rates.seen
 
 

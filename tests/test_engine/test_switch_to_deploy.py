@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 import torch.distributed as dist
-from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.runner import Runner
+from toy_training import toy_config, toy_loader
 
 from mmvanilla import VanillaNet
 from mmvanilla.engine import SwitchToDeployHook
@@ -78,36 +78,22 @@ def fresh_records():
     MeanFeature.fail = None
 
 
-def build(work_dir, hooks, ema=False, **settings):
-    loader = dict(
-        batch_size=2,
-        num_workers=0,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        dataset=dict(type='noise'),
-        collate_fn=dict(type='default_collate'),
-    )
-    cfg = dict(
-        model=dict(type='FusableModel'),
-        work_dir=str(work_dir),
-        train_dataloader=loader,
-        val_dataloader=loader,
-        test_dataloader=loader,
-        train_cfg=dict(by_epoch=True, max_epochs=3),
-        val_cfg=dict(),
-        test_cfg=dict(),
-        val_evaluator=dict(type='MeanFeature'),
-        test_evaluator=dict(type='MeanFeature'),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+def build(work_dir, hooks, ema=False, model='FusableModel', **settings):
+    loader = toy_loader('noise')
+    defaults = dict(
         custom_hooks=hooks + ([dict(type='EMAHook', momentum=0.2)] if ema else []),
         default_hooks=dict(
             checkpoint=dict(type='CheckpointHook', save_best='mean/feature', rule='less')
         ),
         randomness=dict(seed=0),
-        default_scope='mmengine',
-        experiment_name=f'{work_dir}'.replace('/', '_'),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        log_level='INFO',
     )
-    cfg.update(settings)
-    return Runner.from_cfg(Config(cfg))
+    for part in ('val', 'test'):
+        defaults[f'{part}_dataloader'], defaults[f'{part}_cfg'] = loader, {}
+        defaults[f'{part}_evaluator'] = dict(type='MeanFeature')
+    cfg = toy_config(work_dir, model, loader, 3, **(defaults | settings))
+    return Runner.from_cfg(cfg)
 
 
 def train(work_dir, hooks, **settings):
@@ -260,7 +246,7 @@ class RememberingModel(FusableModel):
 
 @pytest.mark.parametrize('save', [False, True])
 def test_a_model_that_keeps_activations_is_validated_and_saved_fused(save, tmp_path):
-    runner = build(tmp_path, [dict(DEPLOY, save=save)], model=dict(type='RememberingModel'))
+    runner = build(tmp_path, [dict(DEPLOY, save=save)], model='RememberingModel')
     runner.train()
     assert FusableModel.forms == ['deploy'] * 9
     assert runner.model.kept[0].grad_fn is None  # from the validation

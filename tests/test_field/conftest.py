@@ -25,21 +25,24 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(scope='session')
-def shapes(tmp_path_factory):
-    return make_shapes(tmp_path_factory.mktemp('data') / 'shapes', train=12, val=4, size=64)
+def shapes(once):
+    options = dict(train=12, val=4, size=64)
+    return once('shapes', lambda folder: make_shapes(folder / 'shapes', **options)) / 'shapes'
 
 
 @pytest.fixture(scope='session')
-def train(tmp_path_factory):
+def train(once):
     """Train a config on the data in a folder; return its files."""
 
     def run(name, cfg, root, images):
-        work_dir = tmp_path_factory.mktemp('work') / name
-        cfg.work_dir, cfg.experiment_name, cfg.visualizer.name = str(work_dir), name, name
-        for key in ('train', 'val', 'test'):
-            cfg[f'{key}_dataloader'].update(num_workers=0, persistent_workers=False)
-            cfg[f'{key}_dataloader'].dataset.data_root = f'{root}/'
-        Runner.from_cfg(cfg).train()
+        def write(folder):
+            cfg.work_dir, cfg.experiment_name, cfg.visualizer.name = str(folder / name), name, name
+            for key in ('train', 'val', 'test'):
+                cfg[f'{key}_dataloader'].update(num_workers=0, persistent_workers=False)
+                cfg[f'{key}_dataloader'].dataset.data_root = f'{root}/'
+            Runner.from_cfg(cfg).train()
+
+        work_dir = once(f'trained_{name}', write) / name
         (config,) = work_dir.glob('*.py')
         checkpoint = (work_dir / 'last_checkpoint').read_text()
         return Trained(str(config), checkpoint, sorted(map(str, Path(root).glob(images))))
@@ -48,18 +51,19 @@ def train(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def export(tmp_path_factory):
+def export(once):
     """Export a trained model to OpenVINO, once for all tests."""
-    folder, files = tmp_path_factory.mktemp('exports'), {}
 
     def run(trained):
-        if trained.config not in files:
+        def write(folder):
             cfg = Config.fromfile(trained.config)
             model, _ = build_model(cfg, trained.checkpoint)
-            files[trained.config] = file = str(folder / f'{len(files)}.xml')
             example = torch.full((1, 3, 64, 64), 99.0)
+            file = str(folder / 'model.xml')
             write_model(exportable(model), example, file, classes=list(tested_classes(cfg)))
-        return files[trained.config]
+
+        name = Path(trained.config).parent.name
+        return str(once(f'exported_{name}', write) / 'model.xml')
 
     return run
 
@@ -103,16 +107,19 @@ def segmentor(shapes, train):
 
 
 @pytest.fixture(scope='session')
-def classifier(tmp_path_factory, train):
+def classifier(once, train):
     """A classifier of three textures, averaged by EMAHook."""
-    root, rng = tmp_path_factory.mktemp('textures'), np.random.default_rng(0)
-    for part in ('train', 'val'):
-        for i, name in enumerate(('noise', 'plain', 'stripes')):
-            (root / part / name).mkdir(parents=True)
-            for j in range(8):
-                image = rng.integers(0, 80 * (i + 1), (80, 80, 3), dtype=np.uint8)
-                cv2.imwrite(str(root / part / name / f'{j}.png'), image)
+
+    def write(root):
+        rng = np.random.default_rng(0)
+        for part in ('train', 'val'):
+            for i, name in enumerate(('noise', 'plain', 'stripes')):
+                (root / part / name).mkdir(parents=True)
+                for j in range(8):
+                    image = rng.integers(0, 80 * (i + 1), (80, 80, 3), dtype=np.uint8)
+                    cv2.imwrite(str(root / part / name / f'{j}.png'), image)
+
     cfg = Config.fromfile('tests/data/tiny_imagenet.py')
     cfg.train_cfg.max_epochs = 2
     cfg.custom_hooks[2].end = 3
-    return train('classifier', cfg, root, 'val/*/0.png')
+    return train('classifier', cfg, once('textures', write), 'val/*/0.png')

@@ -21,16 +21,9 @@ WRONG = {
 }
 
 
-def test_every_tool_is_tried():
-    assert list(WRONG) == TOOLS
-
-
-@pytest.mark.parametrize('tool', WRONG)
-def test_a_mistake_is_one_sentence_and_with_debug_its_traceback(tool, run_tool):
-    code, _, error = run_tool(tool, *WRONG[tool])
-    assert code == 2
-    assert [line for line in error.splitlines() if f'{tool}: error: ' in line]
-    assert 'Traceback' not in error
+@pytest.mark.parametrize('tool', TOOLS)
+def test_a_mistake_is_one_sentence_and_with_debug_its_traceback(tool, run_tool, tool_error):
+    tool_error(tool, *WRONG[tool])
     with pytest.raises((OSError, ValueError)):
         run_tool(tool, *WRONG[tool], '--debug')
 
@@ -51,18 +44,14 @@ def test_a_mistake_is_one_sentence_and_with_debug_its_traceback(tool, run_tool):
         (['custom_hooks.0=3'], 'custom_hooks.0'),
     ],
 )
-def test_a_setting_that_cannot_be_read_or_placed_is_named(options, named, run_tool):
-    code, _, error = run_tool('train.py', SHAPES, '--cfg-options', *options)
-    assert code == 2
-    (line,) = [line for line in error.splitlines() if 'train.py: error: ' in line]
+def test_a_setting_that_cannot_be_read_or_placed_is_named(options, named, tool_error):
+    line = tool_error('train.py', SHAPES, '--cfg-options', *options)
     assert named in line
     assert len(line) < 600  # mmengine quotes whole lists
-    assert 'Traceback' not in error
 
 
-def test_a_config_with_a_fault_names_its_cause(run_tool, tmp_path):
+def test_a_config_with_a_fault_names_its_cause(tool_error, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text('model = dict(type=1 / 0)\n')
-    code, _, error = run_tool('train.py', config)
-    assert code == 2
+    error = tool_error('train.py', config)
     assert 'ZeroDivisionError' in error

@@ -66,15 +66,14 @@ def test_pipeline_and_classes_are_found_within(name, small_config, tmp_path):
     assert len(TestPipeline(cfg).steps) == len(expected) - 1
 
 
-@pytest.mark.parametrize('sequence', [list, tuple])
-def test_several_loaders(sequence, small_config):
+def test_several_loaders(small_config):
     cfg = small_config('retinanet')
-    loaders = sequence([cfg.test_dataloader, cfg.val_dataloader])
-    cfg.test_dataloader = loaders
-    assert len(pipeline.tested_datasets(cfg)) == 2
+    for kind in (list, tuple):
+        cfg.test_dataloader = kind([cfg.val_dataloader] * 2)
+        assert len(pipeline.tested_datasets(cfg)) == 2
 
 
-@pytest.mark.parametrize('name', [*WRAPPERS, None, 'none'])
+@pytest.mark.parametrize('name', ['nested', 'MultiImageMixDataset', None, 'none'])
 def test_images_are_predicted(name, files, data, run_tool, tmp_path):
     """A config may have a validation loader only."""
     _, config, checkpoint = files('retinanet')
@@ -97,8 +96,8 @@ def test_images_are_predicted(name, files, data, run_tool, tmp_path):
     assert len({entry['image_id'] for entry in found}) == 2
 
 
-@pytest.mark.parametrize('name', [*WRAPPERS, 'list', None, 'none'])
-def test_it_is_fused_and_compared(name, files, data, run_tool, tmp_path):
+@pytest.mark.parametrize('name', ['nested', 'MultiImageMixDataset', 'list', None, 'none'])
+def test_a_checkpoint_is_fused_and_compared(name, files, data, tool_output, tmp_path):
     """Compared on test images, else validation images, else embedded shapes."""
     _, config, checkpoint = files('retinanet')
     cfg = Config.fromfile(config)
@@ -113,8 +112,7 @@ def test_it_is_fused_and_compared(name, files, data, run_tool, tmp_path):
         cfg.val_dataloader = None if name else cfg.val_dataloader
     cfg.dump(config)
     fused = tmp_path / 'fused.pth'
-    code, out, error = run_tool('deploy.py', config, checkpoint, '--out', fused)
-    assert code == 0, error
+    out = tool_output('deploy.py', config, checkpoint, '--out', fused)
     assert ('embedded shapes' in out) == (name == 'none')
     assert fused.is_file()
 
@@ -132,54 +130,40 @@ def test_speed_on_images(wrapper, small_config, data):
 
 @pytest.mark.parametrize('tta', [False, True])
 @pytest.mark.parametrize('name', ['ConcatDataset', 'RepeatDataset', 'MultiImageMixDataset'])
-def test_it_is_tested(name, tta, files, data, run_tool, tmp_path):
+def test_a_detector_is_tested(name, tta, files, data, run_test, tmp_path):
     _, config, checkpoint = files('retinanet')
     cfg = wrap(Config.fromfile(config), name)
     cfg.test_evaluator = [
         dict(cfg.test_evaluator, metric=['bbox', 'segm'] if tta else 'bbox', prefix=prefix)
         for prefix in ('first', 'second')
     ]
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.dump(config)
-    code, out, error = run_tool(
-        *('test.py', config, checkpoint, '--data-root', data / 'coco'),
-        *('--work-dir', tmp_path / 'work', '--out', tmp_path / 'out.pkl'),
-        *(['--tta'] if tta else []),
-    )
-    assert code == 0, error
+    options = ('--out', tmp_path / 'out.pkl', *(['--tta'] if tta else []))
+    out = run_test(config, checkpoint, data / 'coco', *options)
     assert 'first/bbox_mAP' in out
     assert 'second/bbox_mAP' in out
     number = len(pickle.loads((tmp_path / 'out.pkl').read_bytes()))
     assert number == (2 if name == 'MultiImageMixDataset' else 4)
 
 
-def test_a_segmentor_on_two_data_sets_is_augmented_on_both(files, data, run_tool, tmp_path):
+def test_a_segmentor_on_two_data_sets_is_augmented_on_both(files, data, run_test, tmp_path):
     _, config, checkpoint = files('upernet')
     cfg = wrap(Config.fromfile(config), 'ConcatDataset')
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.dump(config)
-    code, _, error = run_tool(
-        *('test.py', config, checkpoint, '--data-root', data / 'ADEChallengeData2016', '--tta'),
-        *('--work-dir', tmp_path / 'work', '--out', tmp_path / 'out.pkl'),
-    )
-    assert code == 0, error
+    options = ('--tta', '--out', tmp_path / 'out.pkl')
+    run_test(config, checkpoint, data / 'ADEChallengeData2016', *options)
     assert len(pickle.loads((tmp_path / 'out.pkl').read_bytes())) == 4
 
 
-def test_a_metric_within_an_evaluator(files, data, run_tool, tmp_path):
+def test_a_metric_within_an_evaluator(files, data, run_test):
     """Test-time augmentation does not merge masks."""
     _, config, checkpoint = files('mask_rcnn')
     cfg = Config.fromfile(config)
     file = str(data / 'coco/annotations/instances_val2017.json')
     metric = dict(cfg.test_evaluator, ann_file=file, metric=['bbox', 'segm'])
     cfg.test_evaluator = dict(type='Evaluator', metrics=[metric])
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.dump(config)
-    code, out, error = run_tool(
-        *('test.py', config, checkpoint, '--data-root', data / 'coco', '--tta'),
-        *('--work-dir', tmp_path / 'work'),
-    )
-    assert code == 0, error
+    out = run_test(config, checkpoint, data / 'coco', '--tta')
     assert 'coco/bbox_mAP' in out
 
 
@@ -193,7 +177,7 @@ def test_a_metric_within_an_evaluator(files, data, run_tool, tmp_path):
     ],
 )
 @pytest.mark.parametrize('how', ['none', 'absent'])
-def test_missing_settings_for_a_test_are_named(missing, how, files, run_tool):
+def test_missing_settings_for_a_test_are_named(missing, how, files, tool_error):
     _, config, checkpoint = files('upernet')
     cfg = Config.fromfile(config)
     for name in missing:
@@ -202,10 +186,7 @@ def test_missing_settings_for_a_test_are_named(missing, how, files, run_tool):
         else:
             cfg.pop(name)
     cfg.dump(config)
-    code, _, error = run_tool('test.py', config, checkpoint)
-    assert code == 2
-    assert 'Traceback' not in error
-    (line,) = [line for line in error.splitlines() if 'error: ' in line]
+    line = tool_error('test.py', config, checkpoint)
     assert all(name in line for name in missing)
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
+from toy_training import toy_config, toy_loader
 
 import mmvanilla  # noqa: F401 - registers the loop
 from mmvanilla import UserError
@@ -87,36 +87,25 @@ def train(
     # Only mmdet has a batch sampler of its own.
     if batch is not None:
         loader['batch_sampler'] = dict(type=f'mmdet.{batch}', drop_last=drop_rest)
+    if sampler is not None:
+        loader['sampler'] = sampler
     hooks = [dict(type='ReseedHook'), dict(type='CheckResumeHook')]
-    runner = Runner.from_cfg(
-        Config(
-            dict(
-                model=dict(type='Witness'),
-                work_dir=str(folder),
-                experiment_name=f'epochs{train.runs}',
-                train_dataloader=dict(
-                    dict(
-                        batch_size=4,
-                        num_workers=0,
-                        sampler=sampler or dict(type='DefaultSampler', shuffle=True),
-                        dataset=dict(type='Numbers', size=size, mixed=mixed),
-                        collate_fn=dict(type='default_collate'),
-                    ),
-                    **loader,
-                ),
-                train_cfg=dict(type='ResumableEpochLoop', max_epochs=3),
-                optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
-                default_hooks=dict(
-                    checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False)
-                ),
-                custom_hooks=hooks + ([dict(type='StopAt', iteration=stop_at)] if stop_at else []),
-                randomness=dict(seed=0),
-                resume=resume,
-                log_level='ERROR',
-            )
-        )
+    if stop_at:
+        hooks.append(dict(type='StopAt', iteration=stop_at))
+    cfg = toy_config(
+        folder,
+        'Witness',
+        toy_loader(
+            dict(type='Numbers', size=size, mixed=mixed),
+            **dict(dict(batch_size=4, shuffle=True), **loader),
+        ),
+        dict(type='ResumableEpochLoop', max_epochs=3),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False)),
+        custom_hooks=hooks,
+        randomness=dict(seed=0),
+        resume=resume,
     )
-    train.runs += 1
+    runner = Runner.from_cfg(cfg)
     begins = []
     loop = runner.train_loop
     run_epoch = loop.run_epoch
@@ -129,9 +118,6 @@ def train(
     return [shown[start:end] for start, end in zip(begins, [*begins[1:], len(shown)], strict=True)]
 
 
-train.runs = 0  # runners of the same name share their messages
-
-
 def images(batches):
     return Counter(number for batch in batches for number in batch)
 
@@ -139,7 +125,7 @@ def images(batches):
 BATCHES = [None, 'AspectRatioBatchSampler']
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     size=st.integers(1, 13),
     batch_size=st.integers(1, 5),
@@ -180,7 +166,7 @@ def test_mmdet_may_drop_more_batches_than_it_says(size, tmp_path):
         assert set(images(epoch).values()) == {1}
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     size=st.integers(4, 13),
     stop_at=st.integers(1, 8),

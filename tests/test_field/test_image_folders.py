@@ -56,7 +56,7 @@ def detector(files):
         'webp',
     ],
 )
-def test_what_the_decoders_read_is_taken(suffix, photos):
+def test_files_that_the_decoders_read_are_found(suffix, photos):
     if f'.{suffix}'.lower() not in image_extensions():
         pytest.skip(f'this OpenCV does not read {suffix}')
     path = photos / f'image.{suffix}'
@@ -66,20 +66,19 @@ def test_what_the_decoders_read_is_taken(suffix, photos):
 
 
 @pytest.mark.parametrize('suffix', ['dib', 'hdr', 'pfm', 'sr'])
-def test_what_opencv_alone_reads_is_taken(suffix, photos):
+def test_files_that_only_opencv_reads_are_found(suffix, photos):
     image = scene(0) if suffix in ('dib', 'sr') else scene(0).astype(np.float32) / 255
     assert cv2.imwrite(str(photos / f'image.{suffix}'), image)
     (item,) = find_inputs([str(photos)])
     assert read_image(item.path).shape == (64, 64, 3)
 
 
-def test_files_left_out_are_named(detector, photos, run_tool, tmp_path):
+def test_files_left_out_are_named(detector, photos, tool_output, tmp_path):
     cv2.imwrite(str(photos / 'good.png'), scene(0))
     for name in ('phone.heic', 'notes.txt', 'bands.npy', '.hidden'):
         (photos / name).write_text('content')
     (photos / 'folder.png').mkdir()
-    code, out, error = run_tool('predict.py', *detector, photos, '--out', tmp_path / 'out')
-    assert code == 0, error
+    out = tool_output('predict.py', *detector, photos, '--out', tmp_path / 'out')
     (line,) = [line for line in out.splitlines() if 'left out' in line]
     assert all(name in line for name in ('phone.heic', 'notes.txt', 'bands.npy'))
     assert 'hidden' not in line
@@ -87,11 +86,11 @@ def test_files_left_out_are_named(detector, photos, run_tool, tmp_path):
     assert '1 of 1 inputs predicted' in out
 
 
-def test_thousands_of_files_left_out_are_counted(photos, run_tool, detector, tmp_path):
+def test_thousands_of_files_left_out_are_counted(photos, tool_output, detector, tmp_path):
     cv2.imwrite(str(photos / 'good.png'), scene(0))
     for number in range(1000):
         (photos / f'{number}.xml').touch()
-    _, out, _ = run_tool('predict.py', *detector, photos, '--out', tmp_path / 'out')
+    out = tool_output('predict.py', *detector, photos, '--out', tmp_path / 'out')
     (line,) = [line for line in out.splitlines() if 'left out' in line]
     assert '995 more' in line
     assert len(line) < 500
@@ -108,19 +107,18 @@ def test_thousands_of_files_left_out_are_counted(photos, run_tool, detector, tmp
         (['³.png', '٣.png', '3.png'], {'³', '٣', '3'}),
     ],
 )
-def test_every_image_has_an_id_of_its_own(names, ids, detector, photos, run_tool, tmp_path):
+def test_every_image_has_an_id_of_its_own(names, ids, detector, photos, tool_output, tmp_path):
     for seed, name in enumerate(names):
         cv2.imwrite(str(photos / name), scene(seed))
     out = tmp_path / 'out'
-    code, _, error = run_tool('predict.py', *detector, photos, '--out', out)
-    assert code == 0, error
+    tool_output('predict.py', *detector, photos, '--out', out)
     found = [entry['image_id'] for entry in json.loads((out / 'predictions.json').read_text())]
     assert set(found) == ids
     # Each image has its own boxes.
     assert all(found.count(each) == found.count(found[0]) for each in ids)
 
 
-def test_an_image_called_like_a_frame_of_a_video(detector, photos, run_tool, tmp_path):
+def test_an_image_called_like_a_frame_of_a_video(detector, photos, tool_output, tmp_path):
     writer = cv2.VideoWriter(
         str(photos / 'walk.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 64)
     )
@@ -129,7 +127,7 @@ def test_an_image_called_like_a_frame_of_a_video(detector, photos, run_tool, tmp
     writer.release()
     cv2.imwrite(str(photos / 'walk_000001.png'), scene(5))
     out = tmp_path / 'out'
-    assert run_tool('predict.py', *detector, photos, '--out', out)[0] == 0
+    tool_output('predict.py', *detector, photos, '--out', out)
     found = [entry['image_id'] for entry in json.loads((out / 'predictions.json').read_text())]
     assert set(found) == {'walk_000000', 'walk_000001', 'walk_000001_2'}
     assert len({found.count(name) for name in set(found)}) == 1

@@ -116,13 +116,12 @@ def test_boxes_are_those_of_mmdet_in_the_same_frame(load, written, photo):
 
 
 @pytest.mark.parametrize('kind', ['grayscale', 'grayscale_ignore_orientation'])
-def test_grey_boxes_and_pictures(kind, written, photo, run_tool, tmp_path):
+def test_grey_boxes_and_pictures(kind, written, photo, tool_output, tmp_path):
     from mmdet.apis import inference_detector
 
     model, config, checkpoint = written('retinanet', 1, color_type=kind)
     out = tmp_path / 'out'
-    code, _, error = run_tool('predict.py', config, checkpoint, photo, '--out', out)
-    assert code == 0, error
+    tool_output('predict.py', config, checkpoint, photo, '--out', out)
     expected = inference_detector(model, photo).pred_instances
     found = json.loads((out / 'predictions.json').read_text())
     scores = [entry['score'] for entry in found]
@@ -177,7 +176,7 @@ def test_frames_of_a_video_come_as_the_step_would_load_them(
     assert np.abs(image.astype(float) - expected).max() <= (0 if len(shape) == 3 else 1)
 
 
-def test_a_grey_video(written, run_tool, tmp_path):
+def test_a_grey_video(written, tool_output, tmp_path):
     _, config, checkpoint = written('upernet', 1, color_type='grayscale')
     writer = cv2.VideoWriter(
         str(tmp_path / 'walk.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (96, 96)
@@ -186,24 +185,20 @@ def test_a_grey_video(written, run_tool, tmp_path):
         writer.write(draw_scene(np.random.default_rng(seed), 96).image)
     writer.release()
     out = tmp_path / 'out'
-    code, _, error = run_tool('predict.py', config, checkpoint, tmp_path / 'walk.avi', '--out', out)
-    assert code == 0, error
+    tool_output('predict.py', config, checkpoint, tmp_path / 'walk.avi', '--out', out)
     assert len(list((out / 'labels').iterdir())) == 2
     reader = cv2.VideoCapture(str(out / 'walk.mp4'))
     assert [reader.read()[0] for _ in range(3)] == [True, True, False]
 
 
-def test_bands_that_only_a_step_of_the_user_reads(written, run_tool, tmp_path):
+def test_bands_that_only_a_step_of_the_user_reads(written, tool_output, tmp_path):
     model, config, checkpoint = written('upernet', 5)
     text = config.read_text().replace("type='LoadImageFromFile'", "type='ReadBands'")
     config.write_text(text)
     bands = np.random.default_rng(0).normal(size=(64, 96, 5)).astype(np.float32)
     np.save(tmp_path / 'bands.npy', bands)
     out = tmp_path / 'out'
-    code, _, error = run_tool(
-        'predict.py', config, checkpoint, tmp_path / 'bands.npy', '--out', out, '--no-fuse'
-    )
-    assert code == 0, error
+    tool_output('predict.py', config, checkpoint, tmp_path / 'bands.npy', '--out', out, '--no-fuse')
     data = dict(inputs=[torch.from_numpy(cv2.resize(bands, (160, 107))).permute(2, 0, 1)])
     meta = dict(ori_shape=(64, 96), img_shape=(107, 160))
     from mmseg.structures import SegDataSample

@@ -64,7 +64,7 @@ def model(trained, tmp_path):
 
 
 @pytest.mark.parametrize('name', LIBRARIES)
-def test_the_library_is_told_by_the_models_class(name):
+def test_the_library_follows_from_the_class_of_the_model(name):
     cfg = Config.fromfile(f'{CONFIGS}/{name}.py')
     assert cfg.default_scope is None
     assert library(cfg) == scope(cfg) == LIBRARIES[name]
@@ -75,28 +75,20 @@ def test_the_library_is_told_by_the_models_class(name):
 
 
 @pytest.mark.parametrize('name', LIBRARIES)
-def test_it_is_checked_and_trained(name, data, run_tool, tmp_path):
+def test_a_config_is_checked_and_trained(name, data, tool_output, tmp_path):
     config, root = f'{CONFIGS}/{name}.py', ('--data-root', data / ROOTS[name])
-    code, _, error = run_tool('check_data.py', config, *root)
-    assert code == 0, error[-500:]
-    code, _, error = run_tool('train.py', config, *root, '--work-dir', tmp_path / 'work')
-    assert code == 0, error[-500:]
+    tool_output('check_data.py', config, *root)
+    tool_output('train.py', config, *root, '--work-dir', tmp_path / 'work')
     assert (tmp_path / 'work/epoch_1.pth').is_file()
     assert Config.fromfile(tmp_path / f'work/{name}.py').train_cfg.max_epochs == 1
 
 
 @pytest.mark.parametrize('name', LIBRARIES)
-def test_it_is_fused_and_written(name, model, data, run_tool, tmp_path):
+def test_a_checkpoint_is_fused_and_tested(name, model, data, tool_output, run_test, tmp_path):
     _, _, config, checkpoint = model(name)
     root = ('--data-root', data / ROOTS[name])
-    code, _, error = run_tool(
-        'deploy.py', config, checkpoint, *root, '--out', tmp_path / 'fused.pth'
-    )
-    assert code == 0, error[-500:]
-    code, out, error = run_tool(
-        'test.py', config, tmp_path / 'fused.pth', *root, '--work-dir', tmp_path / 'work'
-    )
-    assert code == 0, error[-500:]
+    tool_output('deploy.py', config, checkpoint, *root, '--out', tmp_path / 'fused.pth')
+    out = run_test(config, tmp_path / 'fused.pth', root[1])
     assert 'deploy=True' in out
 
 
@@ -108,30 +100,26 @@ def test_it_is_fused_and_written(name, model, data, run_tool, tmp_path):
         ('mask_rcnn', ['--no-fuse']),
     ],
 )
-def test_it_is_tested(name, options, model, data, run_tool, tmp_path):
+def test_a_checkpoint_is_tested(name, options, model, data, run_test, tmp_path):
     _, _, config, checkpoint = model(name)
-    work = tmp_path / 'work'
-    root = data / ROOTS[name]
-    code, out, error = run_tool(
-        *('test.py', config, checkpoint, '--data-root', root, '--work-dir', work, *options),
-        *('--out', work / 'out.pkl'),
-    )
-    assert code == 0, error[-500:]
+    file = tmp_path / 'out.pkl'
+    out = run_test(config, checkpoint, data / ROOTS[name], '--out', file, *options)
     assert ('The deploy form is tested' in out) == ('--no-fuse' not in options)
-    assert len(pickle.loads((work / 'out.pkl').read_bytes())) == (4 if name == 'classifier' else 2)
+    assert len(pickle.loads(file.read_bytes())) == (4 if name == 'classifier' else 2)
     if options == ['--tta']:  # the tested config is dumped
         kinds = dict(mmdet='DetTTAModel', mmseg='SegTTAModel')
-        assert type_name(Config.fromfile(work / f'{name}.py').model) == kinds[LIBRARIES[name]]
+        assert (
+            type_name(Config.fromfile(tmp_path / f'work/{name}.py').model) == kinds[LIBRARIES[name]]
+        )
 
 
 @pytest.mark.parametrize('name', ['mask_rcnn', 'retinanet'])
-def test_a_detector_predicts_what_mmdet_infers(name, model, data, run_tool, tmp_path):
+def test_a_detector_predicts_what_mmdet_infers(name, model, data, tool_output, tmp_path):
     from mmdet.apis import inference_detector
 
     built, built.cfg, config, checkpoint = model(name)
     photo = next((data / 'coco/val2017').iterdir())
-    code, _, error = run_tool('predict.py', config, checkpoint, photo, '--out', tmp_path / 'out')
-    assert code == 0, error[-500:]
+    tool_output('predict.py', config, checkpoint, photo, '--out', tmp_path / 'out')
     expected = inference_detector(built, str(photo)).pred_instances
     found = json.loads((tmp_path / 'out/predictions.json').read_text())
     assert len(found) == len(expected) == 20
@@ -141,13 +129,12 @@ def test_a_detector_predicts_what_mmdet_infers(name, model, data, run_tool, tmp_
     assert (tmp_path / f'out/pictures/{photo.stem}.png').exists()
 
 
-def test_a_segmentor_predicts_what_mmseg_infers(model, data, run_tool, tmp_path):
+def test_a_segmentor_predicts_what_mmseg_infers(model, data, tool_output, tmp_path):
     from mmseg.apis import inference_model
 
     built, cfg, config, checkpoint = model('upernet')
     photo = next((data / 'ADEChallengeData2016/images/validation').iterdir())
-    code, _, error = run_tool('predict.py', config, checkpoint, photo, '--out', tmp_path / 'out')
-    assert code == 0, error[-500:]
+    tool_output('predict.py', config, checkpoint, photo, '--out', tmp_path / 'out')
     cfg.test_pipeline = [step for step in cfg.test_pipeline if type_name(step) != 'LoadAnnotations']
     built.cfg = cfg
     expected = inference_model(built, str(photo)).pred_sem_seg.data[0].numpy()
@@ -155,43 +142,37 @@ def test_a_segmentor_predicts_what_mmseg_infers(model, data, run_tool, tmp_path)
     assert np.mean(found == expected) > 0.999
 
 
-def test_a_classifier_predicts_the_likeliest_class(model, data, run_tool, tmp_path):
+def test_a_classifier_predicts_the_likeliest_class(model, data, tool_output, tmp_path):
     _, _, config, checkpoint = model('classifier')
-    code, _, error = run_tool(
+    tool_output(
         *('predict.py', config, checkpoint, data / 'textures/val/dots', '--out', tmp_path / 'out'),
         *('--cfg-options', f'test_dataloader.dataset.data_root={data / "textures"}'),
     )
-    assert code == 0, error[-500:]
     found = json.loads((tmp_path / 'out/predictions.json').read_text())
     assert [entry['image'] for entry in found] == ['0', '1']
     assert {top['class'] for entry in found for top in entry['top']} == {'dots', 'stripes'}
 
 
 @pytest.mark.parametrize('name', LIBRARIES)
-def test_its_speed_is_measured_in_every_form(name, run_tool, tmp_path, forked):
+def test_the_speed_of_every_form_is_measured(name, tool_output, tmp_path, forked):
     config = f'{CONFIGS}/{name}.py'
     pickle.loads(pickle.dumps(ModelSpec('net', Config.fromfile(config))))
     forms = ('--no-fuse', '--fuse', '--deploy', '--accelerate')
-    code, printed, error = run_tool(
+    tool_output(
         *('fps.py', config, *forms, '--part', 'backbone', '--shape', 64, 64),
         *('--repeat', 1, '--warmup', 1, '--json', tmp_path / 'speed.json'),
     )
-    assert code == 0, printed + error
     rows = json.loads((tmp_path / 'speed.json').read_text())['rows']
     assert all(len(row['times_ms']) == 1 for row in rows)
     assert len({row['form'] for row in rows}) == len(rows) == 4
 
 
-def test_a_classifier_in_deploy_form_is_built_in_it(model, data, run_tool, tmp_path):
+def test_a_classifier_in_deploy_form_is_built_in_it(model, data, run_test):
     from mmvanilla import fuse
 
     built, _, config, checkpoint = model('classifier')
     torch.save(dict(state_dict=fuse(built).state_dict(), meta={}), checkpoint)
-    code, _, error = run_tool(
-        *('test.py', config, checkpoint, '--data-root', data / 'textures'),
-        *('--work-dir', tmp_path / 'work'),
-    )
-    assert code == 0, error[-500:]
+    run_test(config, checkpoint, data / 'textures')
 
 
 # Names with a dot, such as vanillanet13_1.5x, cannot be imported.

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.utils import import_modules_from_strings
 from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).parents[2]
 FORK = multiprocessing.get_context('fork')  # a new interpreter imports for five seconds
+MODULES = 'datasets', 'evaluation', 'models', 'visualization'
 
 
 class Process:
@@ -21,7 +23,9 @@ class Process:
     def __init__(self, tool, *arguments, **environment):
         self.printed = ''
         reader, writer = os.pipe()
-        self.process = FORK.Process(target=run_tool, args=(writer, tool, arguments, environment))
+        self.process = FORK.Process(
+            target=run_in_child, args=(writer, tool, arguments, environment)
+        )
         self.process.start()
         os.close(writer)
         self.pid, self.output = self.process.pid, os.fdopen(reader, errors='replace')
@@ -43,7 +47,7 @@ class Process:
         return code if code >= 0 else 128 - code, self.printed
 
 
-def run_tool(writer, tool, arguments, environment):
+def run_in_child(writer, tool, arguments, environment):
     """Run a tool in a forked process, as if nothing had run in it before."""
     os.setsid()
     for stream in (1, 2):
@@ -61,6 +65,9 @@ def run_tool(writer, tool, arguments, environment):
 @pytest.fixture
 def start_tool():
     """Start tools in processes of their own, and kill those that outlive the test."""
+    if torch.cuda.is_initialized():
+        pytest.skip('CUDA does not survive a fork')
+    import_modules_from_strings([f'mmdet.{name}' for name in MODULES])
     started = []
 
     def start(tool, *arguments, **environment):
@@ -72,3 +79,15 @@ def start_tool():
         if each.process.is_alive():
             os.killpg(each.pid, signal.SIGKILL)
             each.process.join()
+
+
+@pytest.fixture
+def run_forked(start_tool):
+    """Run a tool, which must succeed, in a process of its own; return its output."""
+
+    def run(tool, *arguments):
+        code, printed = start_tool(tool, *arguments).finish()
+        assert code == 0, printed[-3000:]
+        return printed
+
+    return run

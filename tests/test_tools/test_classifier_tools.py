@@ -65,13 +65,12 @@ def logged(work_dir, key):
     return [row[key] for row in rows if key in row]
 
 
-def test_the_recipe(data, run_tool, tmp_path):
+def test_the_recipe(data, tool_output, run_test, tmp_path):
     common = [CONFIG, '--data-root', data, '--cfg-options', 'default_hooks.logger.interval=1']
     common += ['default_hooks.deploy.save=True']
     # Visualizers are kept by name and write to their first folder.
     common += ['visualizer.name=textures', '--work-dir']
-    code, _, error = run_tool('train.py', *common, tmp_path / 'whole')
-    assert code == 0, error
+    tool_output('train.py', *common, tmp_path / 'whole')
     assert len(logged(tmp_path / 'whole', 'loss')) == 96
     scores = logged(tmp_path / 'whole', 'accuracy/top1')
     assert logged(tmp_path / 'whole', 'act_learn') == [i / 6 for i in range(6)] + [1.0] * 90
@@ -79,8 +78,7 @@ def test_the_recipe(data, run_tool, tmp_path):
 
     # Resumed before the last epoch, to the last bit.
     last = tmp_path / 'whole/epoch_7.pth'
-    code, _, error = run_tool('train.py', *common, tmp_path / 'parts', '--resume', last)
-    assert code == 0, error
+    tool_output('train.py', *common, tmp_path / 'parts', '--resume', last)
     parts = load_from_local(str(tmp_path / 'parts/epoch_8.pth'))
     for key in ('state_dict', 'ema_state_dict'):
         assert whole[key].keys() == parts[key].keys()
@@ -94,13 +92,9 @@ def test_the_recipe(data, run_tool, tmp_path):
     assert not torch.equal(averaged[name], last_step[name])
     assert scores[-1] == pytest.approx(accuracy(averaged, data))
     for form in ('--fuse', '--no-fuse'):
-        work = tmp_path / form.strip('-')
-        file = tmp_path / 'whole/epoch_8.pth'
-        code, out, error = run_tool(
-            *('test.py', CONFIG, file, '--data-root', data, '--work-dir', work, form),
-            *('--show-dir', work / 'pictures'),
-        )
-        assert code == 0, error
+        work, file = tmp_path / form, tmp_path / 'whole/epoch_8.pth'
+        options = (form, '--show-dir', work / 'pictures')
+        out = run_test(CONFIG, file, data, *options, work=form)
         assert ('The deploy form is tested' in out) == (form == '--fuse')
         (metrics,) = work.glob('*/*.json')
         assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(scores[-1])
@@ -139,21 +133,17 @@ def test_predict_beside_a_terminal(viewer, model, data, run_tool, watch, monkeyp
 
 
 @pytest.mark.parametrize('suffix', ['.pth', '.onnx', '.pt2'])
-def test_predict_what_deploy_wrote(suffix, model, data, run_tool, tmp_path, request):
+def test_predict_what_deploy_wrote(suffix, model, data, tool_output, tmp_path, request):
     if suffix != '.pth':
         request.getfixturevalue('exporting')
     net, checkpoint = model
     target = tmp_path / f'deployed{suffix}'
     flag = {'.pth': '--out', '.onnx': '--onnx', '.pt2': '--export'}[suffix]
-    code, out, error = run_tool('deploy.py', CONFIG, checkpoint, '--data-root', data, flag, target)
-    assert code == 0, error
+    out = tool_output('deploy.py', CONFIG, checkpoint, '--data-root', data, flag, target)
     assert 'compared on 3 images of the test data' in out
     assert float(re.search(r'relative (?:error )?([\d.e+-]+)', out)[1]) < 1e-4
     photo = data / 'val/stripes/0.png'
-    code, out, error = run_tool(
-        'predict.py', CONFIG, target, photo, '--trust', '--out', tmp_path / 'out'
-    )
-    assert code == 0, error
+    out = tool_output('predict.py', CONFIG, target, photo, '--trust', '--out', tmp_path / 'out')
     # Bicubic interpolation, crop and normalisation by hand.
     image = cv2.imread(str(photo))
     image = np.asarray(Image.fromarray(image).resize((72, 72), Image.BICUBIC))[4:68, 4:68]
@@ -176,12 +166,11 @@ def test_predict_what_deploy_wrote(suffix, model, data, run_tool, tmp_path, requ
     assert not np.array_equal(drawn, cv2.imread(str(photo)))
 
 
-def test_fps_of_a_classifier(run_tool, forked, tmp_path):
+def test_fps_of_a_classifier(tool_output, forked, tmp_path):
     arguments = ('--part', 'model', '--shape', 64, 64, '--repeat', 2, '--warmup', 0)
     forms = ('--no-fuse', '--fuse', '--deploy')
     file = tmp_path / 'speed.json'
-    code, _, error = run_tool('fps.py', CONFIG, *forms, *arguments, '--json', file)
-    assert code == 0, error
+    tool_output('fps.py', CONFIG, *forms, *arguments, '--json', file)
     rows = json.loads(file.read_text())['rows']
     training, fused, deployed = (row['counts']['params'] for row in rows)
     assert training > fused == deployed
@@ -192,14 +181,12 @@ def copied(data, tmp_path):
     return shutil.copytree(data, tmp_path / 'copied')
 
 
-def test_bad_folders(copied, run_tool, tmp_path):
+def test_bad_folders(copied, run_tool, tool_error, tmp_path):
     """Each mistake is one sentence before training; check_data finds it, too."""
 
     def fails(sentence, *options):
         arguments = (CONFIG, '--data-root', copied, '--work-dir', tmp_path / 'work')
-        code, _, error = run_tool('train.py', *arguments, '--cfg-options', *options)
-        assert code == 2
-        assert 'Traceback' not in error
+        error = tool_error('train.py', *arguments, '--cfg-options', *options)
         assert re.search(sentence, error), error
         assert not list((tmp_path / 'work').glob('*.pth'))
 
@@ -216,7 +203,7 @@ def test_bad_folders(copied, run_tool, tmp_path):
     fails(r'val_dataloader.*cannot be built', 'a=1')
 
 
-def test_a_checkpoint_of_other_classes(model, data, run_tool, tmp_path):
+def test_a_checkpoint_of_other_classes(model, data, tool_error, tmp_path):
     net, _ = model
     state = net.state_dict()
     for name in [name for name in state if name.startswith('head.cls') and state[name].ndim]:
@@ -228,10 +215,7 @@ def test_a_checkpoint_of_other_classes(model, data, run_tool, tmp_path):
         [f'load_from={tmp_path / "other.pth"}'],
         ['model.init_cfg.type=Pretrained', f'model.init_cfg.checkpoint={tmp_path / "other.pth"}'],
     ):
-        code, _, error = run_tool('train.py', CONFIG, *run, '--cfg-options', *option)
-        assert code == 2
+        error = tool_error('train.py', CONFIG, *run, '--cfg-options', *option)
         assert 'the checkpoint has 4 classes and the head 3; set num_classes=4' in error
-        assert 'Traceback' not in error
-    code, _, error = run_tool('test.py', CONFIG, tmp_path / 'other.pth', *run)
-    assert code == 2
+    error = tool_error('test.py', CONFIG, tmp_path / 'other.pth', *run)
     assert 'the checkpoint has 4 classes and the head 3' in error

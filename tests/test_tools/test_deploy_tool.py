@@ -12,10 +12,9 @@ def listing(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_fused_checkpoint_loads_into_a_deploy_net(files, small_config, run_tool, tmp_path):
+def test_a_fused_checkpoint_loads_into_a_deploy_net(files, small_config, tool_output, tmp_path):
     model, config, checkpoint = files('upernet')
-    code, out, _ = run_tool('deploy.py', config, checkpoint, '--out', tmp_path / 'new/fused.pth')
-    assert code == 0
+    out = tool_output('deploy.py', config, checkpoint, '--out', tmp_path / 'new/fused.pth')
     assert listing(tmp_path / 'new') == ['fused.pth']
     printed = re.search(r'largest difference (\S+), relative (\S+)', out)
     assert 0 < float(printed[1]) < 1e-2
@@ -33,13 +32,12 @@ def test_a_fused_checkpoint_loads_into_a_deploy_net(files, small_config, run_too
 
 
 @pytest.mark.parametrize('deploy', [False, True])
-def test_the_form_of_a_checkpoint_counts(deploy, files, run_tool, tmp_path):
+def test_the_form_of_a_checkpoint_counts(deploy, files, tool_output, tmp_path):
     _, config, checkpoint = files('retinanet', deploy=not deploy)
     fused = tmp_path / 'fused.pth'
-    assert run_tool('deploy.py', config, checkpoint, '--out', fused)[0] == 0
+    tool_output('deploy.py', config, checkpoint, '--out', fused)
     source = fused if deploy else checkpoint
-    code, out, _ = run_tool('deploy.py', config, source, '--out', tmp_path / 'again.pth')
-    assert code == 0
+    out = tool_output('deploy.py', config, source, '--out', tmp_path / 'again.pth')
     form = 'deploy' if deploy else 'training'
     assert f'is in {form} form; the model is built with deploy={deploy}' in out
     first, again = (
@@ -57,48 +55,40 @@ def test_the_form_of_a_checkpoint_counts(deploy, files, run_tool, tmp_path):
     ],
 )
 def test_nothing_is_written_of_a_net_that_cannot_be_fused(
-    options, arguments, sentence, files, run_tool, tmp_path
+    options, arguments, sentence, files, tool_error, tmp_path
 ):
     _, config, checkpoint = files('upernet', **options)
     out = tmp_path / 'out'
     out.mkdir()
-    code, _, error = run_tool(
-        'deploy.py', config, checkpoint, '--out', out / 'fused.pth', *arguments
-    )
-    assert code == 2
+    error = tool_error('deploy.py', config, checkpoint, '--out', out / 'fused.pth', *arguments)
     assert re.search(sentence, error)
     assert not listing(out)
 
 
 @pytest.mark.parametrize('flag', ['--out', '--onnx', '--openvino', '--export'])
-def test_a_folder_that_cannot_be_written(flag, files, run_tool, tmp_path):
+def test_a_folder_that_cannot_be_written(flag, files, tool_error, tmp_path):
     _, config, checkpoint = files('upernet')
     suffix = {'--out': 'pth', '--onnx': 'onnx', '--openvino': 'xml', '--export': 'pt2'}[flag]
     (tmp_path / 'file').write_text('')
     before = listing(tmp_path)
-    code, _, error = run_tool(
-        'deploy.py', config, checkpoint, flag, tmp_path / f'file/model.{suffix}'
-    )
-    assert code == 2
+    error = tool_error('deploy.py', config, checkpoint, flag, tmp_path / f'file/model.{suffix}')
     assert 'cannot be written' in error
     assert listing(tmp_path) == before
 
 
-def test_a_suffix_of_another_format(files, run_tool, tmp_path):
+def test_a_suffix_of_another_format(files, tool_error, tmp_path):
     _, config, checkpoint = files('upernet')
-    code, _, error = run_tool('deploy.py', config, checkpoint, '--onnx', tmp_path / 'model.pth')
-    assert code == 2
+    error = tool_error('deploy.py', config, checkpoint, '--onnx', tmp_path / 'model.pth')
     assert 'expected a name that ends in .onnx' in error
 
 
 @pytest.mark.usefixtures('exporting')
-def test_an_export_runs_elsewhere(files, run_tool, tmp_path):
+def test_an_export_runs_elsewhere(files, tool_output, tmp_path):
     import onnxruntime
 
     model, config, checkpoint = files('upernet')
     file = tmp_path / 'model.onnx'
-    code, out, _ = run_tool('deploy.py', config, checkpoint, '--onnx', file, '--label-map')
-    assert code == 0
+    out = tool_output('deploy.py', config, checkpoint, '--onnx', file, '--label-map')
     assert re.search(r'model\.onnx \([\d.]+ MiB\): [\d.]+ s an image', out)
     assert 'of the pixels with the same label' in out
 

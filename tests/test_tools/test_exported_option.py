@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -13,7 +14,9 @@ from mmvanilla.datasets import make_shapes
 from mmvanilla.deploy.export import OpenedModel
 from mmvanilla.deploy.predict import ExportedModel
 
-pytestmark = pytest.mark.usefixtures('exporting')
+pytestmark = pytest.mark.usefixtures('exporting', 'in_threads')
+# The time of an export grows with the levels.
+LEVELS = {'neck.num_outs': 3, 'bbox_head.anchor_generator.strides': [8, 16, 32]}
 
 
 @pytest.fixture(scope='module')
@@ -22,35 +25,33 @@ def shapes(tmp_path_factory):
 
 
 @pytest.fixture
-def detector(files, run_tool, shapes, tmp_path):
+def detector(files, tool_output, shapes, once, tmp_path):
     """Return config, checkpoint and exported file of a detector."""
-    _, config, checkpoint = files('retinanet')
-    written, file = shapes / 'model.onnx', tmp_path / 'model.onnx'
-    if not written.exists():
-        arguments = ('--data-root', shapes / 'coco', '--onnx', written)
-        code, _, error = run_tool('deploy.py', config, checkpoint, *arguments)
-        assert code == 0, error
-    return config, checkpoint, shutil.copy(written, file)
+    _, config, checkpoint = files('retinanet', **LEVELS)
+
+    def write(folder):
+        arguments = ('--data-root', shapes / 'coco', '--onnx', folder / 'model.onnx')
+        tool_output('deploy.py', config, checkpoint, *arguments)
+
+    written = once('exported_retinanet', write) / 'model.onnx'
+    return config, checkpoint, Path(shutil.copy(written, tmp_path))
 
 
 @pytest.fixture
-def test(run_tool, shapes, tmp_path):
-    """Run tools/test.py."""
+def command(shapes, tmp_path):
+    """Return a command line of tools/test.py in batches of two."""
 
-    def run(config, file, *arguments, data=shapes / 'coco'):
-        return run_tool(
-            *('test.py', config, file, '--data-root', data, '--work-dir', tmp_path / 'work'),
-            *(*arguments, '--cfg-options', 'test_dataloader.num_workers=0'),
-            *('test_dataloader.persistent_workers=False', 'test_dataloader.batch_size=2'),
-        )
+    def words(config, file, *options):
+        options = (*options, '--cfg-options', 'test_dataloader.batch_size=2')
+        common = ('--data-root', shapes / 'coco', '--work-dir', tmp_path / 'work')
+        return 'test.py', config, file, *common, *options
 
-    return run
+    return words
 
 
-def test_an_exported_detector_has_the_metrics_of_its_checkpoint(detector, test, run_tool, shapes):
+def test_an_exported_detector_has_the_metrics_of_its_checkpoint(detector, command, tool_output):
     config, checkpoint, file = detector
-    code, out, error = test(config, file, '--compare', checkpoint)
-    assert code == 0, error
+    out = tool_output(*command(config, file, '--compare', checkpoint))
     assert out.count('Epoch(test) [2/2]') == 2  # one by one, although the batch size is 2
     rows = [re.findall(r'[-+]?\d+\.\d+', line) for line in out.splitlines() if '│ coco/' in line]
     assert len(rows) == 6
@@ -58,56 +59,62 @@ def test_an_exported_detector_has_the_metrics_of_its_checkpoint(detector, test, 
         assert float(second) == pytest.approx(float(first), abs=1e-3)
         assert float(difference) == pytest.approx(float(second) - float(first), abs=1e-3)
 
-    for name, options, sentence in [
-        (file, ['--tta'], "--tta needs a checkpoint, and '.*model.onnx' is exported"),
-        (file, ['--accelerate'], "--accelerate needs a checkpoint, and '.*model.onnx' is exported"),
-        (file, ['--precision', 'bf16'], 'precision is bf16 .*ONNX Runtime computes in the types'),
-        (checkpoint, ['--precision', 'auto'], "--precision is auto.* '.*trained.pth' is none"),
-        (file, ['--compare', checkpoint, '--out', 'a.pkl'], 'results of one model; leave out'),
-        (file.with_name('no.onnx'), [], "there is no exported file '.*no.onnx'"),
-    ]:
-        code, _, error = test(config, name, *options)
-        assert code == 2
-        assert re.search(sentence, error.splitlines()[-1]), error
-        assert 'Traceback' not in error
 
-    # A checkpoint and exported files in one run, and one of other classes.
+@pytest.mark.parametrize(
+    ('file', 'options', 'sentence'),
+    [
+        ('model.onnx', ['--tta'], "--tta needs a checkpoint, and '.*model.onnx' is exported"),
+        ('model.onnx', ['--accelerate'], '--accelerate needs a checkpoint'),
+        ('model.onnx', ['--precision', 'bf16'], 'precision is bf16 .*ONNX Runtime'),
+        ('trained.pth', ['--precision', 'auto'], "--precision is auto.* '.*trained.pth' is none"),
+        ('model.onnx', ['--compare', 'trained.pth', '--out', 'a.pkl'], 'results of one model'),
+        ('no.onnx', [], "there is no exported file '.*no.onnx'"),
+    ],
+)
+def test_wrong_options_are_refused(file, options, sentence, detector, command, tool_error):
+    config, checkpoint, exported = detector
+    options = [checkpoint if option == 'trained.pth' else option for option in options]
+    file = checkpoint if file == 'trained.pth' else exported.with_name(file)
+    assert re.search(sentence, tool_error(*command(config, file, *options)))
+
+
+def test_the_speed_of_a_checkpoint_and_of_its_exported_file(detector, shapes, tool_output):
+    config, checkpoint, file = detector
     images = ('--images', shapes / 'coco/val2017', '--repeat', 1, '--warmup', 0)
     target = file.with_name('speed.json')
-    arguments = (f'{config}@{checkpoint}', file, *images, '--json', target)
-    code, out, error = run_tool('fps.py', *arguments)
-    assert code == 0, error
+    out = tool_output('fps.py', f'{config}@{checkpoint}', file, *images, '--json', target)
     assert 'Weights as in the files' in out
     trained, written = json.loads(target.read_text())['rows']
     assert (trained['form'], written['form']) == ('fused', 'ONNX Runtime, fp32')
     assert written['detections'] == trained['detections'] > 0
     assert trained['counts']
     assert not written['counts']
-    code, _, error = run_tool('fps.py', file, config, *images)
-    assert code == 2
-    assert "model.onnx' is exported; name the config that it is of before it" in error
-    code, _, error = run_tool('predict.py', config, checkpoint, 'README.md', '--precision', 'auto')
-    assert code == 2
-    assert 'which is for exported files' in error
+
+
+def test_other_tools_refuse_what_does_not_fit(detector, shapes, tool_error):
+    config, checkpoint, file = detector
+    assert 'name the config' in tool_error('fps.py', file, config, '--images', shapes)
+    options = ('--precision', 'auto')
+    assert 'exported files' in tool_error('predict.py', config, checkpoint, 'README.md', *options)
 
 
 @pytest.mark.parametrize('first', ['exported', 'trained'])
-def test_a_precision_is_for_the_exported_file_of_a_comparison(first, detector, test):
+def test_a_precision_is_for_the_exported_file_of_a_comparison(
+    first, detector, command, tool_output
+):
     config, checkpoint, file = detector
     pair = (file, checkpoint) if first == 'exported' else (checkpoint, file)
-    code, out, error = test(config, pair[0], '--compare', pair[1], '--precision', 'auto')
-    assert code == 0, error
-    assert out.count('│ coco/') == 6
+    options = ('--compare', pair[1], '--precision', 'auto')
+    assert tool_output(*command(config, pair[0], *options)).count('│ coco/') == 6
 
 
-def test_other_classes_are_refused(detector, test, small_config, tmp_path):
+def test_other_classes_are_refused(detector, command, tool_error):
     config, _, file = detector
-    cfg = small_config('retinanet')
+    cfg = Config.fromfile(config)
     classes = list(cfg.test_dataloader.dataset.metainfo.classes)
     cfg.test_dataloader.dataset.metainfo.classes = [classes[0], 'disc', *classes[2:]]
     cfg.dump(config)
-    code, _, error = test(config, file)
-    assert code == 2
+    error = tool_error(*command(config, file))
     assert re.search(f"class 1 is {classes[1]!r} in .*model.onnx' and 'disc' in", error)
 
 
@@ -118,18 +125,16 @@ def test_other_classes_are_refused(detector, test, small_config, tmp_path):
         ('model.data_preprocessor.std', [1, 1, 1], 'preprocessing.std.0'),
     ],
 )
-def test_settings_that_the_file_does_not_follow_are_refused(setting, value, named, detector, test):
+def test_settings_that_the_file_does_not_follow_are_refused(
+    setting, value, named, detector, command, tool_output, tool_error
+):
     """The settings are fixed in the graph of the file."""
     config, _, file = detector
     cfg = Config.fromfile(config)
     cfg.merge_from_dict({setting: value})
     cfg.dump(config)
-    code, _, error = test(config, file)
-    assert code == 2
-    assert named in error
-    code, out, error = test(config, file, '--warn-only')
-    assert code == 0, error
-    assert named in out
+    assert named in tool_error(*command(config, file))
+    assert named in tool_output(*command(config, file, '--warn-only'))
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -29,18 +27,13 @@ def handful(tmp_path):
     return tmp_path
 
 
-def run(tool, *arguments):
-    command = [sys.executable, f'tools/{tool}', *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not COCO.is_dir(), reason='the real COCO images are not here')
-def test_mask_rcnn_on_coco(handful, tmp_path):
+def test_mask_rcnn_on_coco(handful, run_forked, tmp_path):
     config = 'tests/data/overfit_coco.py'
-    printed = run('train.py', config, '--data-root', handful, '--work-dir', tmp_path / 'work')
+    printed = run_forked(
+        'train.py', config, '--data-root', handful, '--work-dir', tmp_path / 'work'
+    )
     results = re.findall(r'coco/bbox_mAP: (\d\.\d+).*coco/segm_mAP: (\d\.\d+)', printed)
     box_ap, mask_ap = map(float, results[-1])
     print(f'box AP {box_ap}, mask AP {mask_ap} on {NUM_IMAGES} images')
@@ -49,13 +42,13 @@ def test_mask_rcnn_on_coco(handful, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not ADE20K.is_dir(), reason='the real ADE20K images are not here')
-def test_upernet_on_ade20k(tmp_path):
+def test_upernet_on_ade20k(run_forked, tmp_path):
     config = 'tests/data/overfit_ade20k.py'
     common = ['--data-root', ADE20K, '--work-dir', tmp_path / 'work']
-    run('train.py', config, *common)
+    run_forked('train.py', config, *common)
     pictures = tmp_path / 'pictures'
     checkpoint = tmp_path / 'work/iter_500.pth'
-    printed = run('test.py', config, checkpoint, *common, '--show-dir', pictures)
+    printed = run_forked('test.py', config, checkpoint, *common, '--show-dir', pictures)
     miou = float(re.findall(r'mIoU: (\d+\.\d+)', printed)[-1])
     print(f'mIoU {miou} over the classes present')
     assert miou >= 80

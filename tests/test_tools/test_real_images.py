@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -46,20 +44,11 @@ NETS = {
 pytestmark = pytest.mark.skipif(not COCO.is_dir(), reason='the real COCO images are not here')
 
 
-def start(tool, *arguments):
-    """Run a tool in a new process."""
-    command = [sys.executable, f'tools/{tool}', *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
-def train(run, work_dir, max_epochs, options, *arguments):
+def train(run_forked, work_dir, max_epochs, options, *arguments):
     """Train; return the logged losses and learning rate of each iteration."""
-    # Visualizers are kept by name and write to their first folder.
-    name = f'{work_dir.name}_{max_epochs}_{len(arguments)}'
-    options = [*options, f'train_cfg.max_epochs={max_epochs}', f'visualizer.name={name}']
+    options = [*options, f'train_cfg.max_epochs={max_epochs}']
     common = ['--data-root', COCO, '--work-dir', work_dir, '--cfg-options', *options]
-    run('train.py', CONFIG, *arguments, *common)
+    run_forked('train.py', CONFIG, *arguments, *common)
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     rows = [json.loads(line) for line in logs[-1].read_text().splitlines()]
     return {
@@ -68,19 +57,12 @@ def train(run, work_dir, max_epochs, options, *arguments):
     }
 
 
-@pytest.mark.parametrize(
-    ('net', 'own_process'), [('narrow', False), pytest.param('13', True, marks=pytest.mark.slow)]
-)
-def test_train_resume_test(net, own_process, run_tool, tmp_path):
-    def run(*arguments):
-        code, out, error = (start if own_process else run_tool)(*arguments)
-        assert code == 0, out[-3000:] + error[-3000:]
-        return out + error
-
+@pytest.mark.parametrize('net', ['narrow', pytest.param('13', marks=pytest.mark.slow)])
+def test_train_resume_test(net, run_forked, tmp_path):
     options = [*SMALL, *NETS[net]]
-    whole = train(run, tmp_path / 'whole', 2, options)
-    first = train(run, tmp_path / 'parts', 1, options)
-    rest = train(run, tmp_path / 'parts', 2, options, '--resume')
+    whole = train(run_forked, tmp_path / 'whole', 2, options)
+    first = train(run_forked, tmp_path / 'parts', 1, options)
+    rest = train(run_forked, tmp_path / 'parts', 2, options, '--resume')
     assert list(whole) == [1, 2, 3, 4]
     assert whole[1].keys() > {'loss', 'loss_mask', 'loss_rpn_bbox', 'lr'}
     assert first | rest == whole  # to the last digit
@@ -89,12 +71,12 @@ def test_train_resume_test(net, own_process, run_tool, tmp_path):
     checkpoint = tmp_path / 'parts/epoch_2.pth'
     options = ['--cfg-options', *options]
     common = ['--data-root', COCO, '--work-dir', tmp_path / 'test']
-    printed = run('test.py', CONFIG, checkpoint, *common, *options)
+    printed = run_forked('test.py', CONFIG, checkpoint, *common, *options)
     for task in ('bbox', 'segm'):
         assert re.search(rf'coco/{task}_mAP: -?\d\.\d+', printed)
 
     common += ['--tta', '--out', tmp_path / 'results.pkl', '--show-dir', tmp_path / 'pictures']
-    printed = run('test.py', CONFIG, checkpoint, *common, *options)
+    printed = run_forked('test.py', CONFIG, checkpoint, *common, *options)
     assert re.search(r'coco/bbox_mAP: -?\d\.\d+', printed)
     assert (tmp_path / 'results.pkl').stat().st_size > 1000
     assert len(list((tmp_path / 'pictures').iterdir())) == 4

@@ -13,21 +13,17 @@ from mmvanilla.datasets import make_shapes
 
 
 @pytest.mark.parametrize('kind', ['mask_rcnn', 'upernet'])
-def test_both_forms_predict_the_same(kind, files, run_tool, tmp_path):
+def test_both_forms_predict_the_same(kind, files, run_test, tmp_path):
     _, config, checkpoint = files(kind)
     name = 'ADEChallengeData2016' if kind == 'upernet' else 'coco'
     data = make_shapes(tmp_path / 'shapes', train=1, val=2, size=96) / name
     predictions, metrics = [], []
     for form in ('--fuse', '--no-fuse'):
-        work = tmp_path / form.strip('-')
-        code, out, _ = run_tool(
-            *('test.py', config, checkpoint, '--data-root', data, '--work-dir', work, form),
-            *('--out', work / 'out.pkl', '--cfg-options', 'test_dataloader.num_workers=0'),
-            'test_dataloader.persistent_workers=False',
-        )
-        assert code == 0
+        work = tmp_path / form
+        out_file = work / 'out.pkl'
+        out = run_test(config, checkpoint, data, form, '--out', out_file, work=work)
         assert ('The deploy form is tested' in out) == (form == '--fuse')
-        predictions.append(pickle.loads((work / 'out.pkl').read_bytes()))
+        predictions.append(pickle.loads(out_file.read_bytes()))
         (scores,) = work.glob('*/*.json')
         metrics.append(json.loads(scores.read_text()))
     for fused, trained in zip(*predictions, strict=True):
@@ -43,7 +39,7 @@ def test_both_forms_predict_the_same(kind, files, run_tool, tmp_path):
 
 
 @pytest.mark.parametrize(('named', 'tta'), [('path', True), ('hash', False), ('url', False)])
-def test_the_checkpoint_is_read_once(named, tta, files, run_tool, tmp_path, monkeypatch):
+def test_the_checkpoint_is_read_once(named, tta, files, run_test, tmp_path, monkeypatch):
     """For the form of the model and for the weights, under its given name."""
     _, config, file = files('upernet', deploy=True)
     data = make_shapes(tmp_path / 'shapes', train=1, val=1, size=64) / 'ADEChallengeData2016'
@@ -58,12 +54,7 @@ def test_the_checkpoint_is_read_once(named, tta, files, run_tool, tmp_path, monk
     reads = []
     load = torch.load
     monkeypatch.setattr(torch, 'load', lambda path, **how: reads.append(path) or load(path, **how))
-    code, out, error = run_tool(
-        *('test.py', config, name, '--data-root', data, '--work-dir', tmp_path / 'work'),
-        *('--cfg-options', 'test_dataloader.num_workers=0'),
-        *('test_dataloader.persistent_workers=False', *(['--tta'] if tta else [])),
-    )
-    assert code == 0, error
+    out = run_test(config, name, data, *(['--tta'] if tta else []))
     assert reads == [str(file)]
     assert 'is in training form; the model is built with deploy=False' in out
     assert f'Load checkpoint from {name}' in out
@@ -71,7 +62,7 @@ def test_the_checkpoint_is_read_once(named, tta, files, run_tool, tmp_path, monk
 
 
 @pytest.mark.parametrize('kind', ['retinanet', 'upernet'])
-def test_pictures_of_images_of_the_same_name(kind, files, run_tool, tmp_path):
+def test_pictures_of_images_of_the_same_name(kind, files, run_test, tmp_path):
     """Images in several folders or with other suffixes."""
     _, config, checkpoint = files(kind)
     data = make_shapes(tmp_path / 'shapes', train=1, val=3, size=64)
@@ -95,13 +86,7 @@ def test_pictures_of_images_of_the_same_name(kind, files, run_tool, tmp_path):
                 move_image(file, (data / folder / 'validation' / name).with_suffix(suffix))
         names = [name.replace('.png', '.jpg') for name in names]
     cfg.dump(config)
-    code, _, error = run_tool(
-        *('test.py', config, checkpoint, '--data-root', data, '--work-dir', tmp_path / 'work'),
-        *('--show-dir', tmp_path / 'pictures'),
-        *('--cfg-options', 'test_dataloader.num_workers=0'),
-        'test_dataloader.persistent_workers=False',
-    )
-    assert code == 0, error
+    run_test(config, checkpoint, data, '--show-dir', tmp_path / 'pictures')
     drawn = [path for path in (tmp_path / 'pictures').rglob('*') if path.is_file()]
     assert {str(path.relative_to(tmp_path / 'pictures')) for path in drawn} == set(names)
     for path in drawn:
