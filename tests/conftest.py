@@ -26,7 +26,6 @@ import pytest
 import torch
 from filelock import FileLock
 from mmengine.config import Config
-from mmengine.fileio import load
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -93,16 +92,21 @@ def freeze_imports():
     gc.freeze()
 
 
+def no_metafile(package_path, cfg_path):
+    raise ValueError(f'no metafile for {cfg_path}')
+
+
 @pytest.fixture(scope='session', autouse=True)
-def quick_runners():
-    """Skip what mmengine repeats for each runner, config and data set, and no test depends on."""
+def quick_mmengine():
+    """Skip work that mmengine repeats for each runner, config and data set."""
     with pytest.MonkeyPatch.context() as patch:
         # A data set collects garbage after serializing, a runner asks the compiler its version.
         patch.setattr('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=lambda: None))
         patch.setattr('mmengine.runner.runner.collect_env', functools.cache(collect_env))
-        # A config on one of mmdet's reads all of mmdet's metafiles, and formatting a config takes
-        # longer than a short training.
-        patch.setattr('mmengine.config.utils.load', functools.cache(load), raising=False)
+        # The base of a config is looked up in all metafiles of its library before its own path.
+        for module in ('config.utils', 'hub.hub'):
+            patch.setattr(f'mmengine.{module}._get_cfg_metainfo', no_metafile, raising=False)
+        # Formatting a config takes longer than a short training.
         format_code = 'mmengine.config.config.FormatCode'
         patch.setattr(format_code, lambda text, **_: (text, False), raising=False)
         yield

@@ -1,7 +1,6 @@
 """A label out of range is named with its file."""
 
 import multiprocessing
-import socket
 from types import SimpleNamespace
 
 import pytest
@@ -81,19 +80,20 @@ def test_the_label_that_the_head_ignores_is_no_class():
     assert train([[1, 1]] * 3, ignore_index=0) == []  # whether it has pixels does not matter
 
 
-def of_one_process(rank, port, cases, queue):
-    dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+def of_one_process(rank, store, cases, queue):
+    dist.init_process_group('gloo', f'file://{store}', rank=rank, world_size=2)
     queue.put([train(maps[rank]) for maps in cases])
     dist.destroy_process_group()
 
 
-def test_two_processes_count_the_pixels_of_both():
+def test_two_processes_count_the_pixels_of_both(tmp_path):
     """Each sees half of the images, and a class may be in the other half only."""
-    context, port = multiprocessing.get_context('fork'), free_port()
+    context = multiprocessing.get_context('fork')
     queue = context.Queue()
     cases = [[[[0, 0]] * 2, [[1, 1]] * 2], [[[0, 0]] * 2, [[0, 255]] * 2]]
     workers = [
-        context.Process(target=of_one_process, args=(rank, port, cases, queue)) for rank in range(2)
+        context.Process(target=of_one_process, args=(rank, tmp_path / 'store', cases, queue))
+        for rank in range(2)
     ]
     for worker in workers:
         worker.start()
@@ -103,9 +103,3 @@ def test_two_processes_count_the_pixels_of_both():
     for complete, (incomplete,) in warnings:
         assert complete == []
         assert "'road' was in the 4 images" in incomplete
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return server.getsockname()[1]

@@ -314,6 +314,9 @@ model = dict(
     neck=dict(in_channels=[16, 24, 32, 32]),
     test_cfg=dict(score_thr=0.0),
 )
+test_pipeline = _base_.test_pipeline
+test_pipeline[1] = dict(type='Resize', scale=(128, 128), keep_ratio=True)
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 """
     (tmp_path / 'plain.py').write_text(text)
     inferencer = DetInferencer(str(tmp_path / 'plain.py'), device='cpu', show_progress=False)

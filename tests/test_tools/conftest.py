@@ -56,7 +56,7 @@ def run_in_child(writer, tool, arguments, environment):
     os.environ.update(environment)
     os.chdir(ROOT)
     torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
-    for named in (MMLogger, MessageHub, Visualizer):
+    for named in (MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
         named._instance_dict.clear()
     sys.argv = [tool, *map(str, arguments)]
     runpy.run_path(f'tools/{tool}', run_name='__main__')
