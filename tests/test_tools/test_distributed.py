@@ -25,7 +25,7 @@ from mmvanilla.safe_load import load_from_local
 CONFIG = 'tests/data/tiny_shapes.py'
 REPORTING = """
 _base_ = '{base}'
-custom_imports = dict(imports=['mmvanilla', 'tests.data.report_rank'])
+custom_imports = dict(imports=['mmvanilla', 'report_rank'])
 default_hooks = dict(report=dict(type='ReportRankHook', priority='LOWEST'))
 """
 
@@ -43,8 +43,9 @@ def free_port():
 
 
 @pytest.fixture
-def ranks(start_tool):
+def ranks(start_tool, monkeypatch):
     """Start a tool in two processes, as torchrun does."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / 'data')
 
     def start(tool, *arguments):
         common = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
