@@ -73,6 +73,20 @@ def test_a_child_forked_in_a_training_ends_by_sigterm():
     assert child.exitcode == -signal.SIGTERM
 
 
+def test_a_child_that_is_signalled_as_it_is_forked_ends():
+    """As the idle processes of a pool, which a metric ends as soon as its work is done."""
+    with noted_signals():
+        for _ in range(50):
+            child = multiprocessing.get_context('fork').Process(target=time.sleep, args=[60])
+            child.start()
+            os.kill(child.pid, signal.SIGTERM)
+            child.join(10)
+            survived = child.is_alive()
+            child.kill()
+            assert not survived
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
 def wait(connection):
     StartWorker()(0)
     connection.send('ready')

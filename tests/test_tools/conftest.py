@@ -1,5 +1,6 @@
 """Tools in processes of their own."""
 
+import multiprocessing
 import os
 import runpy
 import signal
