@@ -1,17 +1,17 @@
-"""What torch has had since some version, also for those before it; the oldest is 2.1."""
+"""Backports for older torch versions, down to 2.1."""
 
 from typing import Optional
 
 import torch
 
 MaybeTensor = Optional[torch.Tensor]  # noqa: UP045 - torch.jit.script before 2.4 reads no `|`
-# Of torch.compile: what recomputes, and functions with a backward pass of their own at any size.
+# torch.compile supports recomputation, and custom backward passes with dynamic shapes.
 COMPILES = torch.__version__ >= '2.8'
 _AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # 2.4
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """Return the type to which autocast converts on a device, None where it is not enabled."""
+    """Return the dtype of autocast on a device, None if it is disabled."""
     if _AUTOCAST_BY_DEVICE:
         enabled = torch.is_autocast_enabled(device_type)
         return torch.get_autocast_dtype(device_type) if enabled else None
@@ -21,7 +21,7 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
 
 
 def is_compiling() -> bool:
-    """Tell whether torch.compile traces."""
+    """Return whether torch.compile is tracing."""
     if hasattr(torch.compiler, 'is_compiling'):  # 2.3
         return torch.compiler.is_compiling()
     return torch._utils.is_compiling()

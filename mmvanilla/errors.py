@@ -1,25 +1,25 @@
-"""Errors that a user can mend, and what they say."""
+"""Errors that a user can correct, and their messages."""
 
 import traceback
 
 
 class UserError(ValueError):
-    """A mistake in an argument, a config or a file; the tools print it without a traceback."""
+    """A mistake in an argument, a config or a file; tools print one sentence."""
 
 
 class CheckpointError(UserError):
-    """A file that cannot be used as a checkpoint."""
+    """A checkpoint that cannot be used."""
 
 
 class InputError(UserError):
-    """An image or a video that cannot be read; others may be."""
+    """An image or video that cannot be read; the run goes on with the others."""
 
 
 def sentence(error: Exception) -> str:
-    """Return what an error says in one line, without the traceback that comes from a worker."""
+    """Return the message of an error in one line, without a worker's traceback."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if text.startswith('Caught '):
-        # torch puts a worker's traceback before the line that says `module.Class: sentence`.
+        # torch puts the traceback before the line `module.Class: message`.
         text = text.rstrip().splitlines()[-1].partition(': ')[2]
     if text:
         return ' '.join(text.split())
@@ -29,23 +29,20 @@ def sentence(error: Exception) -> str:
 
 
 def root_import_error(error: ImportError) -> ImportError:
-    """Return the failed import that others were raised for; mmengine's own list all of sys.path."""
+    """Return the first failed import of a chain; mmengine's messages list all of sys.path."""
     while isinstance(error.__context__, ImportError):
         error = error.__context__
     return error
 
 
 def require(name: str, value: object, allowed: bool, expected: str) -> None:
-    """Refuse the value of an argument.
+    """Raise UserError for a value that is not allowed.
 
     Args:
-        name: The argument's name.
-        value: What was given.
-        allowed: Whether it may be that.
-        expected: What it may be, for the message.
-
-    Raises:
-        UserError: If it is not allowed.
+        name: Name of the argument.
+        value: Value of the argument.
+        allowed: Whether the value is allowed.
+        expected: Allowed values, for the message.
     """
     if not allowed:
         raise UserError(f'{name} is {value!r}, expected {expected}')

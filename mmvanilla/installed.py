@@ -1,4 +1,4 @@
-"""What must be installed beside the package, and what may not be at once."""
+"""Check which libraries are installed, without importing them."""
 
 from importlib import metadata
 from importlib.util import find_spec
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .errors import UserError
 
-# OpenMMLab's libraries come in two families of the same import names, its own and OneDL's.
+# OpenMMLab's libraries and OneDL's versions of them have the same import names.
 DISTRIBUTIONS = dict(
     mmengine=('mmengine', 'onedl-mmengine'),
     mmcv=('mmcv', 'mmcv-lite', 'onedl-mmcv'),
@@ -19,13 +19,13 @@ OLDEST_TORCH = 2, 1
 
 
 def check_installed() -> None:
-    """Check what is installed, before anything of it is imported.
+    """Check the installed distributions.
 
     Raises:
-        ImportError: If torch is too old, mmengine or mmcv is missing, or two distributions hold the
-            same package, of which one has overwritten files of the other.
+        ImportError: torch is too old, mmengine or mmcv is missing, or two distributions hold the
+            same package, so that one overwrote files of the other.
     """
-    torch = version('torch') or '2.1'  # one without metadata is a build of the user's own
+    torch = version('torch') or '2.1'  # a build of the user's own may have no metadata
     if tuple(int(part) for part in torch.split('.')[:2]) < OLDEST_TORCH:
         raise ImportError(f'mmvanilla needs torch 2.1 or later, and {torch} is installed')
     for package, names in DISTRIBUTIONS.items():
@@ -45,22 +45,22 @@ def check_installed() -> None:
 
 
 def check_library(package: str) -> None:
-    """Check that the library is there, of which a config's model is.
+    """Check that a library of OpenMMLab is installed.
 
     Raises:
-        UserError: If it is one of OpenMMLab's and not installed.
+        UserError: It is mmdet, mmseg or mmpretrain, and not installed.
     """
     if package in EXTRAS and find_spec(package) is None:
         raise UserError(
             f'the config needs {package}, which is not installed: install '
-            f'mmvanilla[{EXTRAS[package]}], or mmvanilla[onedl] beside libraries of OneDL'
+            f'mmvanilla[{EXTRAS[package]}], or mmvanilla[onedl] with libraries of OneDL'
         )
 
 
 def mmcv_is_compiled() -> bool:
-    """Tell whether mmcv has operators of its own.
+    """Return whether mmcv has compiled operators.
 
-    Its RoIAlign reads features as if they were (N, C, H, W) in memory, whatever their layout is.
+    Its compiled RoIAlign reads channels-last features as if they were contiguous.
     """
     spec = find_spec('mmcv')
     folders = (spec and spec.submodule_search_locations) or []
@@ -68,7 +68,7 @@ def mmcv_is_compiled() -> bool:
 
 
 def version(distribution: str) -> str | None:
-    """Return the version of a distribution, None where it is not installed."""
+    """Return the version of a distribution, None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -1,32 +1,34 @@
-"""The package's own configs by name, as ``mmdet::...`` names those of mmdet.
+"""Find the package's own configs by name, as ``mmdet::...`` finds mmdet's.
 
-mmengine knows the packages whose configs it finds by a list of its own, and gives what it finds
-there the package's scope, under which a plugin's config would not find mmdet's types.
+mmengine has a fixed list of packages with configs. It also sets the scope of such configs to the
+package, and types of mmdet are not found in the scope of a plugin.
 """
+
+from __future__ import annotations
 
 import os
 from functools import wraps
 from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config, ConfigDict, config
-from mmengine.config.utils import MODULE2PACKAGE
+from typing import TYPE_CHECKING, Any
 
 from .installed import check_library, version
 
-MIM = Path(__file__).parent / '.mim'  # where OpenMMLab's packages keep configs and tools
+if TYPE_CHECKING:
+    from mmengine.config import Config, ConfigDict
+
+MIM = Path(__file__).parent / '.mim'  # folder of configs and tools in OpenMMLab's packages
 PREFIX = 'mmvanilla::'
 
 
 def find_config(name: str) -> str:
-    """Return the path of a config file, or of the package's own config of that name.
+    """Return the path of a config file or of the package's own config.
 
     Args:
-        name: A path, or such as ``'configs/mask_rcnn_vanillanet13.py'``,
+        name: A path, or a name such as ``'configs/mask_rcnn_vanillanet13.py'``,
             ``'mask_rcnn_vanillanet13'`` or ``'mmvanilla::mask_rcnn_vanillanet13.py'``.
 
     Raises:
-        FileNotFoundError: If there is neither.
+        FileNotFoundError: There is neither.
     """
     if os.path.isfile(name):
         return name
@@ -41,16 +43,19 @@ def find_config(name: str) -> str:
 
 
 def install() -> None:
-    """Let ``Config.fromfile`` and ``_base_`` take ``mmvanilla::...``.
+    """Make ``Config.fromfile`` and ``_base_`` accept ``mmvanilla::...``.
 
-    Configs in pure Python take ``from mmvanilla.configs.mask_rcnn_vanillanet13 import *`` within
+    Pure Python configs accept ``from mmvanilla.configs.mask_rcnn_vanillanet13 import *`` within
     ``read_base()``.
     """
+    from mmengine.config import Config, ConfigDict, config
+    from mmengine.config.utils import MODULE2PACKAGE
+
     if hasattr(Config.fromfile, '__wrapped__'):
         return
-    if version('onedl-mmsegmentation'):  # mmengine asks for it by OpenMMLab's name
+    if version('onedl-mmsegmentation'):  # mmengine only knows OpenMMLab's name
         MODULE2PACKAGE['mmseg'] = 'mmseg'
-    # There is no public way into how a base is found and read.
+    # mmengine has no public way to add a package with configs.
     fromfile, base_path, parse = Config.fromfile, Config._get_cfg_path, Config._parse_lazy_import
     installed_path = config.get_installed_path
 
@@ -74,7 +79,7 @@ def install() -> None:
     def own_parse(filename: str) -> tuple[ConfigDict, set[str]]:
         if not Path(filename).is_relative_to(MIM):
             return parse(filename)
-        # The package's configs are text with `_base_`, which mmengine's parser leaves alone.
+        # The package's configs have `_base_`, which mmengine's parser of pure Python ignores.
         return ConfigDict(fromfile(filename).to_dict()), set()
 
     Config.fromfile = staticmethod(own_fromfile)

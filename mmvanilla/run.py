@@ -1,4 +1,4 @@
-"""Run a script of another program as if it had imported this package first.
+"""Run a script of another program after importing this package.
 
 ``python -m mmvanilla.run SCRIPT [ARGUMENT ...]``: for scripts that import mmdet before their config
 imports mmvanilla, which fails with mmcv-lite (``No module named 'mmcv._ext'``).
@@ -10,7 +10,7 @@ import sys
 
 
 def main() -> None:
-    """Run the script that the first argument names with the others."""
+    """Run the script named by the first argument with the other arguments."""
     if len(sys.argv) < 2:
         sys.exit(f'usage: python -m {__spec__.name} SCRIPT [ARGUMENT ...]')
     script = sys.argv[1]

@@ -1,4 +1,4 @@
-"""The types that configs name, as texts or as classes, and the library that they are of."""
+"""Types in configs, as strings or classes, and the libraries they belong to."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,20 +7,20 @@ LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def type_name(cfg: object) -> str:
-    """Return the bare name of what a config builds, '' if it does not say.
+    """Return the class name in a config's ``type``, '' if it has none.
 
-    A config may name it with its scope (``'mmdet.Resize'``), by its path
-    (``'mmdet.datasets.transforms.Resize'``) or, in pure Python, as the class itself.
+    The type is a name, a name with its scope (``'mmdet.Resize'``), a path
+    (``'mmdet.datasets.transforms.Resize'``) or, in pure Python configs, a class.
     """
     kind = cfg.get('type', '') if isinstance(cfg, Mapping) else ''
     return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
 def library(cfg: Any) -> str:
-    """Return the library that a config's model is of: mmdet, mmseg or mmpretrain.
+    """Return the library of a config's model: mmdet, mmseg or mmpretrain.
 
-    The model's class tells it, or the base of that; else the default scope; else it is mmdet, on
-    which others build.
+    It follows from the class of the model or its bases, else from the default scope. The default
+    is mmdet, which other libraries build on.
     """
     kind = (cfg.get('model') or {}).get('type', '')
     bases = kind.mro() if isinstance(kind, type) else []
@@ -30,8 +30,8 @@ def library(cfg: Any) -> str:
 
 
 def scope(cfg: Any) -> str:
-    """Return the scope in which a config's names are looked up.
+    """Return the scope of a config's names.
 
-    Configs in pure Python often have none, since their types are classes.
+    Pure Python configs often have none, since their types are classes.
     """
     return cfg.get('default_scope') or library(cfg)

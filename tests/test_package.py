@@ -1,4 +1,4 @@
-"""What importing the package does, in a fresh interpreter, and what the project says of itself."""
+"""Effects of importing the package, in a fresh interpreter, and the project's metadata."""
 
 import ast
 import os
@@ -61,7 +61,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(
 
 @pytest.fixture
 def distribution(tmp_path, monkeypatch):
-    """Install a distribution, of which there is nothing but its metadata."""
+    """Install the metadata of a distribution."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def install(name, version):

@@ -5,8 +5,55 @@ Warnings leave it at 0.
 """
 
 import argparse
-import json
 import os
+
+from mmvanilla.cli import (
+    add_cfg_options,
+    add_data_root,
+    add_debug,
+    check_config,
+    load_config,
+    one_sentence_errors,
+)
+from mmvanilla.errors import InputError, UserError, sentence
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Check the data of a config before training.')
+    parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
+    add_data_root(parser)
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--decode',
+        action='store_true',
+        help='decode every image and run the whole pipeline on every item',
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        metavar='N',
+        # Threads speed up reading headers on slow storage only.
+        help='number of threads (default: 1 for headers, all cores with --decode)',
+    )
+    parser.add_argument('--json', metavar='FILE', help='write the findings to a JSON file')
+    parser.add_argument(
+        '--warn-only', action='store_true', help='count errors of the account as warnings'
+    )
+    add_debug(parser)
+    args = parser.parse_args()
+    if args.workers is None:
+        args.workers = (os.cpu_count() or 1) if args.decode else 1
+    if args.workers < 1:
+        parser.error(f'--workers is {args.workers}, expected 1 or more')
+    check_config(args)
+    return args
+
+
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -27,14 +74,6 @@ import mmvanilla  # noqa: F401 - lets mmdet and mmseg be imported without a comp
 from mmvanilla.checks import Items, Record, account, compare, noted_json, record_of_dataset
 from mmvanilla.checks.files import check_image, check_label_map
 from mmvanilla.checks.items import failing_step, label_map_step, leaves
-from mmvanilla.cli import (
-    add_cfg_options,
-    add_data_root,
-    add_debug,
-    load_config,
-    one_sentence_errors,
-)
-from mmvanilla.errors import InputError, UserError, sentence
 from mmvanilla.type_name import type_name
 from mmvanilla.whole_files import writing
 
@@ -42,40 +81,8 @@ EXAMPLES = 3  # in the table; the JSON file has all
 Result = tuple[str, str, bool]  # what is found, where, and whether it is an error
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description='Check the data of a config before training.')
-    parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
-    add_data_root(parser)
-    add_cfg_options(parser)
-    parser.add_argument(
-        '--decode',
-        action='store_true',
-        help='decode every image and send every item through the whole pipeline',
-    )
-    parser.add_argument(
-        '--workers',
-        type=int,
-        metavar='N',
-        # Reading headers is Python, which threads do not speed up, unless the storage is slow.
-        help='threads that read files (default: one for headers, one a core to decode)',
-    )
-    parser.add_argument('--json', metavar='FILE', help='write the findings to a JSON file')
-    parser.add_argument(
-        '--warn-only', action='store_true', help='count what the account refuses as warnings'
-    )
-    add_debug(parser)
-    args = parser.parse_args()
-    if args.workers is None:
-        args.workers = (os.cpu_count() or 1) if args.decode else 1
-    if args.workers < 1:
-        parser.error(f'--workers is {args.workers}, expected 1 or more')
-    return args
-
-
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Check."""
-    args = parse_args()
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     start, rows, count, lines = time.perf_counter(), [], 0, []
     training: Record | None = None
@@ -162,7 +169,7 @@ def build(cfg: Config, split: str, config: dict) -> Any:
 
 
 def file_jobs(dataset: Any, maps: list['LabelMaps'], decode: bool) -> list[Callable]:
-    """Return the checks of all files, and of all items if they are decoded."""
+    """Return the checks of all files, with ``decode`` of all items too."""
     jobs: list[Callable] = []
     for labels in maps:
         for i in range(len(labels.leaf) if hasattr(labels.leaf, 'get_data_info') else 0):
@@ -188,7 +195,7 @@ class LabelMaps:
 
     def check(self, info: dict) -> list[Result]:
         """Read one label map and compare its labels with the classes."""
-        step = copy(self.step)  # notes down the first value that it sees
+        step = copy(self.step)  # it stores the first value it sees
         found = set(np.unique(step(dict(info, seg_fields=[]))['gt_seg_map']).tolist())
         self.seen |= found
         path = info['seg_map_path']
@@ -200,16 +207,16 @@ class LabelMaps:
         return [('label map without a label', path, False)] if found == {self.ignored} else []
 
     def missing(self) -> list[Result]:
-        """Return the classes that are in no label map, and guess why."""
+        """Return the classes that no label map has, with a likely reason."""
         found, last = [], len(self.classes) - 1
         for i, name in enumerate(self.classes if self.seen else ()):
             if i in self.seen and i != self.ignored:
                 continue
             hint = ''
             if self.shift and i == last and self.ignored in self.seen:
-                hint = '; labels seem to count from 0, for which reduce_zero_label must be False'
+                hint = '; labels seem to count from 0; set reduce_zero_label=False'
             elif not self.shift and i == 0 and last + 1 in self.seen:
-                hint = '; labels seem to count from 1, for which reduce_zero_label must be True'
+                hint = '; labels seem to count from 1; set reduce_zero_label=True'
             elif self.ignored in self.seen:
                 hint = f'; label {self.ignored} is ignored, write {i + self.shift} for this class'
             found.append(('class in no label map', f'{name!r} ({i + self.shift}{hint})', False))
@@ -263,4 +270,4 @@ def table(rows: list[dict]) -> Table:
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

@@ -5,17 +5,8 @@ tools/convert_checkpoint.py vanillanet13.safetensors published.pth --published
 """
 
 import argparse
-import os
-import re
 
-import torch
-from mmengine.runner import CheckpointLoader, load_state_dict
-
-from mmvanilla import ARCHS, UserError, VanillaNet, __version__, safe_loading
 from mmvanilla.cli import add_debug, one_sentence_errors
-from mmvanilla.whole_files import writing
-
-ACTS = r'(stem\.1|stem2\.2|stages\.\d+\.act)\.weight'
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,10 +15,25 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('source', help='checkpoint in any published format or of this package')
     parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument(
-        '--published', action='store_true', help="write the authors' names in place of OpenMMLab's"
+        '--published', action='store_true', help="write the authors' names instead of OpenMMLab's"
     )
     add_debug(parser)
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+import os
+import re
+
+import torch
+from mmengine.runner import CheckpointLoader, load_state_dict
+
+from mmvanilla import ARCHS, UserError, VanillaNet, __version__, safe_loading
+from mmvanilla.whole_files import writing
+
+ACTS = r'(stem\.1|stem2\.2|stages\.\d+\.act)\.weight'
 
 
 def load(file: str) -> dict:
@@ -37,7 +43,7 @@ def load(file: str) -> dict:
 
 
 def save(state_dict: dict, file: str, published: bool, net: VanillaNet) -> float:
-    """Write a checkpoint; a file of that name is replaced only by one that gives ``net``'s outputs.
+    """Write a checkpoint after comparing its outputs with those of ``net``.
 
     Returns:
         The largest difference of the outputs, on a random image.
@@ -61,7 +67,7 @@ def save(state_dict: dict, file: str, published: bool, net: VanillaNet) -> float
 
 
 def to_published(state_dict: dict) -> dict:
-    """Bring the tensors of a classifier or detector into the form in which the authors publish."""
+    """Rename the tensors of a classifier or detector as in the authors' files."""
     weights = {name: value for name, value in state_dict.items() if '_act_learn' not in name}
     if not any(name.startswith('head.') for name in weights):
         return dict(meta={}, state_dict=weights)
@@ -71,10 +77,10 @@ def to_published(state_dict: dict) -> dict:
 
 
 def build(state_dict: dict, file: str) -> VanillaNet:
-    """Build the net whose weights a state dict holds, as it was read from a file, and load them.
+    """Build the net of a state dict and load the weights.
 
-    Strides have no weights: they are those of the variant of these widths, 1 if there is none. Nor
-    have groups of norms: where no batch statistics were kept there is one group.
+    A state dict does not show strides and groups of norms. Strides are those of the variant with
+    the same widths, else 1. Without batch statistics the norms have one group.
     """
     tensors = {name.removeprefix('backbone.'): value for name, value in state_dict.items()}
     deploy = 'stem.0.weight' in tensors
@@ -114,9 +120,8 @@ def largest_difference(net: VanillaNet, other: VanillaNet) -> float:
     return (outputs[0] - outputs[1]).abs().max().item()
 
 
-def main() -> None:
-    """Convert, then check that both files give the same outputs."""
-    args = parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Convert a checkpoint and compare the outputs of both files."""
     safe_loading()
     with one_sentence_errors(args.debug, Exception):
         if not args.target.endswith(('.pth', '.safetensors')):
@@ -134,4 +139,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

@@ -1,60 +1,24 @@
 """Fuse a trained model and export it: tools/deploy.py CONFIG CHECKPOINT --out FILE.pth.
 
-Every file is compared with the model in training form before it is written, on images of the
-config's test data, or on embedded shapes if these data are missing. Exports are also compared on
-smaller sizes of the first image. Exports in 8 bits are compared with the fused model by their
-metrics on the validation data.
+Before a file is written, its outputs are compared with those of the model in training form, on
+images of the test data, or on generated shapes if these data are missing. Exports are also compared
+on other sizes, down to the smallest that the net accepts. 8-bit exports are compared with the fused
+model by their metrics on the validation data.
 """
 
 import argparse
-import copy
-import os
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
-from rich.console import Console
-
-import mmvanilla
-from mmvanilla import UserError
-from mmvanilla.benchmark import in_turn
-from mmvanilla.benchmark.model import build
-from mmvanilla.checks import record_of_checkpoint, record_of_config
 from mmvanilla.cli import (
     add_cfg_options,
     add_config,
     add_data_root,
     add_debug,
     add_warn_only,
+    check_config,
     load_config,
     one_sentence_errors,
 )
-from mmvanilla.deploy.export import (
-    compare,
-    exportable,
-    open_model,
-    pasted,
-    reference,
-    relative_error,
-    write_model,
-)
-from mmvanilla.deploy.export.pixels import ImageFunction
-from mmvanilla.deploy.int8 import Accuracy, export_int8
-from mmvanilla.deploy.load import build_model, set_form
-from mmvanilla.deploy.predict import steps_of, tested_datasets
-from mmvanilla.type_name import type_name
-from mmvanilla.whole_files import writing
 
-NUM_IMAGES = 3
-SIZES = dict(Resize=('scale', 'scales', 'width', 'height'), Crop=('crop_size',))  # their arguments
 SUFFIXES = dict(out='.pth', onnx='.onnx', openvino='.xml', export='.pt2')
 
 
@@ -84,19 +48,19 @@ def parse_args() -> argparse.Namespace:
         '--label-map', action='store_true', help="export a segmentor's labels, not its logits"
     )
     parser.add_argument(
-        '--int8', action='store_true', help='quantize what --onnx and --openvino write to 8 bits'
+        '--int8', action='store_true', help='quantize the files of --onnx and --openvino to 8 bits'
     )
     parser.add_argument(
         '--calibrate',
         type=int,
         metavar='N',
-        help='training images for the calibration of 8 bits (default: 300, or all)',
+        help='number of training images to calibrate 8 bits with (default: 300, or all)',
     )
     parser.add_argument(
         '--check-images',
         type=int,
         metavar='N',
-        help='validation images for testing an 8-bit model (default: all)',
+        help='number of validation images to test an 8-bit model on (default: all)',
     )
     parser.add_argument(
         '--max-drop',
@@ -109,7 +73,8 @@ def parse_args() -> argparse.Namespace:
         '--no-check',
         dest='check',
         action='store_false',
-        help='export without comparing, to measure speed with random weights; the file records it',
+        help='export without comparing, to measure speed with random weights; the file records '
+        'that',
     )
     parser.add_argument(
         '--tolerance',
@@ -136,7 +101,52 @@ def parse_args() -> argparse.Namespace:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             option = name.replace('_', '-')
             parser.error(f'--{option} is {getattr(args, name)}, expected at least 1')
+    check_config(args)
     return args
+
+
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+import copy
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import CheckpointLoader
+from rich.console import Console
+
+import mmvanilla
+from mmvanilla import UserError
+from mmvanilla.benchmark import in_turn
+from mmvanilla.benchmark.model import build
+from mmvanilla.checks import record_of_checkpoint, record_of_config
+from mmvanilla.deploy.export import (
+    compare,
+    exportable,
+    open_model,
+    pasted,
+    reference,
+    relative_error,
+    write_model,
+)
+from mmvanilla.deploy.export.pixels import ImageFunction
+from mmvanilla.deploy.int8 import Accuracy, export_int8
+from mmvanilla.deploy.load import build_model, set_form
+from mmvanilla.deploy.predict import steps_of, tested_datasets
+from mmvanilla.type_name import type_name
+from mmvanilla.whole_files import writing
+
+NUM_IMAGES = 3
+SIZES = dict(Resize=('scale', 'scales', 'width', 'height'), Crop=('crop_size',))  # their arguments
 
 
 def in_channels(model: BaseModel) -> int:
@@ -150,10 +160,10 @@ def sample_images(cfg: Config, channels: int) -> tuple[list[torch.Tensor], str]:
 
     Args:
         cfg: The config.
-        channels: The net's input channels, for shapes.
+        channels: Input channels of the net.
 
     Returns:
-        Images of the test pipeline, float32 (1, C, H, W), BGR of 0 to 255; and their origin.
+        Images from the test pipeline, float32 (1, C, H, W), BGR of 0 to 255; and a description.
     """
     images, source = tested_images(cfg), 'images of the test data'
     if not images:
@@ -182,9 +192,9 @@ def tested_images(cfg: Config) -> list[torch.Tensor]:
 
 
 def short_side(cfg: Config) -> int:
-    """Return the shorter side, in pixels, of images after a config's test pipeline.
+    """Return the shorter side of images, in pixels, after the test pipeline of a config.
 
-    The smallest of several scales counts, as in random resizing. Without a scale it is 512.
+    It is the smallest of several scales, and 512 if the pipeline has no size.
     """
     side, steps = 512, []
     with suppress(UserError):  # no data in the config
@@ -290,9 +300,8 @@ def size(file: str) -> str:
     return f'{sum(os.path.getsize(f) for f in files if os.path.exists(f)) / 2**20:.1f} MiB'
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Fuse, export, compare."""
-    args = parse_args()
     mmvanilla.safe_loading()
     console = Console(soft_wrap=True, highlight=False)
     with one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError):
@@ -304,7 +313,7 @@ def main() -> None:
             model, meta = build(cfg, 'fused'), {}
         targets = [file for file in (args.onnx, args.openvino, args.export) if file]
         what = (args.features, args.label_map)
-        # Fusion and export refuse a model before anything slow.
+        # First find out whether the model can be fused and exported.
         fused = mmvanilla.fuse(copy.deepcopy(model))
         function = exportable(model, *what) if targets else None
         images, source = sample_images(cfg, in_channels(model))
@@ -341,4 +350,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

@@ -8,37 +8,17 @@ model.xml model.xml@bf16`.
 """
 
 import argparse
-import os
-import sys
-from contextlib import ExitStack
-from pathlib import Path
 
-import torch
-from mmengine.logging import MMLogger
-from rich.console import Console
-
-from mmvanilla import UserError
-from mmvanilla.benchmark import FORMS, ModelSpec, Row, explain, measure, writing
-from mmvanilla.benchmark.model import check_backbone
-from mmvanilla.benchmark.settings import add_arguments, read_settings
-from mmvanilla.benchmark.tables import (
-    footer,
-    make_console,
-    plot_speed,
-    print_lines,
-    print_table,
-    speed_cells,
-    to_json,
-)
 from mmvanilla.cli import (
     add_cfg_options,
     add_debug,
     add_exported,
+    add_measuring,
     add_warn_only,
     load_config,
     one_sentence_errors,
+    set_device,
 )
-from mmvanilla.deploy.predict import is_exported
 
 
 def parse_args() -> argparse.Namespace:
@@ -80,7 +60,7 @@ def parse_args() -> argparse.Namespace:
         parser.add_argument(
             option, dest='forms', action='append_const', const=form, help=f'measure {description}'
         )
-    add_arguments(parser)
+    add_measuring(parser)
     add_cfg_options(parser)
     add_exported(parser)
     add_warn_only(parser)
@@ -93,6 +73,34 @@ def parse_args() -> argparse.Namespace:
         if file and not file.endswith(suffix):
             parser.error(f'--{option} is {file!r}, expected a name that ends in {suffix}')
     return args
+
+
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from mmengine.logging import MMLogger
+from rich.console import Console
+
+from mmvanilla import UserError
+from mmvanilla.benchmark import FORMS, ModelSpec, Row, explain, measure, writing
+from mmvanilla.benchmark.model import check_backbone
+from mmvanilla.benchmark.settings import read_settings
+from mmvanilla.benchmark.tables import (
+    footer,
+    make_console,
+    plot_speed,
+    print_lines,
+    print_table,
+    speed_cells,
+    to_json,
+)
+from mmvanilla.deploy.predict import is_exported
 
 
 def read_models(args: argparse.Namespace) -> list[ModelSpec | Row]:
@@ -130,10 +138,10 @@ def read_models(args: argparse.Namespace) -> list[ModelSpec | Row]:
     return models
 
 
-def main() -> None:
-    """Run the command."""
-    args = parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Measure."""
     MMLogger.get_current_instance().setLevel('WARNING')
+    set_device(args)
     with (
         one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError),
         ExitStack() as files,
@@ -156,4 +164,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

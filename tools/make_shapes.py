@@ -6,19 +6,9 @@ Example::
 """
 
 import argparse
-import json
 from pathlib import Path
 
-import cv2
-import numpy as np
-from rich.progress import Progress
-
-import mmvanilla
 from mmvanilla.cli import add_debug, one_sentence_errors
-from mmvanilla.deploy.predict import tile
-
-PALETTE, METAINFO_SEG = mmvanilla.datasets.PALETTE, mmvanilla.datasets.METAINFO_SEG
-ROWS, COLUMNS = 6, 4  # of the contact sheet at most, in pairs of pictures
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,8 +23,24 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+import json
+
+import cv2
+import numpy as np
+from rich.progress import Progress
+
+import mmvanilla
+from mmvanilla.deploy.predict import tile
+
+PALETTE, METAINFO_SEG = mmvanilla.datasets.PALETTE, mmvanilla.datasets.METAINFO_SEG
+ROWS, COLUMNS = 6, 4  # of the contact sheet at most, in pairs of pictures
+
+
 def contact_sheet(root: Path) -> np.ndarray:
-    """Training images with their outlines and boxes, each beside its label map.
+    """Draw training images with outlines and boxes, next to their label maps.
 
     Args:
         root: A complete set with at least one training image.
@@ -66,9 +72,8 @@ def _outline(image: np.ndarray, annotations: list[dict]) -> None:
             cv2.polylines(image, [points], True, PALETTE[note['category_id'] - 1][::-1])
 
 
-def main() -> None:
-    """Make the set and say what was written."""
-    args = parse_args()
+def main(args: argparse.Namespace) -> None:
+    """Make the data set and print the paths."""
     with one_sentence_errors(args.debug, ValueError, OSError):
         with Progress() as progress:
             task = progress.add_task('shapes', total=args.train + args.val)
@@ -85,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

@@ -1,17 +1,9 @@
 """Plot a training's curves: tools/plot_log.py WORK_DIR --out FILE.png."""
 
 import argparse
-import json
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use('agg')
-import matplotlib.pyplot as plt
-
 from mmvanilla.cli.one_sentence import add_debug, one_sentence_errors
-
-METRICS = ('mAP', 'mIoU', 'top1')
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,6 +13,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, help='picture to write')
     add_debug(parser)
     return parser.parse_args()
+
+
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+import json
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+
+mpl.use('agg')
+
+
+METRICS = ('mAP', 'mIoU', 'top1')
 
 
 def read_scalars(work_dir: Path) -> list[dict]:
@@ -59,13 +65,12 @@ def plot(rows: list[dict], out: Path) -> None:
     figure.savefig(out, dpi=120)
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Plot."""
-    args = parse_args()
     with one_sentence_errors(args.debug, OSError, ValueError):
         plot(read_scalars(args.work_dir), args.out)
     print(args.out)
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

@@ -1,44 +1,25 @@
 """Predict images and videos: tools/predict.py CONFIG CHECKPOINT INPUT... --out DIR.
 
-Writes pictures, label maps of segmentors, and JSON of detectors (in COCO's result format) and
-classifiers. Prints the most likely classes of classifiers, and the path of the contact sheet last.
-Inputs that cannot be read or predicted are named and skipped; the exit code is 1 then.
+Writes pictures, and JSON of a detector (in COCO's result format) or classifier, or label maps of a
+segmentor. The top classes of a classifier are printed. Several pictures are put on a contact sheet;
+its path is printed last. Inputs that fail are named and skipped, and the exit code is then 1.
 """
 
 import argparse
-import sys
-import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from mmvanilla import UserError, safe_loading
 from mmvanilla.cli import (
     add_cfg_options,
     add_config,
     add_debug,
+    add_device,
     add_exported,
     add_warn_only,
+    check_config,
     load_config,
     one_sentence_errors,
-)
-from mmvanilla.deploy.predict import (
-    Input,
-    InputError,
-    Predictor,
-    Results,
-    find_inputs,
-    frames,
-    make_predictor,
-    open_video,
+    set_device,
 )
 from mmvanilla.errors import CheckpointError, sentence
-
-DEFAULT_FPS = 25  # for videos without a frame rate
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,23 +41,19 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=0.3,
         metavar='SCORE',
-        help='smallest score of a drawn box (default: %(default)s)',
+        help='minimum score of boxes to draw (default: %(default)s)',
     )
-    parser.add_argument(
-        '--device',
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='where a checkpoint runs (default: %(default)s)',
-    )
+    add_device(parser)
     parser.add_argument(
         '--fuse',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='run the deploy form, which is faster, with equal results (default: yes)',
+        help='run the deploy form, which is faster and has the same outputs (default: yes)',
     )
     parser.add_argument(
         '--accelerate',
         action='store_true',
-        help='run the fused net on fast layers, in 16 bit where that is faster',
+        help='run the fused net with fast layers, in 16 bit if that is faster',
     )
     add_exported(parser)
     parser.add_argument(
@@ -88,25 +65,50 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.accelerate and not args.fuse:
         parser.error('--accelerate fuses the net; leave out --no-fuse')
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        parser.error(f'--device {args.device!r} cannot be used: {str(error).splitlines()[0]}')
+    check_config(args)
     return args
+
+
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+import sys
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmvanilla import UserError, safe_loading
+from mmvanilla.deploy.predict import (
+    Input,
+    InputError,
+    Predictor,
+    Results,
+    find_inputs,
+    frames,
+    make_predictor,
+    open_video,
+)
+
+DEFAULT_FPS = 25  # of videos that do not say
 
 
 @contextmanager
 def naming(what: str, debug: bool) -> Iterator[None]:
-    """Turn a model's failure at an image into an InputError, so that others are predicted.
+    """Add the name of an image to errors, so that the run goes on with the next.
 
     Raises:
-        InputError: For any error except a CheckpointError.
+        InputError: In place of any error except CheckpointError.
     """
     try:
         yield
     except (InputError, CheckpointError):
         raise
-    except Exception as error:  # nets, runtimes and drivers have no common base class
+    except Exception as error:  # many kinds, of nets, runtimes and drivers
         if debug:
             raise
         kind = '' if isinstance(error, UserError) else f' ({type(error).__name__})'
@@ -114,7 +116,7 @@ def naming(what: str, debug: bool) -> Iterator[None]:
 
 
 def predict_image(predict: Predictor, item: Input, results: Results, debug: bool) -> None:
-    """Predict an image; print what a classifier finds."""
+    """Predict an image; print the top classes of a classifier."""
     with naming(f'image {item.path!r}', debug):
         loaded = predict.load(item.path)
         sample = predict(loaded)
@@ -127,7 +129,7 @@ def predict_image(predict: Predictor, item: Input, results: Results, debug: bool
 def predict_video(
     predict: Predictor, item: Input, results: Results, progress: Progress, debug: bool
 ) -> None:
-    """Predict a video frame by frame, also one that ends early."""
+    """Predict a video frame by frame; write the frames before an error."""
     reader = open_video(item.path)
     early = None
     task = progress.add_task(item.name, total=reader.frame_cnt)
@@ -146,14 +148,24 @@ def predict_video(
         raise early
 
 
-def main() -> None:
+def check_device(device: str) -> None:
+    """Raise UserError if PyTorch cannot use a device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f'--device {device!r} cannot be used: {reason}') from error
+
+
+def main(args: argparse.Namespace) -> None:
     """Predict."""
-    args = parse_args()
     safe_loading()
     console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     failures = 0
     with one_sentence_errors(args.debug, Exception):
+        set_device(args)
+        check_device(args.device)
         inputs = find_inputs(args.inputs)
         cfg = load_config(args)
         results = Results(args.out, cfg, args.score_thr)
@@ -171,7 +183,7 @@ def main() -> None:
             *columns,
             TimeRemainingColumn(),
             console=console,
-            redirect_stdout=sys.stdout.isatty(),  # a redirected output stays as it is
+            redirect_stdout=sys.stdout.isatty(),  # not if stdout is a file
         ) as progress:
             for item in progress.track(inputs, description='inputs'):
                 try:
@@ -193,4 +205,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

@@ -6,18 +6,8 @@ results, which go to DIR as Markdown, JSON and PNG.
 """
 
 import argparse
-import importlib
-import sys
-from contextlib import ExitStack
-from pathlib import Path
-from types import ModuleType
 
-from mmengine.logging import MMLogger
-
-from mmvanilla import UserError
-from mmvanilla.benchmark import writing
-from mmvanilla.benchmark.settings import add_arguments
-from mmvanilla.cli import add_debug, one_sentence_errors
+from mmvanilla.cli import add_debug, add_measuring, one_sentence_errors, set_device
 
 TRAINED = ('table1', 'table2', 'transfer')
 TIMED = ('table3', 'table4', 'figure2', 'ade20k')
@@ -51,7 +41,7 @@ def parse_args() -> argparse.Namespace:
         metavar='SEED',
         help='table1, table2, transfer: seeds of the trainings (default: 0 1 2)',
     )
-    add_arguments(parser)
+    add_measuring(parser)
     add_debug(parser)
     args = parser.parse_args()
     if args.small and args.what not in TRAINED:
@@ -65,10 +55,25 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+import importlib
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+
+from mmengine.logging import MMLogger
+
+from mmvanilla import UserError
+from mmvanilla.benchmark import writing
+
+
+def main(args: argparse.Namespace) -> None:
     """Run the command."""
-    args = parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')
+    set_device(args)
     out, measured = Path(args.out), True
     with (
         one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError),
@@ -111,4 +116,4 @@ def import_module(name: str) -> ModuleType:
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

@@ -1,43 +1,18 @@
 """Test a detector, segmentor or classifier: tools/test.py CONFIG CHECKPOINT.
 
-What is tested is a checkpoint or an exported file, by the config's own metrics.
+Tests a checkpoint or an exported file with the metrics of the config.
 """
 
 import argparse
-import copy
-from collections.abc import Sequence
 
-from mmengine.config import Config, ConfigDict
-from mmengine.dist import is_main_process
-from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
-from rich.console import Console
-from rich.table import Column, Table
-
-import mmvanilla
-from mmvanilla import UserError
 from mmvanilla.cli import (
     add_config,
     add_config_arguments,
     add_debug,
     add_exported,
+    check_config,
     load_config,
     one_sentence_errors,
-)
-from mmvanilla.deploy.load import match_form
-from mmvanilla.deploy.predict import (
-    check_precision,
-    is_exported,
-    steps_of,
-    tested_classes,
-    tested_datasets,
-)
-from mmvanilla.deploy.show import visualizer_config
-from mmvanilla.type_name import library, type_name
-
-TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')  # what mmengine wants of a test
-DETECTOR_TTA = dict(
-    type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 )
 
 
@@ -54,8 +29,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--compare',
         metavar='OTHER',
-        help='test another checkpoint or exported file, too, image by image, and print both side '
-        'by side',
+        help='also test another checkpoint or exported file and print both side by side; one image '
+        'a batch',
     )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument(
@@ -65,12 +40,12 @@ def parse_args() -> argparse.Namespace:
         '--fuse',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='test the deploy form, which is faster and gives the same (default: yes)',
+        help='test the deploy form, which is faster and has the same outputs (default: yes)',
     )
     parser.add_argument(
         '--accelerate',
         action='store_true',
-        help='test the fused net on fast layers, in 16 bit where that is faster',
+        help='test the fused net with fast layers, in 16 bit if that is faster',
     )
     parser.add_argument('--tta', action='store_true', help='augment at test time')
     add_debug(parser)
@@ -78,14 +53,47 @@ def parse_args() -> argparse.Namespace:
     if args.accelerate and not args.fuse:
         parser.error('--accelerate fuses the net; leave out --no-fuse')
     if args.compare and (args.out or args.show_dir):
-        parser.error('--out and --show-dir take the results of one model; leave out --compare')
+        parser.error('--out and --show-dir write the results of one model; leave out --compare')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out is {args.out!r}, expected a name that ends in .pkl')
+    check_config(args)
     return args
 
 
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+import copy
+from collections.abc import Sequence
+
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Column, Table
+
+import mmvanilla
+from mmvanilla import UserError
+from mmvanilla.deploy.load import match_form
+from mmvanilla.deploy.predict import (
+    check_precision,
+    is_exported,
+    steps_of,
+    tested_classes,
+    tested_datasets,
+)
+from mmvanilla.deploy.show import visualizer_config
+from mmvanilla.type_name import library, type_name
+
+TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')  # required by mmengine
+DETECTOR_TTA = dict(
+    type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+)
+
+
 def test_config(args: argparse.Namespace, file: str) -> Config:
-    """Load the config and apply the arguments that only testing has.
+    """Load the config and apply the arguments of tests.
 
     Args:
         args: The command line.
@@ -105,22 +113,24 @@ def test_config(args: argparse.Namespace, file: str) -> Config:
     if args.tta:
         augment(cfg)
     if args.compare:
-        # In a batch images are padded to the largest, which exported models never see.
+        # Batches pad images to the largest; exported models get unpadded ones.
         cfg.test_dataloader.batch_size = 1
     return cfg
 
 
 def use_exported(cfg: Config, file: str, args: argparse.Namespace) -> None:
-    """Put an exported file in the place of a config's model, in place.
+    """Replace the model of a config by an exported file, in place.
 
     Raises:
-        UserError: If it is to be tested in a way that needs a checkpoint.
+        UserError: An option needs a checkpoint.
     """
     for option in ('accelerate', 'tta'):
         if getattr(args, option):
-            raise UserError(f'--{option} needs a checkpoint, and {file!r} is exported; name that')
+            raise UserError(
+                f'--{option} needs a checkpoint, and {file!r} is exported; name a checkpoint'
+            )
     classes = tested_classes(cfg)
-    cfg.load_from, cfg.custom_hooks = None, []  # hooks there are of PyTorch's models
+    cfg.load_from, cfg.custom_hooks = None, []  # they may need a PyTorch model
     cfg.model = dict(
         type='ExportedModel',
         file=file,
@@ -133,21 +143,21 @@ def use_exported(cfg: Config, file: str, args: argparse.Namespace) -> None:
 
 
 def check_test(cfg: Config) -> None:
-    """Check that a config says how to test.
+    """Check that a config has the settings of a test.
 
     Raises:
-        UserError: If it does not.
+        UserError: Settings are missing.
     """
     missing = [name for name in TEST if cfg.get(name) is None]
     if missing:
         raise UserError(
             f'the config has no {" and no ".join(missing)}, expected all of {", ".join(TEST)}; set '
-            f'{missing[0]} in it, perhaps to that of the validation, or name another config'
+            f'{missing[0]} in it, for example as in the validation, or use another config'
         )
 
 
 def choose_form(cfg: Config, fuse: bool) -> None:
-    """Let the hook that fuses be there, or not, whatever the config has."""
+    """Add the hook that fuses, or remove it."""
     hooks = cfg.get('default_hooks') or {}
     kept = {n: hook for n, hook in hooks.items() if type_name(hook) != 'SwitchToDeployHook'}
     cfg.default_hooks = dict(kept, deploy=dict(type='SwitchToDeployHook')) if fuse else kept
@@ -156,14 +166,14 @@ def choose_form(cfg: Config, fuse: bool) -> None:
 
 
 def show_results(cfg: Config, folder: str) -> None:
-    """Let the test draw every image."""
+    """Draw every image of the test."""
     threshold = (cfg.default_hooks.get('visualization') or {}).get('score_thr', 0.3)
     cfg.visualizer = visualizer_config(cfg)
     cfg.custom_hooks.append(dict(type='ShowHook', folder=folder, score_thr=threshold))
 
 
 def augment(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation, as the config says; a detector's by flips."""
+    """Add test-time augmentation of the config, flips for a detector."""
     paths = tested_datasets(cfg)
     if detector := library(cfg) == 'mmdet':
         cfg.tta_model = cfg.get('tta_model') or DETECTOR_TTA
@@ -195,9 +205,9 @@ def metrics(evaluator: ConfigDict | Sequence) -> list[ConfigDict]:
 
 
 def flips(pack: ConfigDict) -> dict:
-    """Return the last step of a pipeline that tests an image as it is and mirrored."""
+    """Return the last step of a pipeline that tests an image and its mirror image."""
     known = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-    # A copy of it, not another dict, which would hold classes that a config cannot be dumped with.
+    # A copy of the ConfigDict: a config with classes in a plain dict cannot be dumped.
     pack = copy.deepcopy(pack)
     pack.meta_keys = (*pack.get('meta_keys', known), 'flip', 'flip_direction')
     turns = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
@@ -205,7 +215,7 @@ def flips(pack: ConfigDict) -> dict:
 
 
 def dump_results(cfg: Config, runner: Runner, file: str) -> None:
-    """Let the test write its predictions to a file, a detector's masks run-length encoded."""
+    """Write the predictions of a test to a file, masks run-length encoded."""
     if library(cfg) == 'mmdet':
         from mmdet.evaluation import DumpDetResults as Dump
     else:
@@ -232,7 +242,7 @@ def run_test(args: argparse.Namespace, file: str) -> dict[str, float]:
 
 
 def print_metrics(results: dict[str, dict[str, float]]) -> None:
-    """Print the metrics of two files side by side, and what the second has more."""
+    """Print the metrics of two files side by side, with their difference."""
     (first, metrics), (second, others) = results.items()
     files = (Column(name, overflow='fold') for name in (first, second))
     table = Table('metric', *files, 'difference')
@@ -243,9 +253,8 @@ def print_metrics(results: dict[str, dict[str, float]]) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Test."""
-    args = parse_args()
     mmvanilla.safe_loading()
     files = dict.fromkeys(filter(None, [args.checkpoint, args.compare]))
     with one_sentence_errors(args.debug, UserError):
@@ -257,4 +266,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

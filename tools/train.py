@@ -2,20 +2,14 @@
 
 import argparse
 
-import torch
-from mmengine.config import Config
-
-import mmvanilla
-from mmvanilla import UserError
 from mmvanilla.cli import (
     add_config,
     add_config_arguments,
     add_debug,
+    check_config,
     load_config,
     one_sentence_errors,
 )
-from mmvanilla.deploy.accelerate.low_precision import has_fast_bfloat16
-from mmvanilla.type_name import type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,24 +25,39 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help="scale the learning rate with the batch size, from the config's base_batch_size",
+        help="scale the learning rate by batch size / the config's base_batch_size",
     )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint, FILE[#sha256=HASH], by default the latest of the work dir',
+        help='resume from a checkpoint, FILE[#sha256=HASH] (default: the latest of the work dir)',
     )
     parser.add_argument(
-        '--tensorboard', action='store_true', help='log to TensorBoard too, in the work dir'
+        '--tensorboard', action='store_true', help='also log to TensorBoard, in the work dir'
     )
     add_debug(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_config(args)
+    return args
+
+
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+
+import torch
+from mmengine.config import Config
+
+import mmvanilla
+from mmvanilla import UserError
+from mmvanilla.deploy.accelerate.low_precision import has_fast_bfloat16
+from mmvanilla.type_name import type_name
 
 
 def train_config(args: argparse.Namespace) -> Config:
-    """Load the config and apply the arguments that only training has."""
+    """Load the config and apply the arguments of a training."""
     cfg = load_config(args)
     if args.tensorboard:
         log_to_tensorboard(cfg)
@@ -73,10 +82,10 @@ def train_config(args: argparse.Namespace) -> Config:
 
 
 def use_mixed_precision(cfg: Config) -> None:
-    """Let a config train in mixed precision, in place.
+    """Set mixed precision in a config, in place.
 
     Raises:
-        UserError: If this processor has no instructions for it.
+        UserError: The processor has no bfloat16 instructions.
     """
     if torch.cuda.is_available():
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
@@ -90,10 +99,10 @@ def use_mixed_precision(cfg: Config) -> None:
 
 
 def log_to_tensorboard(cfg: Config) -> None:
-    """Let a training write its scalars for TensorBoard as well, in place.
+    """Add TensorBoard to the visualizer of a config, in place.
 
     Raises:
-        UserError: If TensorBoard is not installed.
+        UserError: TensorBoard is not installed.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401
@@ -108,9 +117,8 @@ def log_to_tensorboard(cfg: Config) -> None:
         cfg.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Train."""
-    args = parse_args()
     mmvanilla.safe_loading()
     with one_sentence_errors(args.debug, Exception):
         cfg = train_config(args)
@@ -126,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    main(args)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,33 +169,11 @@ def write_tf32(values: list[str]) -> None:
         setting.fp32_precision = value
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments that say how to measure."""
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images in a call')
-    parser.add_argument(
-        '--device',
-        default='cuda' if torch.cuda.is_available() else 'cpu',
-        help='where to run (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--dtype', choices=list(DTYPES), default='fp32', help='precision (default: %(default)s)'
-    )
-    parser.add_argument('--channels-last', action='store_true', help='store tensors channels last')
-    parser.add_argument('--compile', action='store_true', help='compile backbone and neck')
-    parser.add_argument('--threads', type=int, metavar='N', help='CPU threads')
-    parser.add_argument(
-        '--warmup', type=int, default=3, metavar='N', help='rounds that do not count'
-    )
-    parser.add_argument(
-        '--repeat', type=int, default=30, metavar='N', help='rounds (default: %(default)s)'
-    )
-
-
 def read_settings(args: Namespace, **others: Any) -> Settings:
     """Return the settings of a command line, and set the number of threads.
 
     Args:
-        args: Result of a parser with ``add_arguments``.
+        args: Result of a parser with ``cli.add_measuring``.
         **others: Settings that the command line does not have.
     """
     if args.threads is not None:

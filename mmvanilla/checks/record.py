@@ -10,7 +10,6 @@ from itertools import zip_longest
 from typing import Any
 
 from mmengine.registry import DATASETS, DefaultScope
-from torchvision.datasets.folder import find_classes
 
 from ..type_name import scope, type_name
 from .documents import read_json
@@ -63,6 +62,8 @@ def record_of_config(cfg: Any, split: str = 'train', name: str = 'the config') -
         classes = _texts(_named(dataset) or getattr(kind, 'METAINFO', {}).get('classes'))
         if not classes:  # a file or folders have them
             built = DATASETS.build(dict(dataset, lazy_init=True))
+            from torchvision.datasets.folder import find_classes
+
             classes = _texts(built.metainfo.get('classes')) or find_classes(built.img_prefix)[0]
     return Record(name, None if dataset.get('return_classes') else classes, _settings(cfg))
 

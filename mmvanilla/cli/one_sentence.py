@@ -1,4 +1,4 @@
-"""Command lines that answer a mistake with one sentence instead of a traceback."""
+"""Errors of command lines in one sentence instead of a traceback."""
 
 import os
 import sys
@@ -10,20 +10,20 @@ from ..errors import UserError, sentence
 
 
 def add_debug(parser: ArgumentParser) -> None:
-    """Add the argument that shows tracebacks."""
-    text = 'show the traceback of an error, not one sentence'
+    """Add ``--debug``."""
+    text = 'show the traceback of an error instead of one sentence'
     parser.add_argument('--debug', action='store_true', help=text)
 
 
 @contextmanager
 def one_sentence_errors(debug: bool, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of the given kinds into one line on stderr and exit code 2.
+    """Print exceptions as one line on stderr and exit with code 2.
 
-    Errors other than UserError and OSError are named by their class.
+    The class is added to errors other than UserError and OSError.
 
     Args:
-        debug: Raise them as they are.
-        kinds: Types such as UserError.
+        debug: Raise the exceptions instead.
+        kinds: Types of exceptions, such as UserError.
     """
     try:
         yield
@@ -32,6 +32,6 @@ def one_sentence_errors(debug: bool, *kinds: type[Exception]) -> Iterator[None]:
             raise
         text = sentence(error)
         if not isinstance(error, UserError | OSError):
-            text = f'{text} ({type(error).__name__}; --debug shows where it comes from)'
+            text = f'{text} ({type(error).__name__}; --debug shows the traceback)'
         print(f'{os.path.basename(sys.argv[0])}: error: {text}', file=sys.stderr)
         sys.exit(2)

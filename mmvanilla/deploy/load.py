@@ -9,8 +9,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader, load_state_dict
 
 from ..checks import compare, record_of_checkpoint, record_of_config, report
-from ..models.weights import check_weights, safe_loading
-from ..safe_load import hand_over
+from ..models.weights import check_weights
+from ..safe_load import safe_loading
 from ..type_name import scope, type_name
 
 
@@ -29,8 +29,6 @@ def set_form(model: ConfigDict, deploy: bool) -> None:
 def match_form(cfg: Config, file: str, warn_only: bool = False) -> None:
     """Set the form of a config's model to that of a checkpoint, before a runner loads it.
 
-    The runner gets the loaded checkpoint and does not read the file again.
-
     Args:
         cfg: The config, changed in place.
         file: The checkpoint, as in the runner's ``load_from``.
@@ -41,7 +39,7 @@ def match_form(cfg: Config, file: str, warn_only: bool = False) -> None:
         FileNotFoundError: If the file does not exist.
         UserError: If its classes or preprocessing differ from the config's.
     """
-    hand_over(file, _read(cfg, file, warn_only))
+    _read(cfg, file, warn_only)
 
 
 def _read(cfg: Config, file: str, warn_only: bool) -> dict:

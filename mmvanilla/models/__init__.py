@@ -5,12 +5,12 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
+from ..safe_load import safe_loading
 from .archs import ARCHS
 from .deep_training import DeepTraining
 from .reparam import fuse
 from .series_activation import SeriesActivation
 from .vanillanet import VanillaNet
-from .weights import safe_loading
 
 __all__ = [
     'ARCHS',

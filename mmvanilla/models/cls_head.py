@@ -12,11 +12,12 @@ from mmpretrain.models.heads import ClsHead
 from torch import Tensor, fx, nn
 
 from ..errors import UserError, require
+from ..safe_load import safe_loading
 from .archs import check_bool, check_cfg, check_int
 from .conv_norm import build_norm, initialize
 from .deep_training import DeepTraining, anneal
 from .reparam import fold, make_conv, merge, uses_twin
-from .weights import fit_head, safe_loading
+from .weights import fit_head
 
 
 @MODELS.register_module(force=True)  # in place of the stand-in

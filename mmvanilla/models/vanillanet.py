@@ -22,12 +22,13 @@ from ..installed import mmcv_is_compiled
 from ..ops.depthwise_conv import channels_last
 from ..ops.recompute import recompute
 from ..ops.traced import is_traced
+from ..safe_load import safe_loading
 from .archs import MAX_ACT_NUM, check_bool, check_cfg, check_int, check_levels, parse_arch
 from .conv_norm import build_conv, conv_norm, initialize
 from .deep_training import DeepTraining, anneal
 from .reparam import Reparameterizable, fold, make_conv, merge, uses_twin
 from .series_activation import SeriesActivation
-from .weights import fit, safe_loading, unwrapped_prefix
+from .weights import fit, unwrapped_prefix
 
 MMCV_IS_COMPILED = mmcv_is_compiled()
 

@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..safe_load import safe_loading as load_safely
+from ..safe_load import convert_with
 
 BACKBONE_NAMES = ('stem.', 'stem1.', 'stem2.', 'stages.', '_act_learn')
 WRAPPERS = re.compile(r'^((module|_orig_mod)\.)+|(?<=\.)_orig_mod\.')
@@ -24,15 +24,6 @@ NO_BACKBONE = (
     'the checkpoint holds no weights of a VanillaNet under the name {!r}; check the file, and put '
     "an ImageNet net into the backbone's init_cfg or call mmvanilla.safe_loading() before loading"
 )
-
-
-def safe_loading(enabled: bool = True) -> load_safely:
-    """Run no code in checkpoints, and convert the published formats, when files are loaded.
-
-    This acts at once, for the whole process, until ``safe_loading(False)`` or the end of a ``with
-    safe_loading():`` block.
-    """
-    return load_safely(enabled, to_state_dict)
 
 
 def to_state_dict(checkpoint: dict) -> dict:
@@ -54,6 +45,9 @@ def to_state_dict(checkpoint: dict) -> dict:
         return checkpoint
     others = checkpoint if weights is checkpoint.get('state_dict') else {}
     return dict(others, state_dict={new: weights[old] for old, new in names.items()})
+
+
+convert_with(to_state_dict)
 
 
 def unwrapped(name: str) -> str:

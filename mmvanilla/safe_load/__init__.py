@@ -1,7 +1,7 @@
-"""Reading a checkpoint from a stranger: nothing in it is run."""
+"""Read checkpoints of strangers without running anything from them."""
 
 from ..errors import CheckpointError
-from .loading import load_from_local
-from .schemes import hand_over, safe_loading
+from .loading import convert_with, load_from_local
+from .schemes import safe_loading
 
-__all__ = ['CheckpointError', 'hand_over', 'load_from_local', 'safe_loading']
+__all__ = ['CheckpointError', 'convert_with', 'load_from_local', 'safe_loading']

@@ -1,4 +1,4 @@
-"""Checks of a checkpoint's container, before anything in it is unpickled."""
+"""Check the container of a checkpoint before it is unpickled."""
 
 import io
 import os
@@ -11,21 +11,19 @@ from ..errors import CheckpointError
 from .pickle_code import check_program
 
 ZIP = b'PK\3\4'
-# The number with which torch.save began its files before it wrote zip archives, pickled.
+# First pickle of torch.save's format before zip archives: a magic number.
 LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
-LEGACY_PICKLES = 5  # that number, a version, a description of the machine, the contents, their keys
+LEGACY_PICKLES = 5  # magic number, version, description of the machine, contents, storage keys
 
 
 def check_archive(filename: str) -> None:
     """Check a file in one of torch's formats.
 
-    torch.save compresses nothing, so the limit on the uncompressed size is the file's own, and the
-    largest ratio 1: what declares more is a bomb and is not inflated.
+    torch.save does not compress, so an archive that declares more data than its size is a bomb.
 
     Raises:
-        CheckpointError: If it is refused; the message is what the checkpoint does or is, in the
-            third person.
-        Exception: Others, if it is corrupt.
+        CheckpointError: The file is refused; the message says why, in the third person.
+        Exception: Others, if the file is corrupt.
     """
     size = os.path.getsize(filename)
     with open(filename, 'rb') as file:
@@ -33,8 +31,7 @@ def check_archive(filename: str) -> None:
         file.seek(0)
         if start.startswith(ZIP):
             program = _read_program(file, size)
-            # What torch takes for the program, should the two read the archive differently; torch
-            # has no public reader of an archive that does not unpickle it.
+            # torch has no public reader of archives that does not unpickle.
             if torch._C.PyTorchFileReader(filename).get_record('data.pkl') != program:
                 raise CheckpointError('is an archive that can be read in two ways')
             check_program(io.BytesIO(program), size)
@@ -46,7 +43,7 @@ def check_archive(filename: str) -> None:
 
 
 def _read_program(file: BinaryIO, size: int) -> bytes:
-    """Check the members of a zip archive and return the one with the program."""
+    """Check the members of a zip archive; return data.pkl."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         names = [member.orig_filename for member in members]
@@ -60,9 +57,8 @@ def _read_program(file: BinaryIO, size: int) -> bytes:
             if parts[0] != folder or not {'', '.', '..'}.isdisjoint(parts) or '\\' in name:
                 raise CheckpointError(f'holds a file of the name {name!r}')
         if sum(member.file_size for member in members) > size:
-            raise CheckpointError(f'declares more data than the {size} bytes it has')
-        # torch does not tell upper from lower case.
-        if len({name.lower() for name in names}) < len(names):
+            raise CheckpointError(f'declares more data than the {size} bytes of the file')
+        if len({name.lower() for name in names}) < len(names):  # torch ignores case
             raise CheckpointError('holds several files of one name')
         if f'{folder}/data.pkl' not in names:
             raise CheckpointError('is an archive without data.pkl, which torch.save writes')

@@ -1,4 +1,4 @@
-"""Checkpoints that are named with the SHA-256 hash of their contents: ``FILE#sha256=HASH``."""
+"""SHA-256 hashes in the names of checkpoints and exported files: ``FILE#sha256=HASH``."""
 
 import hashlib
 import os
@@ -8,16 +8,18 @@ from ..errors import CheckpointError
 
 MARK = '#sha256='
 CHUNK = 2**20  # bytes
+# ONNX stores external data as the pair of strings ('location', FILE), protobuf fields 1 and 2.
+LOCATION = re.compile(rb'\n\x08location\x12(.)', re.DOTALL)
 
 
 def split_digest(name: str) -> tuple[str, str | None]:
-    """Split a path or URL from the hash behind it.
+    """Split the hash from a path or URL.
 
     Returns:
         The path or URL, and the hash in lower case, None if there is none.
 
     Raises:
-        CheckpointError: If the hash is not one.
+        CheckpointError: The hash is malformed.
     """
     file, mark, digest = name.partition(MARK)
     if not mark:
@@ -29,39 +31,58 @@ def split_digest(name: str) -> tuple[str, str | None]:
     return file, digest.lower()
 
 
+def hash_file(file: str) -> str:
+    """Return the SHA-256 hash of a file and of the weights that it stores in other files.
+
+    The hash of an OpenVINO model is that of ``cat model.xml model.bin``, the hash of an ONNX model
+    with external data that of ``cat model.onnx model.onnx.data``.
+    """
+    hashed = hashlib.sha256()
+    for path in (file, *_weights_of(file)):
+        with open(path, 'rb') as opened:
+            while chunk := opened.read(CHUNK):
+                hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def _weights_of(file: str) -> list[str]:
+    """Return the paths of an exported model's files of weights."""
+    base, suffix = os.path.splitext(file)
+    names = [f'{os.path.basename(base)}.bin'] if suffix == '.xml' else []
+    if suffix == '.onnx':
+        with open(file, 'rb') as opened:
+            data = opened.read()
+        found = (data[match.end() :][: match[1][0]] for match in LOCATION.finditer(data))
+        names = sorted({os.fsdecode(name) for name in found})
+    paths = [os.path.join(os.path.dirname(file), name) for name in names]
+    return [path for path in paths if os.path.isfile(path)]
+
+
 def check_digest(file: str, digest: str | None, source: str | None = None) -> None:
-    """Compare a file's contents with a hash, where one is given.
+    """Compare a file with a hash, if there is one.
 
     Args:
-        file: The file.
-        digest: 64 hexadecimal digits, in lower case.
-        source: How the message names the file, by default by its path.
+        file: Path of the file.
+        digest: 64 hexadecimal digits in lower case, or None.
+        source: Name of the file in the message, by default its path.
 
     Raises:
-        CheckpointError: If they differ.
+        CheckpointError: The file has another hash.
     """
-    if digest is None:
-        return
-    with open(file, 'rb') as opened:
-        hashed = hashlib.sha256()
-        while chunk := opened.read(CHUNK):
-            hashed.update(chunk)
-    found = hashed.hexdigest()
-    if found != digest:
+    if digest and (found := hash_file(file)) != digest:
         raise CheckpointError(
-            f'{source or file!r} has the SHA-256 hash {found}, expected {digest}; it is another '
-            'file or was changed, so fetch it anew or mend the hash'
+            f'{source or file!r} has the SHA-256 hash {found}, expected {digest}; download the '
+            'file again or correct the hash'
         )
 
 
 def verified(name: str) -> str:
-    """Return the path of a local file that may be named with a hash, which is checked.
+    """Return the path of a local file after checking the hash in its name, if any.
 
     Raises:
-        CheckpointError: If the hash is not one, or not the file's.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: The hash is malformed or not the file's.
     """
     file, digest = split_digest(os.path.expanduser(name))
-    if digest and os.path.isfile(file):
+    if os.path.isfile(file):
         check_digest(file, digest)
     return file

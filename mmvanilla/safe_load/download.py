@@ -1,6 +1,8 @@
-"""Downloads that are complete and verified, or are not there."""
+"""Downloads that are complete and verified before they get their name."""
 
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 from http.client import HTTPException, HTTPMessage, HTTPResponse
@@ -10,69 +12,79 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import torch
 from mmengine.dist import is_main_process
-from rich.console import Console
-from rich.progress import wrap_file
 
 from ..errors import CheckpointError
-from .digest import check_digest, split_digest
+from .digest import check_digest, hash_file, split_digest
 
-# Set to 1, it lets weights come over connections that anyone on the way can change.
-ALLOW_HTTP = 'MMVANILLA_ALLOW_HTTP'
+ALLOW_HTTP = 'MMVANILLA_ALLOW_HTTP'  # set to 1, it allows connections that others can change
 CHUNK = 2**18  # bytes
 TIMEOUT = 60  # seconds without a byte
+NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')  # as PyTorch and OpenMMLab name their files
 
 
 class CheckedRedirects(HTTPRedirectHandler):
-    """Follow redirections, but never from https to something else."""
+    """Follow redirections to allowed schemes only."""
 
     def redirect_request(
         self, req: Request, fp: IO, code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> Request | None:
-        """Check where to."""
+        """Check the scheme of the new URL."""
         check_scheme(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def check_scheme(url: str) -> None:
-    """Refuse to download over anything but https, unless plain http was asked for.
+    """Refuse URLs other than https, and http if it is not allowed.
 
     Raises:
-        CheckpointError: If it is refused.
+        CheckpointError: The scheme is refused.
     """
     scheme = urlsplit(url).scheme
-    allowed = ['https'] + ['http'] * (os.environ.get(ALLOW_HTTP) == '1')
-    if scheme not in allowed:
-        hint = f', or set {ALLOW_HTTP}=1 and name its hash' if scheme == 'http' else ''
-        raise CheckpointError(
-            f'checkpoint {url} would come over {scheme}, expected https; fetch it some other way '
-            f'and name the local file{hint}'
-        )
+    if scheme == 'https' or (scheme == 'http' and os.environ.get(ALLOW_HTTP) == '1'):
+        return
+    hint = f', or set {ALLOW_HTTP}=1 and name its hash' if scheme == 'http' else ''
+    raise CheckpointError(
+        f'checkpoint {url} would come over {scheme}, expected https; fetch it some other way '
+        f'and name the local file{hint}'
+    )
+
+
+def cache_folder() -> str:
+    """Return torch.hub's folder of checkpoints."""
+    return os.path.join(torch.hub.get_dir(), 'checkpoints')
+
+
+def cache_path(url: str, folder: str) -> str:
+    """Return the path of a download, which has its own folder since names are not unique."""
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return os.path.join(folder, key, os.path.basename(urlsplit(url).path))
 
 
 def fetch(url: str, folder: str | None = None) -> str:
-    """Return the path of a downloaded file, fetching it unless it is there.
+    """Return the path of a downloaded file; download it if it is not there.
 
-    It gets its name only when it is complete and has the expected hash, so that every file of that
-    name can be used. What is there already is checked as well.
+    A file that torch.hub downloaded is used if it has the hash in the URL or in its own name.
 
     Args:
-        url: Where it is, with ``#sha256=HASH`` behind it if it is to be checked.
-        folder: Where it is kept, by default torch.hub's folder.
+        url: The URL, followed by ``#sha256=HASH`` to check the file.
+        folder: Folder of all downloads, by default torch.hub's.
 
     Raises:
-        CheckpointError: If the URL is refused, what it gives is incomplete or has another hash, or
-            it cannot be downloaded.
+        CheckpointError: The URL is refused, the download fails, or the file has another hash.
     """
     url, digest = split_digest(url)
     check_scheme(url)
     name = os.path.basename(urlsplit(url).path)
     if urlsplit(url).fragment or name in ('', '.', '..'):
         raise CheckpointError(f'{url} names no file, expected https://.../FILE[#sha256=HASH]')
-    folder = folder or os.path.join(torch.hub.get_dir(), 'checkpoints')
-    file = os.path.join(folder, name)
+    folder = folder or cache_folder()
+    file, of_torch = cache_path(url, folder), os.path.join(folder, name)
     if os.path.isfile(file):
         check_digest(file, digest)
         return file
+    known = digest or ''.join(NAMED_HASH.findall(name))
+    if known and os.path.isfile(of_torch) and hash_file(of_torch).startswith(known):
+        return of_torch
     try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix='.downloading-', dir=folder) as scratch:
@@ -80,6 +92,7 @@ def fetch(url: str, folder: str | None = None) -> str:
             with build_opener(CheckedRedirects).open(url, timeout=TIMEOUT) as response:
                 _save(response, partial, name)
             check_digest(partial, digest, source=f'checkpoint {url}')
+            os.makedirs(os.path.dirname(file), exist_ok=True)
             os.replace(partial, file)
     except (OSError, HTTPException) as error:
         raise CheckpointError(
@@ -90,19 +103,21 @@ def fetch(url: str, folder: str | None = None) -> str:
 
 
 def _save(response: HTTPResponse, file: str, name: str) -> None:
-    """Write what a server sends, with a progress bar.
+    """Write a response to a file, with a progress bar.
+
+    torch.hub's download notices neither a connection that ends early nor redirections to http.
 
     Raises:
-        OSError: If it sends less than it announced, or nothing for too long.
+        OSError: The connection ended early.
     """
+    from rich.console import Console
+    from rich.progress import wrap_file
+
     length = response.headers.get('Content-Length') or ''
     total = int(length) if length.isdigit() else 0
+    console = Console(stderr=True)
     bar = wrap_file(
-        response,
-        total,
-        description=name,
-        console=Console(stderr=True),
-        disable=not is_main_process(),
+        response, total, description=name, console=console, disable=not is_main_process()
     )
     with open(file, 'wb') as opened, bar as content:
         shutil.copyfileobj(content, opened, CHUNK)

@@ -1,11 +1,14 @@
-"""Reading checkpoint files without ever running code from them.
+"""Read checkpoint files without running code from them.
 
-First the container is checked, then the instructions of the pickle in it are read and compared with
-a list; only then torch loads it, with ``weights_only=True`` and records in the place of all objects
-but tensors. What comes out is rebuilt from tensors, numbers and texts, and checked in turn.
+The archive and the program of its pickle are checked first. torch then loads it with
+``weights_only=True`` and records in place of the few objects of a training. These records become
+numpy arrays and histories at the end, after checks of their contents.
 """
 
 import os
+import pickle
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,26 +17,31 @@ from ..errors import CheckpointError, sentence
 from .archive import ZIP, check_archive
 from .contents import check_contents
 from .digest import verified
-from .records import RECORDS, plain
-from .unpickler import PICKLE_MODULE
+from .pickle_code import ALLOWED, of_python_3
+from .records import RECORDS, rebuilt
 
-MAX_CAUSE = 150  # characters; torch explains at length
+MAX_CAUSE = 150  # characters of torch's explanations
+_converters: list[Callable[[dict], dict]] = []
+
+
+def convert_with(converter: Callable[[dict], dict]) -> None:
+    """Convert every checkpoint with a function, such as one that renames weights."""
+    _converters.append(converter)
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
-    """Load a checkpoint in torch's format or as safetensors, running nothing of what it holds.
+    """Load a checkpoint in torch's format or as safetensors, running nothing from it.
 
     Args:
-        filename: Path of the file, with ``#sha256=HASH`` behind it if its hash is to be checked.
+        filename: Path of the file, followed by ``#sha256=HASH`` to check its hash.
         map_location: As in ``torch.load``; None is the CPU.
 
     Returns:
-        What was saved, without the configs in it, which are Python and which resuming or an
-        inferencer would run.
+        The contents, without configs, which are Python that resuming or inferencers would run.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        CheckpointError: If its hash is another, or it is truncated, corrupt, not a checkpoint or
+        FileNotFoundError: The file does not exist.
+        CheckpointError: The file has another hash, is truncated, corrupt or not a checkpoint, or
             holds anything but weights and the state of a training.
     """
     filename = verified(filename)
@@ -42,6 +50,9 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     try:
         checkpoint = _read(filename, 'cpu' if map_location is None else map_location)
         check_contents(checkpoint)
+        for convert in _converters:
+            checkpoint = convert(checkpoint)
+            check_contents(checkpoint)
     except ImportError as error:
         raise CheckpointError(
             f'{filename!r} needs the package safetensors: pip install safetensors'
@@ -50,29 +61,50 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         raise CheckpointError(
             f'checkpoint {filename!r} is refused, since it {error}; nothing of it was run'
         ) from error
-    except Exception as error:  # of zipfile, pickletools, safetensors and torch at what is broken
+    except Exception as error:  # many kinds, of zipfile, pickletools, safetensors and torch
         cause = f'{type(error).__name__}: {sentence(error)[:MAX_CAUSE]}'
         raise CheckpointError(f'{_diagnose(filename)} ({cause}); nothing of it was run') from error
     return checkpoint
 
 
 def _read(filename: str, map_location: Any) -> Any:
-    """Return what is in a file, made of nothing but tensors, numbers, texts and containers."""
+    """Return the contents of a file: tensors, numbers, strings and containers."""
     if filename.endswith('.safetensors'):
         from safetensors.torch import load_file
 
         return load_file(filename, device=str(map_location))
     check_archive(filename)
     if not hasattr(torch.serialization, 'safe_globals'):  # before 2.5
-        options: Any = dict(pickle_module=PICKLE_MODULE, weights_only=False)
-        return plain(torch.load(filename, map_location=map_location, **options))
-    records: list[Any] = [(record, name) for name, record in RECORDS.items()]
-    with torch.serialization.safe_globals(records):
-        return plain(torch.load(filename, map_location=map_location, weights_only=True))
+        module: Any = SimpleNamespace(Unpickler=Unpickler, load=_unpickle, __name__=__name__)
+        loaded = torch.load(
+            filename, map_location=map_location, pickle_module=module, weights_only=False
+        )
+    else:
+        records: list[Any] = [(record, name) for name, record in RECORDS.items()]
+        with torch.serialization.safe_globals(records):
+            loaded = torch.load(filename, map_location=map_location, weights_only=True)
+    return rebuilt(loaded)
+
+
+class Unpickler(pickle.Unpickler):
+    """Unpickler for torch before 2.5, whose ``weights_only`` accepts no records."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a record, or an allowed class or function."""
+        module, name = of_python_3(module, name)
+        full = f'{module}.{name}'
+        if full not in ALLOWED:
+            raise CheckpointError(f'holds more than weights ({full})')
+        return RECORDS.get(full) or super().find_class(module, name)
+
+
+def _unpickle(file: Any, **options: Any) -> Any:
+    """Unpickle one value, as ``pickle.load`` does."""
+    return Unpickler(file, **options).load()
 
 
 def _diagnose(filename: str) -> str:
-    """Say in half a sentence why a file that is not refused could not be read."""
+    """Return why a file could not be read."""
     if not os.path.getsize(filename):
         return f'checkpoint {filename!r} is an empty file'
     with open(filename, 'rb') as file:

@@ -1,46 +1,41 @@
-"""Reading what a pickle would do without doing any of it.
+"""Check the program of a pickle before torch runs it.
 
-A pickle is a program. torch runs it with ``weights_only=True``, which calls nothing but what is on
-a list; here its instructions are only read, so that what is not weights is named and refused before
-a single one is run, and so are programs that build little but cost without bound.
+torch's unpickler calls only functions of a list. Two things remain: its list has more than weights
+need, and a short program can build a value that takes forever to hash.
 """
 
 import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from graphlib import CycleError, TopologicalSorter
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ..errors import CheckpointError
-from .records import RECORDS
+from .records import MAX_VALUES, RECORDS
 
-KINDS = ('float64', 'float32', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8', 'uint8')
-STORAGES = ('Double', 'Float', 'Half', 'BFloat16', 'Long', 'Int', 'Short', 'Char', 'Byte', 'Bool')
-# Whatever else torch itself lets in (attributes of tensors, other layouts, raw storages, buffers of
-# any size) is not needed for weights.
-ALLOWED = frozenset(
-    {
-        'torch._utils._rebuild_tensor_v2',
-        'torch._utils._rebuild_parameter',
-        'torch.Size',
-        'torch.device',
-        'torch.bool',
-        *(f'torch.{kind}' for kind in KINDS),
-        *(f'torch.{storage}Storage' for storage in STORAGES),
-        'collections.OrderedDict',
-        'collections.Counter',
-        'builtins.set',
-        '_codecs.encode',
-        *RECORDS,
-    }
-)
-
-# A training checkpoint of Mask R-CNN with VanillaNet-13 and AdamW has 22,665 values, 8 deep.
-MAX_VALUES = 1_000_000
-MAX_DEPTH = 100
-
+DTYPES = ('float64', 'float32', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8', 'uint8')
+STORAGES = dict(
+    DoubleStorage=8,
+    FloatStorage=4,
+    HalfStorage=2,
+    BFloat16Storage=2,
+    LongStorage=8,
+    IntStorage=4,
+    ShortStorage=2,
+    CharStorage=1,
+    ByteStorage=1,
+    BoolStorage=1,
+)  # fmt: skip - bytes of a number
+ALLOWED = {
+    *('torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_parameter'),
+    *('torch.Size', 'torch.device', 'torch.bool', *(f'torch.{dtype}' for dtype in DTYPES)),
+    *(f'torch.{storage}' for storage in STORAGES),
+    *('collections.OrderedDict', 'collections.Counter', 'builtins.set', '_codecs.encode'),
+    *RECORDS,
+}
+MAKES = ('EMPTY', 'TUPLE', 'REDUCE', 'NEWOBJ', 'BINPERSID')  # containers and objects
 IN_PLACE = {'APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'BUILD'}
-# All that torch.save writes.
-INSTRUCTIONS = {
+# All opcodes that torch.save writes.
+OPCODES = {
     *('PROTO', 'STOP', 'MARK', 'GLOBAL', 'REDUCE', 'NEWOBJ', 'BINPERSID', *IN_PLACE),
     *('BINPUT', 'LONG_BINPUT', 'BINGET', 'LONG_BINGET', 'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3'),
     *('NONE', 'NEWTRUE', 'NEWFALSE', 'EMPTY_TUPLE', 'EMPTY_LIST', 'EMPTY_DICT', 'EMPTY_SET'),
@@ -49,115 +44,108 @@ INSTRUCTIONS = {
 
 
 class Global(str):
-    """The full name of a class or function."""
+    """Full name of a class or function."""
 
 
-class Node:
-    """A value that is made of others."""
+@dataclass
+class Tuple:
+    """A tuple on the stack, with its number of values, nested ones included."""
 
-    def __init__(self, parts: list) -> None:
-        self.parts = parts
+    values: list
+    size: int
 
 
 def check_program(file: BinaryIO, size: int) -> None:
-    """Read one pickle up to its end.
+    """Read one pickle to its end.
 
     Args:
-        file: Where it begins.
-        size: Size of the checkpoint in bytes, more than which no tensor can hold.
+        file: The file, at the start of the pickle.
+        size: Size of the checkpoint in bytes.
 
     Raises:
-        CheckpointError: If it is refused; the message is what the checkpoint does, in the third
-            person.
-        Exception: Others, if it is no pickle.
+        CheckpointError: The pickle is refused; the message says why, in the third person.
+        Exception: Others, if it is not a pickle.
     """
-    stack: list[Any] = []
-    marks: list[list[Any]] = []
+    stack: list[Any] = []  # names, constants and tuples; None for other values
+    marks: list[int] = []
     memo: dict[Any, Any] = {}
-    nodes: list[Node] = []
+    count = 0
     for opcode, argument, _ in pickletools.genops(file):
         name = opcode.name
-        if name not in INSTRUCTIONS:
+        if name not in OPCODES:
             raise CheckpointError(f'holds the instruction {name}, which torch.save never writes')
         if name == 'MARK':
-            marks.append(stack)
-            stack = []
+            marks.append(len(stack))
             continue
-        if pickletools.markobject in opcode.stack_before:
-            parts, stack = stack, marks.pop()
-            parts = [stack.pop(), *parts] if name in IN_PLACE else parts
-        else:
-            parts = [stack.pop() for _ in opcode.stack_before][::-1]
-        if name in IN_PLACE:
-            container, *added = parts
-            container.parts += added
-            stack.append(container)
-        elif name == 'GLOBAL':
-            stack.append(_global(str(argument)))
+        fixed = [kind for kind in opcode.stack_before if kind is not pickletools.stackslice]
+        has_mark = pickletools.markobject in fixed
+        start = (marks.pop() if has_mark else len(stack)) - len(fixed) + has_mark
+        values = stack[start:]
+        del stack[start:]
+        if name == 'GLOBAL':
+            stack.append(_check_global(str(argument)))
         elif name.endswith('BINGET'):
             stack.append(memo[argument])
         elif name.endswith('BINPUT'):
             memo[argument] = stack[-1]
-        elif parts or name.startswith(('EMPTY', 'TUPLE')):
-            if name in ('REDUCE', 'NEWOBJ'):
-                _check_call(*parts)
-            elif name == 'BINPERSID' and not 0 <= (length := parts[0].parts[4]) <= size:
-                raise CheckpointError(
-                    f'declares a tensor of {length} numbers in a file of {size} bytes'
-                )
-            nodes.append(Node(parts))
-            stack.append(nodes[-1])
+        elif 'TUPLE' in name:
+            stack.append(_check_tuple(values))
+        elif name in ('REDUCE', 'NEWOBJ'):
+            _check_call(*values)
+            stack.append(None)
+        elif name == 'BINPERSID':
+            _check_storage(values[0].values, size)
+            stack.append(None)
+        elif name in IN_PLACE:
+            if type(values[0]) is Global:
+                raise CheckpointError(f'changes {values[0]}')
+            stack.append(values[0])
         elif opcode.stack_after:
             stack.append(argument)
-        if len(nodes) > MAX_VALUES:
+        count += name.startswith(MAKES)
+        if count > MAX_VALUES:
             raise CheckpointError(f'builds more than {MAX_VALUES:,} values')
-    _check_size(nodes)
 
 
-def _global(argument: str) -> Global:
-    """Return the full name of a class or function that a pickle asks for.
-
-    Raises:
-        CheckpointError: If it is none of those that weights need.
-    """
+def _check_global(argument: str) -> Global:
+    """Return the full name of a class or function that weights need."""
     module, _, name = argument.partition(' ')
-    module, name = of_python_3(module, name)
-    if f'{module}.{name}' not in ALLOWED:
-        raise CheckpointError(f'holds more than weights ({module}.{name})')
-    return Global(f'{module}.{name}')
+    full = '.'.join(of_python_3(module, name))
+    if full not in ALLOWED:
+        raise CheckpointError(f'holds more than weights ({full})')
+    return Global(full)
 
 
 def of_python_3(module: str, name: str) -> tuple[str, str]:
-    """Return what a name of Python 2 has become, which the protocol of torch.save still uses."""
+    """Convert a name of Python 2, as in the protocol of torch.save."""
     return NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
 
 
-def _check_call(function: object, arguments: Node) -> None:
-    """Check that what is called is from the list, and that encoded text is bytes, no more."""
+def _check_tuple(values: list) -> Tuple:
+    """Return a tuple that is not too large to hash."""
+    size = 1 + sum(value.size if type(value) is Tuple else 1 for value in values)
+    if size > MAX_VALUES:
+        raise CheckpointError(f'builds more than {MAX_VALUES:,} values')
+    return Tuple(values, size)
+
+
+def _check_call(function: Any, arguments: Any) -> None:
+    """Refuse calls of anything but a global, and codecs other than latin1."""
     if type(function) is not Global:
         raise CheckpointError('calls what it made itself')
     if function == '_codecs.encode':
-        text, encoding = arguments.parts
+        text, encoding = arguments.values
         if not (type(text) is str and encoding == 'latin1'):
             raise CheckpointError(f'holds more than weights (the codec {encoding!r})')
 
 
-def _check_size(nodes: list[Node]) -> None:
-    """Check how large values would be where every reference to another were written out.
-
-    Hashing, copying or printing a value costs that much; doubled thirty times, a list of two is
-    larger than any memory.
-    """
-    graph = {node: [part for part in node.parts if type(part) is Node] for node in nodes}
-    values: dict[Node, int] = {}
-    depths: dict[Node, int] = {}
-    try:
-        for node in TopologicalSorter(graph).static_order():
-            values[node] = len(node.parts) + sum(values[part] for part in graph[node])
-            depths[node] = 1 + max((depths[part] for part in graph[node]), default=0)
-            if values[node] > MAX_VALUES:
-                raise CheckpointError(f'builds more than {MAX_VALUES:,} values')
-            if depths[node] > MAX_DEPTH:
-                raise CheckpointError(f'nests values more than {MAX_DEPTH} deep')
-    except CycleError:
-        raise CheckpointError('holds a value that contains itself') from None
+def _check_storage(persistent_id: list, size: int) -> None:
+    """Refuse a storage that is larger than the file."""
+    storage, length = persistent_id[1], persistent_id[4]
+    if type(storage) is not Global or type(length) is not int:
+        raise CheckpointError('holds a forged storage')
+    if not 0 <= length * STORAGES[storage.removeprefix('torch.')] <= size:
+        raise CheckpointError(
+            f'declares a tensor of {length} numbers in a file of {size} bytes, so it is truncated '
+            'or forged'
+        )

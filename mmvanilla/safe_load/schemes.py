@@ -1,14 +1,13 @@
-"""Every way in which mmengine finds a checkpoint, brought to the safe loader while that is wanted.
+"""Register the safe loader with mmengine.
 
 ``Runner.load_checkpoint``, ``Runner.resume``, ``init_cfg=dict(type='Pretrained', ...)`` and the
-loading functions of mmdet, mmseg and mmpretrain all ask mmengine's ``CheckpointLoader``, which
-picks a function by the beginning of the name.
+loading functions of mmdet, mmseg and mmpretrain all use mmengine's ``CheckpointLoader``, which
+chooses a function by the prefix of the name.
 """
 
 import os
-import re
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections import defaultdict
+from collections.abc import Callable
 from threading import RLock, get_ident
 from typing import Any, NoReturn
 
@@ -17,7 +16,6 @@ from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
-from .contents import check_contents
 from .digest import MARK
 from .download import fetch
 from .loading import load_from_local
@@ -25,119 +23,82 @@ from .loading import load_from_local
 Loader = Callable[..., dict]
 
 _lock = RLock()
-_requests: list[tuple['safe_loading', int, bool]] = []  # with its thread, and whether a block
-_others: dict[str, Loader | None] = {}  # the loaders of others that ours stand in for, by prefix
+# By thread: the switch, then the open blocks, whether each wants safe loading.
+_requests: defaultdict[int, list[bool]] = defaultdict(lambda: [False])
+_replaced: dict[str, Loader | None] = {}  # loaders of others by prefix, while ours are registered
 
 
 class safe_loading:
-    """Load every checkpoint without running anything of it, from now on or within a ``with`` block.
+    """Run no code in checkpoints, from now on or within a ``with`` block.
 
     ``safe_loading()`` is a switch for the whole process, ``safe_loading(False)`` switches back.
-    ``with safe_loading():`` holds until the block ends, and what was switched within ends with it;
-    blocks may be nested, and threads may hold some at a time: no thread ends the protection of
-    another's block. Meanwhile storages whose clients
-    unpickle what they fetch (s3://, petrel://, pavi://) are refused. Afterwards mmengine has the
-    loaders that it had before, and those that others registered meanwhile.
+    ``with safe_loading():`` ends with the block, and so do switches inside it. Blocks can be
+    nested. Loading is safe while any thread wants it: no thread ends the protection of another.
+
+    Published formats of VanillaNet are converted to OpenMMLab's names. Storages with clients that
+    unpickle (s3://, petrel://, pavi://) are refused. Loaders that others registered come back
+    afterwards.
 
     Args:
         enabled: Whether to load safely.
-        adapt: What is done to each checkpoint that was read, such as renaming its weights; by
-            default nothing.
     """
 
-    def __init__(self, enabled: bool = True, adapt: Callable[[dict], dict] | None = None) -> None:
-        self.enabled = enabled
-        self.adapt = adapt
+    def __init__(self, enabled: bool = True) -> None:
         with _lock:
-            _requests.append((self, get_ident(), False))
-            _follow_requests()
+            self.enabled, self.requests = enabled, _requests[get_ident()]
+            self.before: bool | None = self.requests[-1]
+            self.requests[-1] = enabled
+            _register_loaders()
 
     def __enter__(self) -> None:
-        """Hold until the end of the block."""
+        """Open a block; undo the switch of the constructor."""
         with _lock:
-            switch = (self, get_ident(), False)
-            if switch in _requests:
-                _requests.remove(switch)  # it was a switch until now
-            _requests.append((self, get_ident(), True))
-            _follow_requests()
+            if self.before is not None:
+                self.requests[-1], self.before = self.before, None
+            _requests[get_ident()].append(self.enabled)
+            _register_loaders()
 
     def __exit__(self, *error: object) -> None:
-        """Load as before the block, unless another one, of a thread, still holds."""
+        """Close the block."""
         with _lock:
-            own = (self, get_ident(), True)
-            start = len(_requests) - 1 - _requests[::-1].index(own)
-            later = [each for each in _requests[start + 1 :] if each[2] or each[1] != get_ident()]
-            _requests[start:] = later
-            _follow_requests()
+            _requests[get_ident()].pop()
+            _register_loaders()
 
 
-def _holding() -> safe_loading | None:
-    """Return the request that holds: of those that are safe, this thread's own before the last one.
+def _register_loaders() -> None:
+    """Register our loaders with mmengine if a thread wants them, else those of others.
 
-    mmengine has one list of loaders, so one thread's safe block protects all threads.
+    mmengine has no public way to remove a loader or to list them.
     """
-    last = {thread: request for request, thread, _ in _requests}
-    blocks = {thread: last[thread] for _, thread, is_block in _requests if is_block}
-    newest = _requests[-1][0] if _requests else None
-    candidates = [blocks.get(get_ident()), newest, *blocks.values()]
-    return next((request for request in candidates if request and request.enabled), newest)
-
-
-def hand_over(name: str, checkpoint: dict) -> None:
-    """Give a checkpoint that was read already to the next who loads one of its name.
-
-    Args:
-        name: Its path or URL, as the other will name it.
-        checkpoint: What was read.
-    """
-    pattern = f'{re.escape(name)}$'
-
-    def load_from_memory(filename: str, map_location: Any = None) -> dict:
-        _register({pattern: None})
-        return checkpoint
-
-    _register({pattern: load_from_memory})
-
-
-def _follow_requests() -> None:
-    """Put our loaders in the place of others', or these back, as the last request says."""
     schemes = CheckpointLoader._schemes
-    request = _holding()
-    if request and request.enabled:
+    if any(blocks[-1] for blocks in _requests.values()):
         found = {prefix: schemes.get(prefix) for prefix in LOADERS}
-        _others.update((p, loader) for p, loader in found.items() if loader is not LOADERS[p])
-        _register(LOADERS)
+        _replaced.update((p, other) for p, other in found.items() if other is not LOADERS[p])
+        loaders: dict[str, Loader | None] = {**LOADERS}
     else:
-        _register({p: other for p, other in _others.items() if schemes.get(p) is LOADERS[p]})
-        _others.clear()
-
-
-def _register(loaders: Mapping[str, Loader | None]) -> None:
-    """Let mmengine load with these, by prefix; None takes one away.
-
-    mmengine has no public way to take one away, nor to ask which there are.
-    """
+        loaders = {p: other for p, other in _replaced.items() if schemes.get(p) is LOADERS[p]}
+        _replaced.clear()
     for prefix, loader in loaders.items():
         if loader:
             CheckpointLoader.register_scheme(prefix, loader, force=True)
         else:
-            CheckpointLoader._schemes.pop(prefix, None)
+            schemes.pop(prefix, None)
 
 
 def load_from_http(filename: str, map_location: Any = None) -> dict:
-    """Download a checkpoint, the first process before the others, and load it."""
+    """Download a checkpoint, in the first process before the others, and load it."""
     file = fetch(filename) if get_rank() == 0 else None
     barrier()
     return load_from_local(file or fetch(filename), map_location)
 
 
 def load_from_list(filename: str, map_location: Any = None) -> dict:
-    """Load weights by the name that mmengine has for them, such as ``torchvision://resnet50``.
+    """Load weights by mmengine's name for them, such as ``torchvision://resnet50``.
 
-    Of mmpretrain's classifiers (``mmcls://``) the backbone is loaded.
+    mmpretrain's classifiers (``mmcls://``) give the weights of their backbone.
 
     Raises:
-        CheckpointError: If the name is not in the list, or what it stands for cannot be loaded.
+        CheckpointError: The name is unknown, or its file cannot be loaded.
     """
     scheme, _, name = filename.partition('://')
     key, mark, digest = name.partition(MARK)
@@ -164,32 +125,11 @@ def load_from_list(filename: str, map_location: Any = None) -> dict:
 
 
 def load_from_storage(filename: str, map_location: Any = None) -> NoReturn:
-    """Refuse the storages of which mmengine would unpickle what they send."""
+    """Refuse storages whose files mmengine unpickles."""
     raise CheckpointError(
         f'checkpoint {filename!r} is in a storage that is not read safely; fetch it and name the '
         'local file'
     )
-
-
-def _adapted(load: Loader) -> Loader:
-    """Let what a function loads be adapted as the last request wants it."""
-
-    @wraps(load)  # mmengine logs its name
-    def load_adapted(filename: str, map_location: Any = None) -> dict:
-        request = _holding()
-        adapt = request.adapt if request else None
-        checkpoint = load(filename, map_location)
-        if adapt is None:
-            return checkpoint
-        try:
-            check_contents(adapted := adapt(checkpoint))
-        except CheckpointError as error:
-            raise CheckpointError(
-                f'checkpoint {filename!r} is refused, since it {error}; nothing of it was run'
-            ) from error
-        return adapted
-
-    return load_adapted
 
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
@@ -198,9 +138,9 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     'mmcls': mmengine_checkpoint.get_mmcls_models,
 }
 STORAGES = ('pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
-LOADERS = {
-    '': _adapted(load_from_local),
-    **dict.fromkeys(('http://', 'https://'), _adapted(load_from_http)),
-    **dict.fromkeys((f'{scheme}://' for scheme in LISTS), _adapted(load_from_list)),
-    **dict.fromkeys(STORAGES, _adapted(load_from_storage)),
+LOADERS: dict[str, Loader] = {
+    '': load_from_local,
+    **dict.fromkeys(('http://', 'https://'), load_from_http),
+    **dict.fromkeys((f'{scheme}://' for scheme in LISTS), load_from_list),
+    **dict.fromkeys(STORAGES, load_from_storage),
 }

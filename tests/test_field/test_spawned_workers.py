@@ -4,13 +4,16 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from importlib import import_module
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
+import mmcv
 import pytest
 
 import mmvanilla.mmcv_ops
 from mmvanilla import make_shapes
+from mmvanilla.installed import mmcv_is_compiled
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,13 +94,17 @@ def test_installing_again_changes_nothing():
     assert before == ForkingPickler._extra_reducers
 
 
-def test_a_compiled_mmcv_needs_nothing(monkeypatch):
+@pytest.mark.skipif(mmcv_is_compiled(), reason='mmcv is compiled')
+def test_a_compiled_mmcv_needs_nothing(monkeypatch, tmp_path):
     found = []
     monkeypatch.setattr(ForkingPickler, 'register', lambda *args: found.append(args))
+    monkeypatch.setattr(mmcv, '_ext', None, raising=False)
+    (tmp_path / '_ext.py').touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(mmcv, '__path__', [*mmcv.__path__, str(tmp_path)])
+        patch.delitem(sys.modules, 'mmcv._ext')
+        import_module('mmcv._ext')
+        assert not found
     monkeypatch.delitem(sys.modules, 'mmcv._ext')
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: 'compiled')
-    mmvanilla.mmcv_ops.install()
-    assert not found
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    mmvanilla.mmcv_ops.install()
+    import_module('mmcv._ext')
     assert found

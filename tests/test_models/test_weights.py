@@ -12,6 +12,7 @@ from torch import nn
 from mmvanilla import VanillaNet, safe_loading
 from mmvanilla.engine import CheckWeightsHook
 from mmvanilla.errors import CheckpointError
+from mmvanilla.safe_load.download import cache_folder, cache_path
 
 DATA = Path(__file__).parents[1] / 'data'
 NAMES = ['cls6.pt', 'det13.pt', 'ada13.pt']
@@ -89,11 +90,12 @@ def test_without_safe_loading_the_message_says_how_to_load(publish, tmp_path):
 @pytest.mark.parametrize('name', NAMES)
 def test_init_cfg_by_url(name, publish, monkeypatch):
     record, file = publish(name)
-    hub = Path(file).parent / 'hub'
-    (hub / 'checkpoints').mkdir(parents=True)
-    shutil.copy(file, hub / 'checkpoints')  # as if downloaded before
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(hub))
-    net = build(record, 'https://example.org/published.pth')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(Path(file).parent / 'hub'))
+    url = 'https://example.org/published.pth'
+    downloaded = Path(cache_path(url, cache_folder()))
+    downloaded.parent.mkdir(parents=True)
+    shutil.copy(file, downloaded)
+    net = build(record, url)
     net.init_weights()
     assert_features(net, record)
 

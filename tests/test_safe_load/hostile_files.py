@@ -1,4 +1,4 @@
-"""Makers of hostile and broken checkpoint files, none of which may run, write or stay unclear.
+"""Makers of hostile and broken checkpoint files. None may run or write, each gets its true cause.
 
 Each takes a path and that of a canary, a folder that appears if anything of the file is run.
 """
@@ -25,7 +25,7 @@ WEIGHTS = OrderedDict(w=torch.rand(1000))
 
 
 class Call:
-    """Unpickled, a call; its state, if any, is handed to what the call returns."""
+    """An object whose unpickling calls a function; the state, if any, goes to the result."""
 
     def __init__(self, function, *args, state=None):
         self.call = (function, args) if state is None else (function, args, state)
@@ -51,7 +51,7 @@ def saved(content, **options):
 
 
 def gadget(function, *args):
-    """Return the maker of a checkpoint whose weights are a call; '{canary}' is filled in."""
+    """Return the maker of a checkpoint with a call for weights; '{canary}' is filled in."""
 
     def fill(value, canary):
         return value.replace('{canary}', canary) if isinstance(value, str) else value
@@ -69,7 +69,7 @@ def members(path, **options):
 
 
 def archive(change, compression=zipfile.ZIP_STORED):
-    """Return the maker of a zip archive whose members were changed, as (name, bytes) pairs."""
+    """Return the maker of a zip archive after a change of its (name, bytes) pairs."""
 
     def make(path, canary):
         pairs = change(list(members(path).items()))
@@ -87,7 +87,7 @@ def program(*parts):
 
 
 def data_of(change):
-    """Return the maker of a whole file whose bytes were changed."""
+    """Return the maker of a file after a change of its bytes."""
 
     def make(path, canary):
         torch.save(dict(state_dict=WEIGHTS), path)
@@ -297,6 +297,13 @@ HOSTILE = {
         saved(lambda canary: dict(state_dict=WEIGHTS, x=HistoryBuffer)),
         rf'{MANY} \(History\)',
     ),
+    'state of a class': (
+        as_weights(
+            name('collections', 'Counter'),
+            *(b'N}', text('update'), name('collections', 'OrderedDict'), b's\x86b'),
+        ),
+        'changes collections.Counter',
+    ),
     'codec': (
         as_weights(name('_codecs', 'encode'), text('x'), text('zip'), b'\x86R'),
         rf"{MANY} \(the codec 'zip'\)",
@@ -308,10 +315,10 @@ HOSTILE = {
     # numpy
     'array of objects': (
         saved(lambda canary: dict(state_dict=WEIGHTS, x=np.array([1, None], dtype=object))),
-        'holds a forged (Kind|Array)',
+        'holds a forged (DType|Array)',
     ),
     'array of addresses': (
-        # numpy itself makes an array of objects from these bytes, whose reading crashes Python.
+        # numpy makes an array of objects from these bytes; reading it crashes Python.
         saved(
             lambda canary: dict(
                 state_dict=WEIGHTS, x=Call(np.ndarray, (1,), np.dtype('O'), b'A' * 8)
@@ -338,7 +345,7 @@ HOSTILE = {
                 ),
             )
         ),
-        'holds a forged Kind',
+        'holds a forged DType',
     ),
     'huge array': (
         saved(
@@ -360,7 +367,7 @@ HOSTILE = {
         program(b'}', text('a'), b']' * 300, b'a' * 299, b's'),
         'nests values more than 100 deep',
     ),
-    'list in itself': (program(b'}', text('a'), b']q\x01h\x01a', b's'), 'contains itself'),
+    'list in itself': (program(b'}', text('a'), b']q\x01h\x01a', b's'), 'more than 100 deep'),
     'huge tensor': (
         archive(
             lambda pairs: [(n, d.replace(b'M\xe8\x03tq', b'J\xff\xff\xff\x7ftq')) for n, d in pairs]
@@ -418,7 +425,7 @@ HOSTILE = {
             torch.save(dict(state_dict=WEIGHTS), path, **LEGACY),
             path.write_bytes(path.read_bytes()[:2000]),
         ),
-        'is not a checkpoint that torch.save wrote, or is corrupt',
+        'declares a tensor of 1000 numbers .* truncated',
     ),
     'empty': (data_of(lambda data: b''), 'is an empty file'),
     'text': (data_of(lambda data: b'<html>not found</html>'), 'is not a checkpoint'),

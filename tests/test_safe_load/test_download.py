@@ -7,13 +7,16 @@ import ssl
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
 
 from mmvanilla.errors import CheckpointError
 from mmvanilla.safe_load import load_from_local
+from mmvanilla.safe_load.digest import verified
 from mmvanilla.safe_load.download import ALLOW_HTTP, fetch
 
 WRONG = '0' * 64
@@ -23,8 +26,12 @@ def load_url(url, folder):
     return load_from_local(fetch(url, folder))
 
 
+def files_in(folder):
+    return sorted(path.name for path in folder.rglob('*') if path.is_file())
+
+
 class Handler(BaseHTTPRequestHandler):
-    """Serve one file under the names of what goes wrong."""
+    """Serve one file under names of faults."""
 
     def do_GET(self):
         self.server.requests.append(self.path)
@@ -90,7 +97,7 @@ def test_http_is_refused_unless_asked_for(serve, tmp_path, monkeypatch):
     monkeypatch.setenv(ALLOW_HTTP, '1')
     checkpoint = load_url(f'{address}/a.pth', str(cache))
     assert torch.equal(checkpoint['state_dict']['w'], torch.arange(50_000.0))
-    assert os.listdir(cache) == ['a.pth']
+    assert files_in(cache) == ['a.pth']
     load_url(f'{address}/a.pth', str(cache))
     assert server.requests == ['/a.pth']  # once
 
@@ -110,13 +117,69 @@ def test_the_hash_is_checked(plain, weights, tmp_path):
     assert '\n' not in str(error.value)
     assert os.listdir(cache) == []
     for _ in range(2):
-        assert fetch(f'{address}/a.pth#sha256={digest.upper()}', str(cache)) == str(cache / 'a.pth')
+        file = Path(fetch(f'{address}/a.pth#sha256={digest.upper()}', str(cache)))
+        assert file.read_bytes() == weights
     assert server.requests == ['/a.pth'] * 2
-    # What is there is checked as well, and stays: it may have been of another URL.
-    (cache / 'a.pth').write_bytes(weights + b'!')
+    # A file of the cache is checked, too, and stays.
+    file.write_bytes(weights + b'!')
     with pytest.raises(CheckpointError, match=f"a.pth' has the SHA-256 hash .*, expected {digest}"):
         fetch(f'{address}/a.pth#sha256={digest}', str(cache))
-    assert (cache / 'a.pth').exists()
+    assert file.exists()
+
+
+def test_two_urls_of_one_name_are_two_files(plain, weights, tmp_path):
+    server, address = plain
+    first = Path(fetch(f'{address}/one/a.pth', str(tmp_path / 'cache')))
+    server.data = weights + b'!'
+    second = Path(fetch(f'{address}/two/a.pth', str(tmp_path / 'cache')))
+    assert first.read_bytes() == weights
+    assert second.read_bytes() == weights + b'!'
+    assert first.name == second.name == 'a.pth'
+
+
+def test_a_file_of_torch_hub_is_used_if_it_has_the_hash(plain, weights, tmp_path):
+    server, address = plain
+    digest = hashlib.sha256(weights).hexdigest()
+    named = tmp_path / f'net-{digest[:8]}.pth'
+    for file, url in ((named, named.name), (tmp_path / 'a.pth', f'a.pth#sha256={digest}')):
+        file.write_bytes(weights)
+        assert fetch(f'{address}/{url}', str(tmp_path)) == str(file)
+    assert server.requests == []
+    named.write_bytes(b'of another')
+    assert fetch(f'{address}/{named.name}', str(tmp_path)) != str(named)
+    assert server.requests == [f'/{named.name}']
+
+
+def test_the_hash_of_an_openvino_model_covers_its_weights(tmp_path):
+    file, weights = tmp_path / 'model.xml', tmp_path / 'model.bin'
+    file.write_bytes(b'<net/>')
+    weights.write_bytes(b'weights')
+    name = f'{file}#sha256={hashlib.sha256(b"<net/>weights").hexdigest()}'
+    assert verified(name) == str(file)
+    weights.write_bytes(b'others')
+    with pytest.raises(CheckpointError, match='has the SHA-256 hash'):
+        verified(name)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match='has the SHA-256 hash'):
+        verified(name)
+
+
+@pytest.mark.parametrize('name', ['model.onnx.data', 'other.bin'])
+def test_the_hash_of_an_onnx_model_covers_its_external_data(name, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    values = np.arange(1000, dtype=np.float32)
+    tensor = onnx.numpy_helper.from_array(values, 'w')
+    output = onnx.helper.make_tensor_value_info('y', onnx.TensorProto.FLOAT, [1000])
+    node = onnx.helper.make_node('Identity', ['w'], ['y'])
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], 'g', [], [output], [tensor]))
+    file, weights = tmp_path / 'model.onnx', tmp_path / name
+    onnx.save(model, file, save_as_external_data=True, location=name, size_threshold=0)
+    assert weights.stat().st_size >= values.nbytes
+    digest = hashlib.sha256(file.read_bytes() + weights.read_bytes()).hexdigest()
+    assert verified(f'{file}#sha256={digest}') == str(file)
+    weights.write_bytes(weights.read_bytes()[:-1] + b'!')
+    with pytest.raises(CheckpointError, match='has the SHA-256 hash'):
+        verified(f'{file}#sha256={digest}')
 
 
 @pytest.mark.parametrize('digest', ['', '12', 'g' * 64, '0' * 65])
@@ -201,4 +264,4 @@ def test_https_and_its_redirections(serve, weights, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match='would come over http, expected https'):
         fetch(f'{address}/moved2.pth', str(cache))
     assert other.requests == []
-    assert sorted(os.listdir(cache)) == ['a.pth', 'moved.pth']
+    assert files_in(cache) == ['a.pth', 'moved.pth']

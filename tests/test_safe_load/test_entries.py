@@ -1,6 +1,6 @@
-"""Every way in which a checkpoint enters comes to the safe loader, where that is switched on.
+"""With safe loading on, every way to load a checkpoint uses the safe loader.
 
-Where it is not, as in the scripts of others, what is our own uses it nevertheless.
+With safe loading off, as in scripts of others, our own modules still use it.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from mmvanilla.deploy.load import build_model
 from mmvanilla.deploy.predict import make_predictor
 from mmvanilla.engine.hooks.switch_to_deploy import SwitchToDeployHook
 from mmvanilla.errors import CheckpointError
+from mmvanilla.safe_load.download import cache_path
 
 ARCH = dict(dims=[4, 4], strides=[2])
 GADGET, SENTENCE = HOSTILE['os.system']
@@ -46,7 +48,7 @@ def hostile(tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch, hostile):
-    """Put the hostile file where a download of any name is looked for; nothing is fetched."""
+    """Return the folder of downloads; nothing is fetched."""
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     monkeypatch.setenv('MMENGINE_HOME', str(tmp_path / 'home'))
     folder = tmp_path / 'hub' / 'checkpoints'
@@ -164,19 +166,28 @@ def test_the_environment_cannot_turn_it_off(hostile, tmp_path, monkeypatch, safe
     refused(lambda: CheckpointLoader.load_checkpoint(hostile), tmp_path)
 
 
+OPENMMLAB = 'https://download.openmmlab.com'
 NAMES = {
-    'https://example.invalid/release/a.pth': 'a.pth',
-    'torchvision://resnet18': 'resnet18-f37072fd.pth',
-    'modelzoo://resnet18': 'resnet18-f37072fd.pth',
-    'open-mmlab://vgg16_caffe': 'vgg16_caffe-292e1171.pth',
-    'openmmlab://vgg16_caffe': 'vgg16_caffe-292e1171.pth',
-    'mmcls://vgg11': 'vgg11_batch256_imagenet_20210208-4271cd6c.pth',
+    'https://example.invalid/release/a.pth': 'https://example.invalid/release/a.pth',
+    'torchvision://resnet18': 'https://download.pytorch.org/models/resnet18-f37072fd.pth',
+    'modelzoo://resnet18': 'https://download.pytorch.org/models/resnet18-f37072fd.pth',
+    'open-mmlab://vgg16_caffe': f'{OPENMMLAB}/pretrain/third_party/vgg16_caffe-292e1171.pth',
+    'openmmlab://vgg16_caffe': f'{OPENMMLAB}/pretrain/third_party/vgg16_caffe-292e1171.pth',
+    'mmcls://vgg11': f'{OPENMMLAB}/mmclassification/v0/vgg/'
+    'vgg11_batch256_imagenet_20210208-4271cd6c.pth',
 }
+
+
+def place(file, url, cache):
+    """Put a file where the download of a URL is looked for."""
+    downloaded = Path(cache_path(url, str(cache)))
+    downloaded.parent.mkdir()
+    os.replace(file, downloaded)
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_schemes(name, cache, hostile, tmp_path, safe):
-    os.replace(hostile, cache / NAMES[name])
+    place(hostile, NAMES[name], cache)
     refused(lambda: CheckpointLoader.load_checkpoint(name), tmp_path)
 
 
@@ -208,7 +219,8 @@ def test_no_scheme_of_mmengine_is_left(safe):
 
 def test_good_weights_by_a_name(cache, tmp_path, safe):
     weights = {'backbone.w': torch.rand(3), 'head.w': torch.rand(2)}
-    torch.save(dict(state_dict=weights), cache / NAMES['mmcls://vgg11'])
+    torch.save(dict(state_dict=weights), tmp_path / 'vgg.pth')
+    place(tmp_path / 'vgg.pth', NAMES['mmcls://vgg11'], cache)
     loaded = CheckpointLoader.load_checkpoint('mmcls://vgg11')['state_dict']
     assert loaded.keys() == {'w'}
     assert torch.equal(loaded['w'], weights['backbone.w'])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hostile_files import HOSTILE, LYING, program
 from mmengine.runner import CheckpointLoader
 
@@ -39,7 +40,10 @@ def refusal(path, watched):
 
 
 @pytest.mark.parametrize('kind', HOSTILE)
-def test_hostile(kind, folder, tmp_path):
+@pytest.mark.parametrize('old', [False, True])
+def test_hostile(kind, old, folder, tmp_path, monkeypatch):
+    if old:  # torch before 2.5
+        monkeypatch.delattr(torch.serialization, 'safe_globals', raising=False)
     make, sentence = HOSTILE[kind]
     make(folder / 'a.pth', tmp_path / 'canary')
     assert re.search(sentence, refusal(folder / 'a.pth', tmp_path))
@@ -67,8 +71,6 @@ def test_a_directory(tmp_path, safe):
 @pytest.mark.parametrize('kind', ['os.system', 'exec'])
 def test_a_gadget_runs_without_the_loader(kind, folder, tmp_path):
     """The canary works: what the other tests do not see would be seen."""
-    import torch
-
     HOSTILE[kind][0](folder / 'a.pth', tmp_path / 'canary')
     torch.load(folder / 'a.pth', weights_only=False)
     assert (tmp_path / 'canary').exists()

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ from mmengine.runner import CheckpointLoader
 from mmvanilla import VanillaNet
 from mmvanilla.errors import CheckpointError
 from mmvanilla.safe_load import safe_loading
+from mmvanilla.safe_load.download import cache_folder, cache_path
 
 NARROW = dict(dims=(8,) * 5, strides=(1, 2, 2, 2))
 
 
 class Gadget:
-    """What unpickling would run."""
+    """An object whose unpickling calls a function."""
 
     def __init__(self, function, *args):
         self.call = (function, args)
@@ -44,7 +46,7 @@ def test_training_checkpoint_of_mmengine(tmp_path):
         message_hub=hub.state_dict(),
     )
     torch.save(saved, tmp_path / 'a.pth')
-    with pytest.raises(pickle.UnpicklingError):  # what PyTorch does on its own
+    with pytest.raises(pickle.UnpicklingError):  # PyTorch alone refuses it
         torch.load(tmp_path / 'a.pth', weights_only=True)
     checkpoint = load(tmp_path / 'a.pth')
     history = checkpoint['message_hub']['log_scalars']['train/loss']
@@ -55,7 +57,8 @@ def test_training_checkpoint_of_mmengine(tmp_path):
     # runs a text of this name.
     assert checkpoint['meta'] == dict(epoch=1, iter=3, config_text='import os')
     assert checkpoint['message_hub']['runtime_info'] == dict(iter=3)
-    assert checkpoint['state_dict'].keys() == saved['state_dict'].keys()
+    names = {f'backbone.{name}' for name in saved['state_dict']}  # as in a model
+    assert checkpoint['state_dict'].keys() == names
 
 
 @pytest.mark.parametrize(
@@ -120,9 +123,10 @@ def test_other_files(tmp_path):
 
 def test_urls_take_the_same_way(tmp_path, monkeypatch, safe):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    folder = tmp_path / 'checkpoints'
-    folder.mkdir()
-    torch.save({'state_dict': Gadget(os.mkdir, str(tmp_path / 'canary'))}, folder / 'a.pth')
+    url = 'https://example.invalid/release/a.pth'
+    file = Path(cache_path(url, cache_folder()))
+    file.parent.mkdir(parents=True)
+    torch.save({'state_dict': Gadget(os.mkdir, str(tmp_path / 'canary'))}, file)
     with pytest.raises(CheckpointError, match='is refused'):
-        CheckpointLoader.load_checkpoint('https://example.invalid/release/a.pth')
+        CheckpointLoader.load_checkpoint(url)
     assert not (tmp_path / 'canary').exists()

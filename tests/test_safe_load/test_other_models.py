@@ -18,7 +18,7 @@ from mmvanilla.installed import version
 
 ROOT = Path(__file__).parents[2]
 
-# Storages whose clients are not installed here, and which read from the folder.
+# Stand-ins for storage clients; they read from the folder.
 SCRIPT = """
 import json, os, re, shutil, sys, types
 import torch
@@ -64,7 +64,7 @@ schemes = CheckpointLoader._schemes.items()
 loaders = [[prefix, loader.__module__, loader.__name__] for prefix, loader in schemes]
 print(json.dumps([found, loaders]))
 """
-# What uses the safe loader by itself, for itself.
+# Modules that use the safe loader on their own.
 USE = """
 import mmvanilla
 net = dict(arch=dict(dims=[4, 4], strides=[2]), out_indices=[0])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from mmengine.runner import CheckpointLoader
 
-from mmvanilla.safe_load import hand_over, safe_loading
+from mmvanilla.errors import CheckpointError
+from mmvanilla.safe_load import loading, safe_loading
 
 
 @pytest.fixture(autouse=True)
@@ -136,30 +137,38 @@ def test_a_thread_that_switches_off_does_not_unprotect_the_block_of_another(as_b
     assert not is_safe()
 
 
-def test_the_last_request_adapts_what_was_read(file):
-    def adapt(name):
-        return lambda checkpoint: dict(checkpoint, by=[*checkpoint.get('by', []), name])
-
-    def by():
-        return CheckpointLoader.load_checkpoint(file).get('by')
-
-    with safe_loading(adapt=adapt('outer')):
-        assert by() == ['outer']
-        with safe_loading(adapt=adapt('inner')):
-            assert by() == ['inner']
-        with safe_loading():
-            assert by() is None
-        assert by() == ['outer']
-    assert by() is None
-
-
-def test_names_adapt_what_they_stand_for_once(file, tmp_path, monkeypatch):
+def test_names_are_converted_once(file, tmp_path, monkeypatch):
     monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
     (tmp_path / 'open_mmlab.json').write_text('{"mine": "a.pth"}')
     seen = []
-    with safe_loading(adapt=lambda checkpoint: seen.append(1) or checkpoint):
+    monkeypatch.setattr(loading, '_converters', [lambda each: seen.append(1) or each])
+    with safe_loading():
         assert CheckpointLoader.load_checkpoint('openmmlab://mine')['state_dict'].keys() == {'w'}
     assert seen == [1]
+
+
+def test_the_result_of_a_conversion_is_checked(file, monkeypatch):
+    monkeypatch.setattr(loading, '_converters', [lambda each: dict(state_dict=dict(w=1))])
+    with safe_loading(), pytest.raises(CheckpointError, match="'w' in state_dict"):
+        CheckpointLoader.load_checkpoint(file)
+
+
+def test_a_block_of_a_thread_does_not_undo_the_switch_of_another(is_safe):
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with safe_loading(False):
+            entered.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=hold)
+    safe_loading()
+    thread.start()
+    assert entered.wait(60)
+    assert is_safe()
+    leave.set()
+    thread.join()
+    assert is_safe()
 
 
 def theirs(filename, map_location=None):
@@ -195,20 +204,3 @@ def test_mmengine_logs_what_loads(file, caplog):
         patch.setattr('mmengine.runner.checkpoint.print_log', lambda text, **_: seen.append(text))
         CheckpointLoader.load_checkpoint(file)
     assert seen == [f'Loads checkpoint by local backend from path: {file}']
-
-
-@pytest.mark.parametrize('safe', [True, False])
-@pytest.mark.parametrize(
-    'name', ['a.pth', '/tmp/(a+b)[1].pth', f'a.pth#sha256={"0" * 64}', 'https://example.org/a.pth']
-)
-def test_what_is_handed_over_is_loaded_once(name, safe):
-    with safe_loading(safe):
-        for prefix in ('', 'http://', 'https://'):
-            CheckpointLoader.register_scheme(prefix, theirs, force=True)
-        before, checkpoint = dict(CheckpointLoader._schemes), dict(state_dict={})
-        hand_over(name, checkpoint)
-        for other in (f'{name}x', f'x{name}', name.replace('.', 'x')):
-            assert CheckpointLoader.load_checkpoint(other, 'cpu')['theirs'] == other
-        assert CheckpointLoader.load_checkpoint(name, 'cpu') is checkpoint
-        assert CheckpointLoader.load_checkpoint(name, 'cpu')['theirs'] == name
-        assert before == CheckpointLoader._schemes

@@ -177,7 +177,7 @@ def test_a_half_trained_net_runs_as_it_is(files, photos, run_tool, tmp_path):
 def test_what_cannot_begin(files, photos, run_tool, tmp_path):
     _, config, checkpoint = files('upernet')
     out = tmp_path / 'out'
-    code, _, error = run_tool('predict.py', 'none.py', 'none.pth', tmp_path / 'none', '--out', out)
+    code, _, error = run_tool('predict.py', config, 'none.pth', tmp_path / 'none', '--out', out)
     assert code == 2
     assert "none' does not exist" in error
     assert not out.exists()
