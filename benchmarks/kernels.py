@@ -1,12 +1,11 @@
-"""Compile the fused series activation for GPUs of all kinds without one, and predict its time.
+"""Compile the fused series activation without a GPU, and predict its time on several GPUs.
 
     python benchmarks/kernels.py [--out docs/kernels.json] [--docs docs/gpu.md]
 
-Compiles the kernel for every architecture, dtype, n and pool of the shipped configs and reads
-registers, spills and instructions. From these it computes the time of every activation of
-VanillaNet-13: each scheduler issues one instruction a cycle, and NVIDIA documents the throughput of
-multiply-adds, other arithmetic, loads and stores. Only the compile time is measured, in CPU
-seconds; a run on a GPU can refute the predictions.
+Compiles the fp16 kernel for every architecture, n and pool that a shipped config uses, and reads
+registers and instructions. The prediction adds up the activations of VanillaNet-13: a scheduler
+issues one instruction a cycle, and the units for multiply-adds, other arithmetic, and loads and
+stores have the throughput that NVIDIA documents. Only the compile time is measured.
 """
 
 import argparse
@@ -17,6 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,9 +40,11 @@ SCHEDULERS = 4  # of a multiprocessor, on all of these
 FP32_LANES = {75: 64, 80: 64, 86: 128, 89: 128, 90: 128, 100: 128, 120: 128}
 OTHER_LANES = 64  # comparisons, maxima, conversions, logic
 ON_FP32_LANES = ('FFMA', 'FADD', 'FMUL', 'HFMA2', 'HADD2', 'HMUL2', 'IMAD')
-MEMORY = ('LDG', 'STG', 'LDL', 'STL')  # one instruction a cycle and multiprocessor
-ELSEWHERE = ('BRA', 'CALL')  # issued, but on none of the units
-MARKS = ('<!-- written by benchmarks/kernels.py -->', '<!-- end of what it wrote -->')
+MEMORY = ('LDG', 'STG', 'LDL', 'STL')  # one instruction of a warp a cycle and multiprocessor
+ELSEWHERE = ('BRA', 'CALL')  # issued, and then on none of the units
+WINDOWS = [(n, pool) for n in (3, 4) for pool in (1, 2)]  # of the shipped configs
+UNITS = ('issue', 'fp32', 'other', 'memory', 'bytes', 'predicted', 'floor')
+MARKS = ('<!-- written by benchmarks/kernels.py -->', '<!-- end of benchmarks/kernels.py -->')
 
 
 class Gpu(NamedTuple):
@@ -69,11 +71,11 @@ GPUS = (
     Gpu('B200', 100, 148, 1.98e9, 8e12),
     Gpu('RTX 5090', 120, 170, 2.407e9, 1.792e12),
 )
-COPY = 0.9  # share of the bandwidth that a copy reaches: 4.3 of 4.8 TB/s on an H200
+COPY = 0.9  # of the bandwidth is what a copy reaches: 4.3 of 4.8 TB/s on an H200
 
 
 class Compiled(NamedTuple):
-    """A compiled kernel with its resources and compile time."""
+    """A compiled kernel and its machine code."""
 
     capability: int
     dtype: str
@@ -82,19 +84,18 @@ class Compiled(NamedTuple):
     pool: int
     sass: Sass
     shared: int  # bytes of a block
-    seconds: float  # of one core
 
     def blocks(self) -> int:
-        """Return the blocks that fit into a multiprocessor's registers."""
+        """Return how many blocks a multiprocessor has registers for."""
         granted = math.ceil(self.sass.registers / 8) * 8
         return REGISTERS // (granted * 32 * WARPS)
 
     def instructions(self) -> int:
-        """Return the instructions of a thread for one row."""
+        """Count the instructions of a thread for a row of its strip."""
         return self.sass.loop.total()
 
     def for_each_multiply_add(self) -> float:
-        """Return the instructions of the inner loop per multiply-add."""
+        """Return the instructions of the inner loop for each multiply-add."""
         return self.instructions() / ((2 * self.n + 1) ** 2 * WIDTH // WARPS)
 
 
@@ -112,20 +113,18 @@ def compile_kernel(
 
 
 def cpu_seconds() -> float:
-    """Return the CPU time of this process and its children."""
+    """Return the time that this process and its children have computed."""
     return sum(os.times()[:4])
 
 
 def compile_and_read(*case: int | str) -> Compiled:
-    """Compile a kernel, time this, and read the result."""
-    start = cpu_seconds()
+    """Compile a kernel and read its machine code."""
     compiled = compile_kernel(*case)
-    seconds = cpu_seconds() - start
-    return Compiled(*case, read(compiled.asm['cubin']), compiled.metadata.shared, seconds)
+    return Compiled(*case, read(compiled.asm['cubin']), compiled.metadata.shared)
 
 
 def cycles(compiled: Compiled) -> dict[str, float]:
-    """Return the cycles of each unit, per scheduler, for a warp's row."""
+    """Return the cycles that a warp's row takes a scheduler's share of each unit."""
     loop = compiled.sass.loop
     fp32 = sum(loop[name] for name in ON_FP32_LANES)
     pairs = loop['FFMA2']  # on Blackwell one instruction, two multiply-adds
@@ -141,7 +140,7 @@ def cycles(compiled: Compiled) -> dict[str, float]:
 
 
 def predict(layer: Layer, compiled: Compiled, gpu: Gpu) -> dict[str, float]:
-    """Return a layer's microseconds by unit, the prediction and the floors."""
+    """Return the microseconds of a layer that each unit takes, the prediction, and the floors."""
     images, channels, height, width = layer.shape
     rows, n = height // layer.pool, layer.n
     blocks = images * math.ceil(channels / 32) * math.ceil(width // layer.pool / WIDTH)
@@ -162,77 +161,63 @@ def predict(layer: Layer, compiled: Compiled, gpu: Gpu) -> dict[str, float]:
 def predict_net(
     layers: dict[Layer, int], dtype: str, compiled: dict[tuple, Compiled]
 ) -> list[dict[str, object]]:
-    """Return a row for each GPU and layer, and one for the whole net."""
+    """Return, for each GPU, the microseconds of all layers of a net together."""
     rows = []
     for gpu in GPUS:
-        each = []
+        total: Counter[str] = Counter()
         for layer, count in layers.items():
             code = compiled[gpu.capability, dtype, layer.shape[1], layer.n, layer.pool]
-            shape = ' x '.join(map(str, layer.shape[1:]))
-            row = dict(gpu=gpu.name, layer=shape, pool=layer.pool, count=count)
-            each.append(row | predict(layer, code, gpu))
-        names = ('issue', 'fp32', 'other', 'memory', 'bytes', 'predicted', 'floor')
-        total = {name: sum(row['count'] * row[name] for row in each) for name in names}
-        rows += [*each, dict(gpu=gpu.name, layer='all', count=sum(layers.values()), **total)]
-    for row in rows:
-        row['ratio'] = row['predicted'] / row['floor']
+            times = predict(layer, code, gpu)
+            total.update({name: count * times[name] for name in UNITS})
+        rows.append(dict(gpu=gpu.name, **total, ratio=total['predicted'] / total['floor']))
     return rows
 
 
 def report(result: dict) -> str:
     """Return the tables in Markdown."""
-    names = ['sm', 'n', 'pool', 'registers', 'blocks', 'stack', 'spills', 'shared', 'loop']
-    kernels = [
-        [*(str(row[name]) for name in names), f'{row["ratio"]:.2f}', f'{row["seconds"]:.1f}']
-        for row in result['kernels']
-        if row['dtype'] == 'fp16'
-    ]
-    units = ['issue', 'fp32', 'other', 'memory', 'bytes', 'predicted', 'floor']
-    left = ['gpu', 'layer', 'pool', 'count', 'chunks']
-    layers = [
-        [
-            *(str(row.get(name, '')) for name in left),
-            *(f'{row[name]:.0f}' for name in units),
-            f'{row["ratio"]:.2f}',
-        ]
-        for row in result['layers']
+    cells: dict[int, list[str]] = {}
+    for row in result['kernels']:
+        cells.setdefault(row['sm'], []).append(f'{row["registers"]}, {row["ratio"]:.2f}')
+    columns = [f'n = {n}, pool {pool}' for n, pool in WINDOWS]
+    kernels = [[str(sm), *row] for sm, row in cells.items()]
+    gpus = [
+        [row['gpu'], *(f'{row[name]:.0f}' for name in UNITS), f'{row["ratio"]:.2f}']
+        for row in result['gpus']
     ]
     machine = ', '.join(f'{name} {value}' for name, value in result['machine'].items())
     first, again = result['first_call']
     return '\n\n'.join(
         [
-            f'Compiled with {machine}, in fp16. A row has the registers of a thread, how many '
-            'blocks these leave room for on a multiprocessor, bytes of stack, loads and stores of '
-            'spilled registers, bytes of shared memory, instructions of the inner loop, these for '
-            'each multiply-add, and seconds of one core that the compilation took.',
-            markdown([*names, 'for each multiply-add', 'compile, s'], kernels),
-            f'The six kernels of VanillaNet-13 (`act_num=4`, fp16, sm_90) took {first:.1f} s of '
-            f'one core in a new process without a cache, and {again:.1f} s in the next.',
-            'VanillaNet-13, `act_num=4`, deploy form, fp16, one image of 800 x 1280: how many '
-            'microseconds the instructions of a layer take each unit, the bytes take the memory, '
-            'the largest of these, **a prediction** that no GPU has tried, and the larger of the '
-            'two floors (multiply-adds at the plain fp32 rate, bytes):',
-            markdown([*left, *units, 'predicted / floor'], layers),
+            f'Compiled with {machine}, in fp16. Registers of a thread, and instructions of the '
+            'inner loop for each multiply-add:',
+            markdown(['sm', *columns], kernels),
+            f'The six kernels of VanillaNet-13 (`act_num=4`, fp16, sm_90) compile in {first:.1f} s '
+            f'of one core in a new process without a cache, and in {again:.1f} s in the next.',
+            'All 12 activations of VanillaNet-13 (`act_num=4`, deploy form, fp16, one image of '
+            '800 x 1280) in microseconds: the time of each unit, the time to move the bytes, the '
+            '**prediction**, which no GPU has tested, and the floor (the larger of the '
+            'multiply-adds at the plain fp32 rate and the bytes):',
+            markdown(['gpu', *UNITS, 'predicted / floor'], gpus),
         ]
     )
 
 
 def write_docs(path: str, text: str) -> None:
-    """Replace the text between the marks of a page.
+    """Put text between the marks of a page.
 
     Raises:
-        ValueError: If the page has no marks.
+        ValueError: If the marks are missing.
     """
     page = Path(path).read_text()
     before, begin, rest = page.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not begin or not end:
-        raise ValueError(f'{path} has no lines {MARKS[0]} and {MARKS[1]}; add them')
+        raise ValueError(f'{path} has no lines {MARKS[0]} and {MARKS[1]}; add both')
     Path(path).write_text(f'{before}{begin}\n\n{text}\n\n{end}{after}')
 
 
 def compile_net() -> None:
-    """Compile the kernels of VanillaNet-13 and print the CPU seconds."""
+    """Compile the kernels of VanillaNet-13's first call and print the seconds."""
     layers = find_layers('13', 4, (1, 3, 800, 1280))
     start = cpu_seconds()
     for layer in layers:
@@ -241,7 +226,7 @@ def compile_net() -> None:
 
 
 def time_the_first_call() -> list[float]:
-    """Return the CPU seconds in a new process, first without and then with a cache."""
+    """Return the seconds of one core in a new process, without and with Triton's cache."""
     command = [sys.executable, __file__, '--first-call']
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | dict(TRITON_CACHE_DIR=cache)
@@ -252,10 +237,10 @@ def time_the_first_call() -> list[float]:
 
 
 def main() -> None:
-    """Run the command."""
+    """Compile all, print the tables and write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', help='JSON file to write')
-    parser.add_argument('--docs', help='page with marks between which to write')
+    parser.add_argument('--docs', help='page whose marked part is replaced')
     parser.add_argument('--first-call', action='store_true', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.first_call:
@@ -263,11 +248,7 @@ def main() -> None:
         return
     layers = find_layers('13', 4, (1, 3, 800, 1280))
     matrix = [
-        (capability, dtype, 2048, n, pool)
-        for capability in CAPABILITIES
-        for dtype in TYPES
-        for n in (3, 4)
-        for pool in (1, 2)
+        (capability, 'fp16', 2048, n, pool) for capability in CAPABILITIES for n, pool in WINDOWS
     ]
     net = [
         (capability, 'fp16', layer.shape[1], layer.n, layer.pool)
@@ -285,29 +266,15 @@ def main() -> None:
     kernels = [
         dict(
             sm=each.capability,
-            dtype=each.dtype,
             n=each.n,
             pool=each.pool,
             registers=each.sass.registers,
-            blocks=each.blocks(),
-            stack=each.sass.stack,
-            spills=each.sass.spills,
-            shared=each.shared,
-            loop=each.instructions(),
-            instructions=each.sass.loop,
             ratio=each.for_each_multiply_add(),
-            seconds=each.seconds,
         )
         for each in (compiled[case] for case in matrix)
     ]
-    result = dict(
-        machine=machine,
-        kernels=kernels,
-        first_call=first_call,
-        gpus=[gpu._asdict() for gpu in GPUS],
-        unit='us',
-        layers=predict_net(layers, 'fp16', compiled),
-    )
+    gpus = predict_net(layers, 'fp16', compiled)
+    result = dict(machine=machine, first_call=first_call, kernels=kernels, unit='us', gpus=gpus)
     text = report(result)
     print(text)
     if args.out:

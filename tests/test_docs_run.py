@@ -1,11 +1,12 @@
-"""What the README and docs/ show is run: each block of code, in a folder where that costs little.
+"""Run every code block of README, CONTRIBUTING and docs/ in a folder of tiny files.
 
-What they name lies in this folder, tiny: configs of the same names with narrow nets, checkpoints of
-these, pictures of 64 pixels. Commands that take long all the same are read by their argument parser
-and not run. A block that fits none of this, nor stands in a table here with the reason, fails.
+The folder has configs of the same names with narrow nets, their checkpoints, and images of 64
+pixels. Long commands are parsed, not run (`PARSED`). A block without a language has to be in
+`SHOWN`.
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -29,19 +30,19 @@ from mmvanilla.cli.main import COMMANDS
 from mmvanilla.deploy.accelerate.low_precision import has_fast_bfloat16
 
 ROOT = Path(__file__).parents[1]
-TEXTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 NOTEBOOK = ROOT / 'docs/first_steps.ipynb'
 BLOCK = re.compile(r'^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
-# What stands for files of the reader's own.
+# Replacements for the reader's files.
 DETECTOR = 'configs/mask_rcnn_vanillanet13.py', 'work_dirs/mask_rcnn_vanillanet13/epoch_12.pth'
 NAMES = {
-    'CONFIG CHECKPOINT': 'configs/vanillanet5_imagenet.py vanillanet_5.pth',  # soon exported
+    'CONFIG CHECKPOINT': 'configs/vanillanet5_imagenet.py vanillanet_5.pth',  # fast to export
     'CONFIG': 'configs/vanillanet5_imagenet.py',
     'CHECKPOINT': DETECTOR[1],
 }
-# Programs that are not run, only their arguments read, and why.
-READ = {
+# Programs, arguments and configs whose commands are parsed only, and why.
+PARSED = {
     'tools/fps.py': 'times whole nets',
     'tools/reproduce.py': 'times or trains whole nets',
     'tools/make_shapes.py': 'draws 500 pictures',
@@ -51,20 +52,20 @@ READ = {
     'model.backbone.arch=9': 'is a whole VanillaNet-9',
     'mask_rcnn_vanillanet13_shapes.py': 'trains for minutes',
 }
-# Blocks without a language, by how they begin, and where what they show is tested.
+# Blocks without a language, by their first characters, and what tests them.
 SHOWN = {
     'train.py: error: [Errno 28]': 'tests/test_engine/test_atomic_checkpoint.py',
     'test.py: error: the checkpoint has 1000': 'tests/test_tools/test_classifier_tools.py',
-    'benchmark     ': 'make lint',
+    'tools   benchmarks': 'make lint',
     'config file\n  cli': 'tests/test_engine/test_preflight.py',
 }
 
 
 def blocks(language):
-    """Return the blocks in a language, as parameters of a test."""
+    """Return the blocks of a language as test parameters."""
     return [
         pytest.param(text, id=f'{path.name}-{number}')
-        for path in TEXTS
+        for path in PAGES
         for number, (found, text) in enumerate(BLOCK.findall(path.read_text()), 1)
         if found == language
     ]
@@ -72,7 +73,7 @@ def blocks(language):
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory, small_config):
-    """Make the folder."""
+    """Make the folder, with data, configs and checkpoints."""
     root = tmp_path_factory.mktemp('world')
     for folder in ('configs', 'photos', 'more', 'path/to', 'data/ade'):
         (root / folder).mkdir(parents=True)
@@ -81,11 +82,12 @@ def world(tmp_path_factory, small_config):
     (root / 'data/coco').symlink_to(shapes / 'coco')
     (root / 'data/ade/ADEChallengeData2016').symlink_to(shapes / 'ADEChallengeData2016')
     rng = np.random.default_rng(0)
-    pictures = [
-        f'{part}/{i:02}/{j}' for part in ('train', 'val') for i in range(17) for j in (0, 1)
+    images = [
+        f'data/{name}/{split}/{label:02}/{number}.png'
+        for name, split in itertools.product(('imagenet', 'flowers'), ('train', 'val'))
+        for label, number in itertools.product(range(17), range(2))
     ]
-    pictures = [f'data/{name}/{file}.png' for name in ('imagenet', 'flowers') for file in pictures]
-    for file in (*pictures, 'photo.jpg', 'photos/a.jpg', 'more/b.jpg'):
+    for file in (*images, 'photo.jpg', 'photos/a.jpg', 'more/b.jpg'):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(root / file), rng.integers(0, 256, (64, 64, 3), np.uint8))
     video = cv2.VideoWriter(str(root / 'walk.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 25, (64, 64))
@@ -100,15 +102,15 @@ def world(tmp_path_factory, small_config):
         vanillanet5_imagenet=Config.fromfile(ROOT / 'tests/data/tiny_imagenet.py'),
     )
     for cfg in tiny.values():
-        for part in ('train', 'val', 'test'):
-            loader = cfg[f'{part}_dataloader']
+        for split in ('train', 'val', 'test'):
+            loader = cfg[f'{split}_dataloader']
             loader.update(batch_size=2, num_workers=0, persistent_workers=False)
             loader.dataset.serialize_data = False
             for step in loader.dataset.pipeline:
                 if step.type == 'Resize':
                     step.scale = (64, 64)
             if 'metainfo' in loader.dataset and loader.dataset.type == 'ImageNet':
-                loader.dataset.type = 'CustomDataset'  # takes the classes from the folders
+                loader.dataset.type = 'CustomDataset'  # reads the classes from the folders
                 del loader.dataset.metainfo
     tiny['mask_rcnn_vanillanet13'].merge_from_dict(
         {
@@ -138,7 +140,7 @@ def world(tmp_path_factory, small_config):
 
 
 def train(name, checkpoint, **options):
-    """Train a config of the folder, and copy what this leaves."""
+    """Train a config of the folder, and copy its checkpoint."""
     cfg = Config.fromfile(f'configs/{name}.py')
     cfg.work_dir = f'work_dirs/{name}'
     cfg.experiment_name = cfg.visualizer.name = name
@@ -148,32 +150,32 @@ def train(name, checkpoint, **options):
 
 
 @pytest.fixture
-def read_arguments(world, monkeypatch):
-    """Let a program read its arguments, and not run."""
+def parse_command(world, monkeypatch):
+    """Run a program up to its argument parser."""
 
-    class Read(Exception):
-        """The arguments were read."""
+    class Parsed(Exception):
+        """The arguments were parsed."""
 
     parse = argparse.ArgumentParser.parse_args
 
-    def read(file, *arguments):
+    def parse_only(file, *arguments):
         def parse_and_stop(self, *args):
             parse(self, *args)
-            raise Read
+            raise Parsed
 
         monkeypatch.setattr(sys, 'argv', [file, *arguments])
         monkeypatch.syspath_prepend(str((ROOT / file).parent))
         with monkeypatch.context() as patch:
             patch.setattr(argparse.ArgumentParser, 'parse_args', parse_and_stop)
-            with pytest.raises(Read):
+            with pytest.raises(Parsed):
                 runpy.run_path(str(ROOT / file), run_name='__main__')
 
-    return read
+    return parse_only
 
 
 @pytest.fixture
-def run_command(world, run_tool, read_arguments, monkeypatch):
-    """Run a command line, or as much of it as is said above."""
+def run_command(world, run_tool, parse_command, monkeypatch):
+    """Run a command line, or parse it."""
 
     def run(*words):
         program, *arguments = words
@@ -186,7 +188,7 @@ def run_command(world, run_tool, read_arguments, monkeypatch):
         if program in ('make', 'pytest'):
             return check_target(words)
         if program.endswith('.sh'):
-            return read_arguments(*started_by(words, world))
+            return parse_command(*started_by(words, world))
         assert program == 'python', words
         if arguments[0] == '-m':
             monkeypatch.chdir(world)
@@ -194,8 +196,8 @@ def run_command(world, run_tool, read_arguments, monkeypatch):
             monkeypatch.setattr(sys, 'argv', arguments[1:])
             return runpy.run_module(arguments[1], run_name='__main__')
         file, *arguments = arguments
-        if any(word.startswith(known) for known in READ for word in (file, *arguments)):
-            return read_arguments(file, *arguments)
+        if any(word.startswith(known) for known in PARSED for word in (file, *arguments)):
+            return parse_command(file, *arguments)
         if not has_fast_bfloat16():
             arguments = [word for word in arguments if word != '--amp']
         code, printed, error = run_tool(Path(file).name, *arguments, folder=world)
@@ -206,7 +208,7 @@ def run_command(world, run_tool, read_arguments, monkeypatch):
 
 
 def started_by(words, world):
-    """Return what a shell script would start, with its arguments."""
+    """Return the program and arguments that a shell script starts."""
     srun = world / 'srun'
     srun.write_text('#!/bin/sh\necho "$@"\n')
     srun.chmod(0o755)
@@ -225,7 +227,7 @@ def started_by(words, world):
 
 @pytest.fixture(scope='module')
 def done():
-    """The lines that were run: several texts have the same."""
+    """The commands that were run; some are on several pages."""
     return set()
 
 
@@ -245,7 +247,7 @@ def test_commands(block, run_command, done, request):
 
 
 def check_requirements(words):
-    """Look up what pip would install among the extras and dependencies of the package."""
+    """Check that pip's arguments are extras or dependencies of the package."""
     tomllib = pytest.importorskip('tomllib')
     extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project'][
         'optional-dependencies'
@@ -261,7 +263,7 @@ def check_requirements(words):
 
 
 def check_target(words):
-    """Let make say what it would do, and look whether there is what pytest is to run."""
+    """Check that make has the target, and that pytest's paths exist."""
     if words[0] == 'make':
         if not (ROOT / 'mmvanilla').is_dir():
             pytest.skip('needs the package in the checkout')
@@ -290,11 +292,11 @@ def test_python(block, world, monkeypatch):
 
 
 @pytest.mark.parametrize('block', blocks('console'))
-def test_what_mistakes_get(block, run_tool, tmp_path):
-    """With the configs as they are, shapes, and a checkpoint that runs a program."""
+def test_errors(block, run_tool, tmp_path):
+    """Compare with the real configs, shapes, and a checkpoint that runs a program."""
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     make_shapes(tmp_path / 'data/shapes', train=2, val=1, size=64)
-    torch.save(dict(state_dict=Stranger()), tmp_path / 'stranger.pth')
+    torch.save(dict(state_dict=Hostile()), tmp_path / 'stranger.pth')
     for session in block.split('$ ')[1:]:
         command, expected = session.strip().split('\n')
         file, *arguments = command.split()[1:]
@@ -303,28 +305,27 @@ def test_what_mistakes_get(block, run_tool, tmp_path):
         assert error.splitlines()[-1] == expected
 
 
-class Stranger:
-    """What runs a program when it is unpickled."""
+class Hostile:
+    """An object that runs a program when unpickled."""
 
     def __reduce__(self):
         return os.system, ('true',)
 
 
 def test_every_block_is_run_or_known():
-    """A language that nothing above runs, or a text that is not known, is missed."""
-    for path in TEXTS:
+    for path in PAGES:
         for language, text in BLOCK.findall(path.read_text()):
             known = not language and text.startswith(tuple(SHOWN))
             assert language in ('bash', 'python', 'console') or known, f'{path.name}: {text}'
 
 
-def test_the_notebook_shows_what_a_run_of_it_gave():
+def test_the_notebook_has_the_outputs_of_one_run():
     notebook = json.loads(NOTEBOOK.read_text())
     cells = [cell for cell in notebook['cells'] if cell['cell_type'] == 'code']
     assert [cell['execution_count'] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = json.dumps([cell['outputs'] for cell in cells])
     assert '"error"' not in outputs
-    assert not re.search(r'(?<![\w.])/(home|root|tmp|usr|work)/', outputs), 'a path of a machine'
+    assert not re.search(r'(?<![\w.])/(home|root|tmp|usr|work)/', outputs), 'a local path'
     assert NOTEBOOK.stat().st_size <= 400 * 1024
 
 

@@ -1,4 +1,4 @@
-"""The model index is in OpenMMLab's format and says whose results it holds."""
+"""The model index has OpenMMLab's format, and its results are the published ones."""
 
 from pathlib import Path
 

@@ -101,7 +101,7 @@ def test_a_spill_is_found(kernels):
     assert code.spills
     assert code.stack
     with pytest.raises(AssertionError, match='stay in registers'):
-        check(kernels.Compiled(90, 'fp16', 2048, 3, 1, code, compiled.metadata.shared, 0.0))
+        check(kernels.Compiled(90, 'fp16', 2048, 3, 1, code, compiled.metadata.shared))
 
 
 def test_an_unknown_architecture_is_a_failure_of_triton(kernels, capfd):
