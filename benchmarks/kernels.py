@@ -40,8 +40,8 @@ SCHEDULERS = 4  # of a multiprocessor, on all of these
 FP32_LANES = {75: 64, 80: 64, 86: 128, 89: 128, 90: 128, 100: 128, 120: 128}
 OTHER_LANES = 64  # comparisons, maxima, conversions, logic
 ON_FP32_LANES = ('FFMA', 'FADD', 'FMUL', 'HFMA2', 'HADD2', 'HMUL2', 'IMAD')
-MEMORY = ('LDG', 'STG', 'LDL', 'STL')  # one instruction of a warp a cycle and multiprocessor
-ELSEWHERE = ('BRA', 'CALL')  # issued, and then on none of the units
+MEMORY = ('LDG', 'STG', 'LDL', 'STL')  # one instruction a cycle and multiprocessor
+ELSEWHERE = ('BRA', 'CALL')  # issued, but on none of the units
 WINDOWS = [(n, pool) for n in (3, 4) for pool in (1, 2)]  # of the shipped configs
 UNITS = ('issue', 'fp32', 'other', 'memory', 'bytes', 'predicted', 'floor')
 MARKS = ('<!-- written by benchmarks/kernels.py -->', '<!-- end of benchmarks/kernels.py -->')
@@ -71,7 +71,7 @@ GPUS = (
     Gpu('B200', 100, 148, 1.98e9, 8e12),
     Gpu('RTX 5090', 120, 170, 2.407e9, 1.792e12),
 )
-COPY = 0.9  # of the bandwidth is what a copy reaches: 4.3 of 4.8 TB/s on an H200
+COPY = 0.9  # share of the bandwidth that a copy reaches: 4.3 of 4.8 TB/s on an H200
 
 
 class Compiled(NamedTuple):
@@ -86,16 +86,16 @@ class Compiled(NamedTuple):
     shared: int  # bytes of a block
 
     def blocks(self) -> int:
-        """Return how many blocks a multiprocessor has registers for."""
+        """Return the blocks that fit into a multiprocessor's registers."""
         granted = math.ceil(self.sass.registers / 8) * 8
         return REGISTERS // (granted * 32 * WARPS)
 
     def instructions(self) -> int:
-        """Count the instructions of a thread for a row of its strip."""
+        """Return the instructions of a thread for one row."""
         return self.sass.loop.total()
 
     def for_each_multiply_add(self) -> float:
-        """Return the instructions of the inner loop for each multiply-add."""
+        """Return the instructions of the inner loop per multiply-add."""
         return self.instructions() / ((2 * self.n + 1) ** 2 * WIDTH // WARPS)
 
 
@@ -113,7 +113,7 @@ def compile_kernel(
 
 
 def cpu_seconds() -> float:
-    """Return the time that this process and its children have computed."""
+    """Return the CPU time of this process and its children."""
     return sum(os.times()[:4])
 
 
@@ -124,7 +124,7 @@ def compile_and_read(*case: int | str) -> Compiled:
 
 
 def cycles(compiled: Compiled) -> dict[str, float]:
-    """Return the cycles that a warp's row takes a scheduler's share of each unit."""
+    """Return the cycles of each unit, per scheduler, for a warp's row."""
     loop = compiled.sass.loop
     fp32 = sum(loop[name] for name in ON_FP32_LANES)
     pairs = loop['FFMA2']  # on Blackwell one instruction, two multiply-adds
@@ -140,7 +140,7 @@ def cycles(compiled: Compiled) -> dict[str, float]:
 
 
 def predict(layer: Layer, compiled: Compiled, gpu: Gpu) -> dict[str, float]:
-    """Return the microseconds of a layer that each unit takes, the prediction, and the floors."""
+    """Return a layer's microseconds by unit, the prediction and the floors."""
     images, channels, height, width = layer.shape
     rows, n = height // layer.pool, layer.n
     blocks = images * math.ceil(channels / 32) * math.ceil(width // layer.pool / WIDTH)
@@ -203,7 +203,7 @@ def report(result: dict) -> str:
 
 
 def write_docs(path: str, text: str) -> None:
-    """Put text between the marks of a page.
+    """Replace the text between the marks of a page.
 
     Raises:
         ValueError: If the marks are missing.
@@ -237,7 +237,7 @@ def time_the_first_call() -> list[float]:
 
 
 def main() -> None:
-    """Compile all, print the tables and write them."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', help='JSON file to write')
     parser.add_argument('--docs', help='page whose marked part is replaced')

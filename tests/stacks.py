@@ -1,8 +1,7 @@
 """Install the wheel on other stacks and run the tests there: tests/stacks.py [STACK ...].
 
-Each stack gets a virtual environment of its own, which is removed afterwards; python3.10 and so on
-have to be on the PATH. The tests see the installed wheel and not the package of the checkout. The
-table that results is docs/compatibility.md.
+Each stack gets a temporary virtual environment; python3.10 and so on must be on the PATH. The tests
+run on the installed wheel, not on the checkout. The results are written to docs/compatibility.md.
 """
 
 import argparse
@@ -26,7 +25,7 @@ TOOLS = ['pytest', 'pytest-xdist', 'hypothesis', 'PyYAML', 'model-index']
 SHOWN = re.compile(r'torch|torchvision|numpy|opencv-python.*|(onedl-)?mm(?!vanilla).*')
 WORK = 'work_dirs/mask_rcnn_vanillanet13_shapes'
 MODEL = f'mask_rcnn_vanillanet13_shapes {WORK}/epoch_1.pth'
-# The README's first commands with an epoch of the shapes' Mask R-CNN, in an empty folder.
+# The README's first commands, for one epoch, in an empty folder.
 COMMANDS = [
     'shapes --out data/shapes --train 16 --val 4',
     'check-data mask_rcnn_vanillanet13_shapes',
@@ -40,13 +39,13 @@ EXPORT = f'deploy {MODEL} --onnx model.onnx'
 
 
 class Stack(NamedTuple):
-    """What is installed.
+    """Versions to install.
 
     Attributes:
-        python: Its version; python3.10 and so on are looked for on the PATH.
-        packages: What pip is told to install first.
-        extras: The extras of the wheel.
-        compiled: What is compiled against that torch, without an environment of its own.
+        python: Version of Python.
+        packages: Packages that pip installs first.
+        extras: Extras of the wheel.
+        compiled: Package to compile against the installed torch.
     """
 
     python: str
@@ -59,7 +58,7 @@ OPENMMLAB = 'det,seg,cls,safetensors'
 EVERYTHING = f'lite,{OPENMMLAB},export,field'
 TORCH_2_1 = ['torch==2.1.2', 'torchvision==0.16.2', 'numpy==1.26.4', 'opencv-python==4.10.0.84']
 STACKS = {
-    # Exporting asks for torch 2.9, and SAHI for a later OpenCV than numpy 1 can have.
+    # Exporting needs torch 2.9, SAHI an OpenCV that needs numpy 2.
     'torch 2.1': Stack('3.11', TORCH_2_1, f'lite,{OPENMMLAB}'),
     'torch 2.1, compiled mmcv': Stack('3.11', TORCH_2_1, OPENMMLAB, 'mmcv==2.1.0'),
     'torch 2.6': Stack('3.10', ['torch==2.6.0', 'torchvision'], f'lite,{OPENMMLAB},field'),
@@ -71,7 +70,7 @@ STACKS = {
 
 
 def run(command: list, folder: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command with nothing of the caller's Python in its environment."""
+    """Run a command without the PYTHON* variables of the caller."""
     env = {name: value for name, value in os.environ.items() if not name.startswith('PYTHON')}
     command = [str(part) for part in command]
     return subprocess.run(
@@ -80,13 +79,13 @@ def run(command: list, folder: Path, **environment: str) -> subprocess.Completed
 
 
 def install(stack: Stack, folder: Path) -> Path:
-    """Make a virtual environment with the wheel; return its interpreter."""
+    """Install the wheel into a virtual environment; return its interpreter."""
     interpreter = shutil.which(f'python{stack.python}')
     if interpreter is None:
         sys.exit(f'python{stack.python} is not on the PATH')
     python = folder / 'venv/bin/python'
     pip = [python, '-m', 'pip']
-    install = [*pip, 'install', '-q', *stack.packages]  # again each time: nothing takes its place
+    install = [*pip, 'install', '-q', *stack.packages]  # repeated, so that they stay
     check(run([interpreter, '-m', 'venv', folder / 'venv'], folder))
     check(run([*install, 'setuptools<81', 'wheel'], folder))
     if stack.compiled:
@@ -100,13 +99,13 @@ def install(stack: Stack, folder: Path) -> Path:
 
 
 def check(done: subprocess.CompletedProcess) -> None:
-    """End with what a command that failed has printed."""
+    """Exit with the output of a command that failed."""
     if done.returncode:
         sys.exit(f'{" ".join(done.args)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}')
 
 
 def try_stack(stack: Stack, tests: list[str]) -> dict:
-    """Install a stack, run the commands and the tests; return what became of them."""
+    """Install a stack, run the commands and the tests; return the results."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -126,7 +125,7 @@ def try_stack(stack: Stack, tests: list[str]) -> dict:
 
 
 def run_commands(stack: Stack, python: Path, folder: Path) -> str:
-    """Run the first commands of the README in a new folder; return the first that failed, or ''."""
+    """Run the commands in a new folder; return the first error, or ''."""
     folder.mkdir()
     for command in COMMANDS + [EXPORT] * ('export' in stack.extras):
         done = run([python, '-W', 'ignore', '-m', 'mmvanilla', *command.split()], folder)
@@ -136,7 +135,7 @@ def run_commands(stack: Stack, python: Path, folder: Path) -> str:
 
 
 def run_tests(python: Path, folder: Path, tests: list[str]) -> dict:
-    """Run the tests on the installed package, which is left out of this copy of the checkout."""
+    """Run the tests on the installed package, in a copy of the checkout without it."""
     for name in filter(None, run(['git', 'ls-files', '-z'], ROOT).stdout.split('\0')):
         if not name.startswith('mmvanilla/'):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +148,7 @@ def run_tests(python: Path, folder: Path, tests: list[str]) -> dict:
 
 
 def count(report: Path) -> dict:
-    """Count the tests of a report, and the reasons of those that were skipped."""
+    """Count the tests in a report and the reasons for skipping."""
     if not report.exists():
         return dict(passed=0, failed=['pytest did not run'], skipped={})
     failed: list[str] = []
@@ -166,7 +165,7 @@ def count(report: Path) -> dict:
 
 
 def write_table(results: dict[str, dict]) -> None:
-    """Write the results as a page."""
+    """Write the results to docs/compatibility.md."""
     lines = [
         '# Stacks',
         '',
@@ -200,18 +199,18 @@ def write_table(results: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    """Try stacks one after the other, and write the page after each."""
+    """Try the stacks in turn; write the page after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('stacks', nargs='*', metavar='STACK', help=f'of {list(STACKS)}')
+    parser.add_argument('stacks', nargs='*', metavar='STACK', help=f'one of {list(STACKS)}')
     parser.add_argument(
-        '--tests', nargs='+', default=[], help='run these alone, and leave the page as it is'
+        '--tests', nargs='+', default=[], help='run only these tests; do not write the page'
     )
     args = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     broken = False
     for name in args.stacks or STACKS:
         if name not in STACKS:
-            parser.error(f'there is no stack {name!r}, expected of {list(STACKS)}')
+            parser.error(f'stack is {name!r}; expected one of {list(STACKS)}')
         print(f'{name} ...', flush=True)
         result = try_stack(STACKS[name], args.tests)
         problems = [*result['conflicts'], result['commands'], *result['failed']]
