@@ -66,14 +66,18 @@ HEAVY = 150  # million parameters; larger stock backbones are not tried
 PACKAGE_NAME = (
     r"""No module named '(\w+)|install ["'`]?(?!it\b|required\b)(\w[\w-]*)"""  # in an ImportError
 )
-SIZES = 'size of tensor|Sizes of tensors|must match|shape'  # in an error of feature maps
+SIZES = (
+    r'size of tensor|Sizes of tensors|must match|\bshape|Expected size'  # in errors of feature maps
+)
 FORK: Any = multiprocessing.get_context('fork')
 
 
-def find_refusal(model: nn.Module, metainfo: dict) -> str:
+def find_refusal(model: nn.Module, stock: 'Stock') -> str:
     """Return why training on data with all classes would be refused; '' if it would not."""
-    classes = metainfo.get('classes') or ()
-    labels = metainfo.get('thing_classes') or classes  # classes of objects
+    classes = stock.metainfo.get('classes') or ()
+    labels = stock.metainfo.get('thing_classes') or classes  # classes of objects
+    if stock.library == 'mmseg':
+        labels = ()  # the account does not count the labels of pixels
     found = check_head_classes(model, len(labels), len(classes))
     return next((finding.text for finding in found if finding.refuse), '')
 
@@ -426,7 +430,10 @@ def compare(stock: Stock, seconds: float) -> None:
     if stock.outcome in (OPERATOR, PACKAGE):
         return
     stock.outcome, other = RIGHT if stock.refusal else OURS, None
-    if stock.parameters > HEAVY:
+    classifies = str(stock.model.get('type')).endswith('ImageClassifier')
+    if classifies and not stock.model.get('head'):
+        other = failure  # no part of it has a loss
+    elif stock.parameters > HEAVY:
         size = f'{stock.parameters:.0f} million parameters'
         stock.reason += f'; the stock backbone of {size} was not tried'
     else:
@@ -463,7 +470,7 @@ def step(stock: Stock, cfg: dict) -> tuple[BaseException | None, str]:
         dict(iter=0, epoch=0, max_iters=100, max_epochs=10)
     )
     data = make_data(stock, model, size)
-    refusal = find_refusal(model, stock.metainfo)
+    refusal = find_refusal(model, stock)
     nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
     try:
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4)

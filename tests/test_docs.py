@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmvanilla.benchmark.counting import count
-from mmvanilla.benchmark.published import TABLE3, TABLE4
+from projects.paper_tables.published import TABLE3, TABLE4
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
