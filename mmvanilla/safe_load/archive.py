@@ -30,11 +30,11 @@ def check_archive(filename: str) -> None:
         start = file.read(len(LEGACY))
         file.seek(0)
         if start.startswith(ZIP):
-            program = _read_program(file, size)
+            program, storages = _read_program(file, size)
             # torch has no public reader of archives that does not unpickle.
             if torch._C.PyTorchFileReader(filename).get_record('data.pkl') != program:
                 raise CheckpointError('is an archive that can be read in two ways')
-            check_program(io.BytesIO(program), size)
+            check_program(io.BytesIO(program), size, storages)
         elif start == LEGACY:
             for _ in range(LEGACY_PICKLES):
                 check_program(file, size)
@@ -42,8 +42,8 @@ def check_archive(filename: str) -> None:
             raise ValueError('neither of the formats that torch.save writes')
 
 
-def _read_program(file: BinaryIO, size: int) -> bytes:
-    """Check the members of a zip archive; return data.pkl."""
+def _read_program(file: BinaryIO, size: int) -> tuple[bytes, dict[str, int]]:
+    """Check the members of a zip archive; return data.pkl, and the sizes of the storages."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         names = [member.orig_filename for member in members]
@@ -62,4 +62,10 @@ def _read_program(file: BinaryIO, size: int) -> bytes:
             raise CheckpointError('holds several files of one name')
         if f'{folder}/data.pkl' not in names:
             raise CheckpointError('is an archive without data.pkl, which torch.save writes')
-        return archive.read(f'{folder}/data.pkl')
+        start = f'{folder}/data/'
+        storages = {
+            name.removeprefix(start): member.file_size
+            for member, name in zip(members, names, strict=True)
+            if name.startswith(start)
+        }
+        return archive.read(f'{folder}/data.pkl'), storages

@@ -55,12 +55,14 @@ class Tuple:
     size: int
 
 
-def check_program(file: BinaryIO, size: int) -> None:
+def check_program(file: BinaryIO, size: int, storages: dict[str, int] | None = None) -> None:
     """Read one pickle to its end.
 
     Args:
         file: The file, at the start of the pickle.
         size: Size of the checkpoint in bytes.
+        storages: Size of each storage in bytes, by its key; torch does not compare it. None for a
+            file without an archive.
 
     Raises:
         CheckpointError: The pickle is refused; the message says why, in the third person.
@@ -94,7 +96,7 @@ def check_program(file: BinaryIO, size: int) -> None:
             _check_call(*values)
             stack.append(None)
         elif name == 'BINPERSID':
-            _check_storage(values[0].values, size)
+            _check_storage(values[0].values, size, storages)
             stack.append(None)
         elif name in IN_PLACE:
             if type(values[0]) is Global:
@@ -139,13 +141,14 @@ def _check_call(function: Any, arguments: Any) -> None:
             raise CheckpointError(f'holds more than weights (the codec {encoding!r})')
 
 
-def _check_storage(persistent_id: list, size: int) -> None:
-    """Refuse a storage that is larger than the file."""
-    storage, length = persistent_id[1], persistent_id[4]
-    if type(storage) is not Global or type(length) is not int:
+def _check_storage(persistent_id: list, size: int, storages: dict[str, int] | None) -> None:
+    """Refuse a storage that is larger than its data, which torch would read beyond its end."""
+    _, storage, key, _, length = persistent_id[:5]
+    if type(storage) is not Global or type(key) is not str or type(length) is not int:
         raise CheckpointError('holds a forged storage')
+    if storages is not None:
+        size = storages.get(key, 0)
     if not 0 <= length * STORAGES[storage.removeprefix('torch.')] <= size:
         raise CheckpointError(
-            f'declares a tensor of {length} numbers in a file of {size} bytes, so it is truncated '
-            'or forged'
+            f'declares a tensor of {length} numbers in {size} bytes, so it is truncated or forged'
         )

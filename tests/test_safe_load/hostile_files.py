@@ -374,6 +374,15 @@ HOSTILE = {
         ),
         'declares a tensor of 2147483647 numbers',
     ),
+    'tensor beyond the end of its data': (
+        archive(
+            lambda pairs: [
+                *((n, d.replace(b'M\xe8\x03tq', b'M\xd0\x07tq')) for n, d in pairs),
+                ('data/9', bytes(50_000)),
+            ]
+        ),
+        'declares a tensor of 2000 numbers in 4000 bytes',
+    ),
     'huge legacy tensor': (legacy_with_a_huge_tensor, 'declares a tensor of 2147483647 numbers'),
     'tensor of strides 0': (
         saved(lambda canary: dict(state_dict=dict(w=torch.zeros(1).expand(10**6, 10**6)))),
