@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 import torchvision
 
+from ..deploy.accelerate.low_precision import cpu_flags
 from ..installed import DISTRIBUTIONS, version
 
 TICKS = os.sysconf('SC_CLK_TCK') if hasattr(os, 'sysconf') else 100
 STOLEN = 0.01  # share of the CPU's time taken by other machines that disturbs a measurement
 OTHERS = 0.05  # cores kept busy by other processes that disturb it
-HALF = ('avx512_bf16', 'avx512_fp16', 'amx_bf16', 'amx_fp16')  # instructions for 16 bit
+HALF = {'avx512_bf16', 'avx512_fp16', 'amx_bf16', 'amx_fp16'}  # instructions for 16 bit
 
 
 def processor() -> str:
@@ -26,8 +27,7 @@ def processor() -> str:
 
 def describe(device: str | torch.device = 'cpu') -> dict[str, str]:
     """Return hardware, threads and versions by name."""
-    flags = (read_field('/proc/cpuinfo', 'flags') or '').split()
-    half = ', '.join(flag for flag in HALF if flag in flags)
+    half = ', '.join(sorted(cpu_flags() & HALF))
     distributions = itertools.chain(*DISTRIBUTIONS.values())
     facts = dict(
         processor=processor(),
