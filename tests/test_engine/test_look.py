@@ -99,7 +99,7 @@ def test_strides_are_compared_with_the_features(side, strides, down, warned, mon
     detector = Detector(strides, down)
     with watched(detector):
         detector(torch.zeros(1, 3, side, side))
-    assert ['model.head has strides' in text for text, _ in found] == [True] * warned
+    assert ['model.head has strides' in finding.text for finding in found] == [True] * warned
     assert not detector.head._forward_pre_hooks
 
 

@@ -2,34 +2,34 @@
 
 import multiprocessing
 import os
-import runpy
 import signal
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.utils import import_modules_from_strings
-from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).parents[2]
-FORK = multiprocessing.get_context('fork')  # a new interpreter imports for five seconds
-MODULES = 'datasets', 'evaluation', 'models', 'visualization'
+# A new interpreter imports for five seconds; the test process may not fork once autograd has run.
+SERVER = multiprocessing.get_context('forkserver')
+SERVER.set_forkserver_preload(['tool_process'])
 
 
 class Process:
-    """A tool in a forked process, in a process group of its own."""
+    """A tool in a process and process group of its own."""
 
     def __init__(self, tool, *arguments, **environment):
+        from tool_process import run_tool_in_child
+
         self.printed = ''
-        reader, writer = os.pipe()
-        self.process = FORK.Process(
-            target=run_in_child, args=(writer, tool, arguments, environment)
-        )
+        reader, writer = SERVER.Pipe(duplex=False)
+        arguments = (writer, tool, arguments, environment)
+        self.process = SERVER.Process(target=run_tool_in_child, args=arguments)
         self.process.start()
-        os.close(writer)
-        self.pid, self.output = self.process.pid, os.fdopen(reader, errors='replace')
+        writer.close()
+        self.pid, self.output = (
+            self.process.pid,
+            os.fdopen(os.dup(reader.fileno()), errors='replace'),
+        )
+        reader.close()
 
     def read_until(self, text):
         """Wait for a line with a text."""
@@ -48,27 +48,10 @@ class Process:
         return code if code >= 0 else 128 - code, self.printed
 
 
-def run_in_child(writer, tool, arguments, environment):
-    """Run a tool in a forked process, as if nothing had run in it before."""
-    os.setsid()
-    for stream in (1, 2):
-        os.dup2(writer, stream)
-    sys.stdout = sys.stderr = os.fdopen(1, 'w', buffering=1)
-    os.environ.update(environment)
-    os.chdir(ROOT)
-    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
-    for named in (MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
-        named._instance_dict.clear()
-    sys.argv = [tool, *map(str, arguments)]
-    runpy.run_path(f'tools/{tool}', run_name='__main__')
-
-
 @pytest.fixture
-def start_tool():
+def start_tool(monkeypatch):
     """Start tools in processes of their own, and kill those that outlive the test."""
-    if torch.cuda.is_initialized():
-        pytest.skip('CUDA does not survive a fork')
-    import_modules_from_strings([f'mmdet.{name}' for name in MODULES])
+    monkeypatch.setenv('PYTHONPATH', f'{ROOT}:{ROOT / "tests"}')  # for the server
     started = []
 
     def start(tool, *arguments, **environment):

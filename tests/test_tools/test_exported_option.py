@@ -14,7 +14,7 @@ from mmvanilla.datasets import make_shapes
 from mmvanilla.deploy.export import OpenedModel
 from mmvanilla.deploy.predict import ExportedModel
 
-pytestmark = pytest.mark.usefixtures('exporting', 'in_threads')
+pytestmark = pytest.mark.usefixtures('exporting', 'forked')
 # The time of an export grows with the levels.
 LEVELS = {'neck.num_outs': 3, 'bbox_head.anchor_generator.strides': [8, 16, 32]}
 
