@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from ..checks import Finding, report
 from ..errors import UserError, sentence
 
-FAR = 1.25  # rounding changes 8 cells and more by less
+FAR = 1.25  # ratio of widths; rounding changes a width of 8 cells or more by less
 
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[None]:
     """Watch the first step of a model in training.
 
-    A head or RoI extractor that expects other strides than those of the features that it gets is
-    warned of.
+    Warn of heads and RoI extractors that expect other strides than their features have.
 
     Args:
         model: The model, in a wrapper or not.
@@ -31,7 +30,7 @@ def watched(model: nn.Module) -> Iterator[None]:
     images: list[int] = []  # the widths of the backbone's inputs
     found: dict[str, Finding] = {}
 
-    def look(name: str, strides: list[float], module: nn.Module, inputs: tuple) -> None:
+    def compare_strides(name: str, strides: list[float], module: nn.Module, inputs: tuple) -> None:
         levels = inputs[0] if inputs and isinstance(inputs[0], list | tuple) else inputs[:1]
         sides = [level.shape[-1] for level in levels if isinstance(level, Tensor)]
         if images and len(sides) == len(strides) and _far(sides, strides, images[-1]):
@@ -43,17 +42,17 @@ def watched(model: nn.Module) -> Iterator[None]:
             )
 
     handles = [
-        module.register_forward_pre_hook(partial(look, name, strides))
+        module.register_forward_pre_hook(partial(compare_strides, name, strides))
         for name, module in model.named_modules()
         if (strides := _strides(module))
     ]
     backbone = getattr(model, 'backbone', None)
     if isinstance(backbone, nn.Module):
 
-        def note(module: nn.Module, inputs: tuple) -> None:
+        def note_width(module: nn.Module, inputs: tuple) -> None:
             images.extend(x.shape[-1] for x in inputs[:1] if isinstance(x, Tensor))
 
-        handles.append(backbone.register_forward_pre_hook(note))
+        handles.append(backbone.register_forward_pre_hook(note_width))
     try:
         yield
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError):
@@ -84,7 +83,7 @@ def _strides(module: nn.Module) -> list[float]:
 
 
 def _far(sides: list[int], strides: list[float], image: int) -> bool:
-    """Tell whether the sides of features are not those of these strides."""
+    """Return whether features (widths ``sides``) of an image have other strides than these."""
     pairs = zip(sides, strides, strict=True)
     return any(
         max(side, image / stride) >= 8 and not 1 / FAR < side * stride / image < FAR
@@ -145,7 +144,7 @@ def check_head_classes(model: nn.Module, labels: int, classes: int) -> Iterator[
 
 
 def _sees_classes(name: str, module: nn.Module) -> bool:
-    """Tell whether a module learns the labels of objects or images, not of pixels or boxes."""
+    """Return whether a module learns the labels of objects or images, not of pixels or boxes."""
     path = f'{name}.{type(module).__name__}'.lower()
     others = 'rpn', 'semantic', 'backbone', 'data_preprocessor'
     return not any(word in path for word in others) and not getattr(module, 'class_agnostic', False)

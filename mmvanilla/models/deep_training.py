@@ -14,8 +14,8 @@ from .reparam import Reparameterizable
 def anneal(x: Tensor, slope: MaybeTensor) -> Tensor:
     """Apply the activation that deep training anneals, a leaky ReLU.
 
-    It is (1 - slope) * relu(x) + slope * x. The slope, a tensor of one value, rises from 0 to 1;
-    None is 1, the identity, at no cost.
+    It is (1 - slope) * relu(x) + slope * x. The slope, a tensor of one value, rises from 0 to 1.
+    None stands for a slope of 1: x is returned at no cost.
     """
     return x if slope is None else F.prelu(x, slope.to(x.dtype))
 
@@ -23,13 +23,15 @@ def anneal(x: Tensor, slope: MaybeTensor) -> Tensor:
 class DeepTraining(Reparameterizable):
     """Base class of modules with ``act_learn`` in their training form.
 
-    The value is in the buffer ``_act_learn``, for checkpoints, averaged copies and broadcasts.
-    Forward uses the buffer itself, so nothing is copied to the host, and skips the activation only
-    if the value is known to be 1. Setting ``act_learn``, loading and ``train()`` make it known.
+    The value is in the buffer ``_act_learn``, so that checkpoints, averaged copies and broadcasts
+    include it. Forward computes with the buffer and never copies it to the host. It skips the
+    activation only if the value is known to be 1. Setting ``act_learn``, loading a checkpoint and
+    ``train()`` read the value.
 
-    A buffer in host memory is compared again in each forward. On a GPU forward never skips in eval
-    mode, in which averaged copies run. In training mode it does not see other writers until the
-    next ``train()``: set the same value in all processes, as ``DeepTrainingHook`` does.
+    On a CPU each forward reads the value again. On a GPU reading would synchronize, so forward
+    never skips in eval mode, since an average may have written the buffer. In training mode it
+    misses other writes until the next ``train()``: set the same value in all processes, as
+    ``DeepTrainingHook`` does.
     """
 
     __jit_unused_properties__ = ('act_learn', 'slope')
@@ -70,18 +72,19 @@ class DeepTraining(Reparameterizable):
         """``act_learn`` for ``anneal``, on the device; None if the value is known to be 1."""
         if self.deploy or self._is_one():
             return None
-        return self._act_learn.clone()  # the buffer may be set before the backward pass
+        return self._act_learn.clone()  # backward needs this value, and the buffer may change
 
     def _is_one(self) -> bool:
+        """Return whether the value is known to be 1, without synchronizing."""
         buffer = self._act_learn
         if buffer is not self._known_one:
             return False
         if is_compiling() or type(buffer) is not Tensor or buffer.device.type != 'cpu':
-            return self.training  # averages, which others write, run in eval mode
+            return self.training  # in eval mode an average may have written the buffer
         return buffer.tolist() == 1
 
     def _set_known(self, value: float) -> None:
-        # The tensor and not a flag: conversions, copies and functional calls exchange the buffer.
+        # A tensor, not a flag: it is outdated as soon as a conversion or copy replaces the buffer.
         self._known_one = self._act_learn if value == 1 else None
 
     def look(self) -> None:

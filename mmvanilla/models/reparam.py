@@ -29,7 +29,7 @@ class Reparameterizable(nn.Module):
 
     deploy: bool = False
     twin = None  # type: Any # torch.jit.script would read an annotation
-    __constants__ = ('deploy',)  # torch.jit.script compiles this form only
+    __constants__ = ('deploy',)  # torch.jit.script compiles only the branch of this form
 
     def train(self, mode: bool = True) -> 'Reparameterizable':
         """Switch the mode; training drops the twin."""
@@ -43,7 +43,8 @@ class Reparameterizable(nn.Module):
 
     def __getstate__(self) -> dict:
         """Leave the twin out of copies and pickles."""
-        return {name: v for name, v in super().__getstate__().items() if name != 'twin'}
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != 'twin'}
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self.drop_twin()
@@ -69,8 +70,8 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
     Hooks, train flags and gradient flags of the modules stay.
 
     Args:
-        model: A detector, segmentor, classifier or backbone, or a wrapper of some: DDP, an averaged
-            copy, a ``ModuleList``.
+        model: A detector, segmentor, classifier or backbone, or modules that contain one: DDP, an
+            averaged copy, a ``ModuleList``.
         neck_and_heads: Also fold the batch norms of all ``ConvModule`` into their convolutions.
             The weights of such a model no longer fit its config.
 
@@ -121,7 +122,7 @@ def _check_values(module: Reparameterizable, name: str) -> None:
 
 
 def _weight_hooks(module: nn.Module) -> dict[int, Any]:
-    """Return, by id, the hooks of pruning and old norms, which compute a weight before forward."""
+    """Return the hooks that compute a weight before forward, by id: pruning and old norms."""
     types = (BasePruningMethod, WeightNorm, SpectralNorm)
     hooks = module._forward_pre_hooks  # torch has no public list of hooks
     return {key: hook for key, hook in hooks.items() if isinstance(hook, types)}
@@ -217,7 +218,7 @@ def parameters_like(like: Tensor, *values: Tensor) -> list[nn.Parameter]:
 
 
 def foldable_modules(model: nn.Module) -> dict[str, ConvModule]:
-    """Return the ConvModules that share no convolution and have a norm directly after it."""
+    """Return the ConvModules with a batch norm directly after a convolution of their own."""
     found = {
         name: module
         for name, module in model.named_modules()

@@ -88,7 +88,7 @@ class Block(Reparameterizable):
         return self.act(self.pool(x))
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Compute the one convolution; see ``Reparameterizable``."""
+        """Merge both convolutions into one; see ``Reparameterizable``."""
         first = fold(self.conv1[0], self.conv1[1], f'{name}.conv1.1'.lstrip('.'))
         second = fold(self.conv2[0], self.conv2[1], f'{name}.conv2.1'.lstrip('.'))
         conv = make_conv(self.conv2[0], *merge(first, second))
@@ -96,6 +96,7 @@ class Block(Reparameterizable):
         def switch() -> None:
             pool, act = self.pool, self.act
             del self.conv1, self.conv2, self.pool, self.act
+            # Registered again, so that the order is that of a block built in deploy form.
             self.conv, self.pool, self.act, self.deploy = conv, pool, act, True
 
         return switch
@@ -112,10 +113,10 @@ def fast_layout(x: Tensor) -> Tensor:
 
 
 @fx.wrap
-def layout_for_others(x: Tensor) -> Tensor:
-    """Return features contiguous for compiled mmcv, whose RoIAlign ignores strides.
+def contiguous_for_mmcv(x: Tensor) -> Tensor:
+    """Return contiguous features (N, C, H, W) if mmcv is compiled: its RoIAlign ignores strides.
 
-    Elsewhere they keep their layout: on a CPU copying takes 4 to 13 % of the backbone's time.
+    Without it features keep their layout: on a CPU a copy takes 4 to 13 % of the backbone's time.
     """
     return x.contiguous() if MMCV_IS_COMPILED else x
 
@@ -190,7 +191,7 @@ class VanillaNet(DeepTraining, BaseModule):
         self.out_strides = tuple(reductions[i + 1] for i in self.out_stages)
         self.min_size = reductions[-1]
         self.frozen_stages = frozen_stages
-        # Number of frozen stages; -1 if the stem is trained, too.
+        # How many of self.stages are frozen; -1 trains the stem, too.
         self.num_frozen = [-1, 0, *(end + 1 for end in ends)][frozen_stages + 1]
         self.norm_eval = norm_eval
         self.with_cp = with_cp
@@ -223,7 +224,7 @@ class VanillaNet(DeepTraining, BaseModule):
                 super().init_weights()
         except (UserError, FileNotFoundError):
             raise
-        except Exception as error:  # of any type: mmengine's initializers raise them
+        except Exception as error:  # mmengine's initializers raise errors of any type
             raise UserError(
                 f'init_cfg is {self.init_cfg!r}, which cannot be applied '
                 f'({type(error).__name__}: {sentence(error)}); use for example '
@@ -254,11 +255,11 @@ class VanillaNet(DeepTraining, BaseModule):
         run = recompute if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
         slope = self.slope
         x = self.stem(x) if self.deploy else run(self.stem2, anneal(self.stem1(x), slope))
-        outs = [layout_for_others(x)] if -1 in self.out_stages else []
+        outs = [contiguous_for_mmcv(x)] if -1 in self.out_stages else []
         for i in range(self.out_stages[-1] + 1):
             x = run(self.stages[i], x) if slope is None else run(self.stages[i], x, slope)
             if i in self.out_stages:
-                outs.append(layout_for_others(x))
+                outs.append(contiguous_for_mmcv(x))
         return tuple(outs)
 
     def check_input(self, x: Tensor) -> None:
@@ -282,7 +283,7 @@ class VanillaNet(DeepTraining, BaseModule):
             )
 
     def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Compute the one convolution of the stem; the blocks have their own method."""
+        """Merge both convolutions of the stem into one; the blocks have their own method."""
         self.check_act_learn(name)
         first = fold(self.stem1[0], self.stem1[1], f'{name}.stem1.1'.lstrip('.'))
         second = fold(self.stem2[0], self.stem2[1], f'{name}.stem2.1'.lstrip('.'))
