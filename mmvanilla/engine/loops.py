@@ -13,16 +13,16 @@ from .look import watched
 from .signals import noted_signals
 
 BATCHES_DONE = 'batches_done'
-BATCHES = 'batches_an_epoch'
+BATCHES_PER_EPOCH = 'batches_an_epoch'
 
 
-class _Stoppable:
-    """Base of both loops: signals, and the look at the first step."""
+class _CheckedLoop:
+    """Mixin of both loops that notes signals and checks the first step."""
 
-    _looked = False
+    _first_step_done = False
 
     def run(self) -> torch.nn.Module:
-        """Train, noting signals; after an error hooks release locks and swapped weights."""
+        """Train and note signals; after an error hooks release locks and swapped weights."""
         runner = self.runner  # type: ignore[attr-defined]
         try:
             with noted_signals():
@@ -35,13 +35,14 @@ class _Stoppable:
 
     def run_iter(self, *batch: Any) -> None:
         """Train on a batch; the first one shows whether the parts of the model fit."""
-        with nullcontext() if self._looked else watched(self.runner.model):  # type: ignore
+        first = not self._first_step_done
+        with watched(self.runner.model) if first else nullcontext():  # type: ignore
             super().run_iter(*batch)  # type: ignore[misc]
-        self._looked = True
+        self._first_step_done = True
 
 
 @LOOPS.register_module()
-class ResumableIterLoop(_Stoppable, IterBasedTrainLoop):
+class ResumableIterLoop(_CheckedLoop, IterBasedTrainLoop):
     """Count iterations; ``StopOnSignalHook`` saves and stops at SIGTERM and SIGINT.
 
     A resumed run first loads the batches that were trained on, as mmengine does.
@@ -49,10 +50,10 @@ class ResumableIterLoop(_Stoppable, IterBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class ResumableEpochLoop(_Stoppable, EpochBasedTrainLoop):
-    """Count epochs, and resume within one, after the last batch of the checkpoint.
+class ResumableEpochLoop(_CheckedLoop, EpochBasedTrainLoop):
+    """Count epochs, and resume within an epoch, after the last batch of the checkpoint.
 
-    mmengine's loop starts such an epoch again. ``StopOnSignalHook`` saves and stops at SIGTERM and
+    mmengine's loop would start the epoch again. ``StopOnSignalHook`` saves and stops at SIGTERM and
     SIGINT.
     """
 
@@ -64,27 +65,27 @@ class ResumableEpochLoop(_Stoppable, EpochBasedTrainLoop):
     def _count_batches(self) -> None:
         """Start a resumed epoch again if the number of its batches has changed."""
         hub, number = self.runner.message_hub, len(self.dataloader)
-        before, done = hub.get_info(BATCHES, number), hub.get_info(BATCHES_DONE, 0)
+        before, done = hub.get_info(BATCHES_PER_EPOCH, number), hub.get_info(BATCHES_DONE, 0)
         if done and before != number:
             self.runner.logger.warning(
                 f'An epoch has {number} batches now and had {before} when the checkpoint was '
                 f'saved after {done} of them; epoch {self._epoch + 1} starts again'
             )
             hub.update_info(BATCHES_DONE, 0)
-        hub.update_info(BATCHES, number)
+        hub.update_info(BATCHES_PER_EPOCH, number)
 
     def run_epoch(self) -> None:
         """Train on the rest of an epoch.
 
         Raises:
-            UserError: If the sampler gives more batches than its length, as an endless one does.
+            UserError: If the sampler gives more batches than its length, such as an endless one.
         """
         runner, number = self.runner, len(self.dataloader)
         done = runner.message_hub.get_info(BATCHES_DONE, 0)
         runner.call_hook('before_train_epoch')
         runner.model.train()
         loaded = pass_over(self.dataloader, done)
-        # To the end: a sampler may give less than its length, and clears up after its last batch.
+        # No early end: a sampler may give less than its length, and clean up after its last batch.
         for index, data in enumerate(start(self.dataloader), done - loaded):
             if index >= number:
                 sampler = self.dataloader.batch_sampler

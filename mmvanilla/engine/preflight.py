@@ -1,4 +1,4 @@
-"""Looking at a run that another program starts."""
+"""Check a run that another program starts."""
 
 from collections.abc import Iterable
 
@@ -12,22 +12,22 @@ from ..errors import UserError
 from ..type_name import scope
 from .distributed import check_strategy
 from .loaders import prepare_loader
-from .run import build_error, library_dataset, look_at_data, prepare, try_items
+from .run import build_error, check_dataset, library_dataset, prepare, try_items
 
 
 def preflight(
     cfg: Config, parts: Iterable[str] = ('train', 'val'), warn_only: bool = False
 ) -> None:
-    """Look at the data of a config before a runner is built.
+    """Check the data of a config before a runner is built.
 
-    The library builds each data set; what it has loaded is compared with the files, and a few
+    The library builds each data set. The loaded numbers are compared with the files, and a few
     samples go through the pipeline. ``tools/train.py`` does this, and more, with the data sets
     that it trains on.
 
     Args:
         cfg: The config of mmdet, mmseg or mmpretrain.
-        parts: The data sets to look at, of ``'train'``, ``'val'`` and ``'test'``.
-        warn_only: Log what would be refused as a judgement as a warning.
+        parts: The data sets to check, of ``'train'``, ``'val'`` and ``'test'``.
+        warn_only: Log findings as warnings instead of raising them, unless the run would fail.
 
     Raises:
         UserError: If a data set cannot be built, most of it is left out, or a sample fails.
@@ -43,22 +43,22 @@ def preflight(
                 built = prepare_loader(Runner.build_dataloader(loader), None)
             except UserError:
                 raise
-            except Exception as error:  # of data sets, which may raise anything
+            except Exception as error:  # data sets may raise anything
                 raise build_error(cfg, part, error) from error
-            report(look_at_data(library_dataset(built), part), warn_only)
+            report(check_dataset(library_dataset(built), part), warn_only)
         try_items(built, part)
 
 
 @HOOKS.register_module()
 class PreflightHook(Hook):
-    """Look at a run once it is built, before it loads a checkpoint and makes its first step.
+    """Check a run once it is built, before it loads a checkpoint and makes its first step.
 
-    Data sets are compared with their files, a few samples go through the pipeline, heads must have
-    the classes of the data. Files that fail later are named. In a runner of ``tools/train.py`` all
-    this is done already.
+    Data sets are compared with their files, a few samples go through the pipeline, and heads must
+    have the classes of the data. Errors of later samples name the file. In a runner of
+    ``tools/train.py`` all this is done already.
 
     Args:
-        warn_only: Log what would be refused as a judgement as a warning.
+        warn_only: Log findings as warnings instead of raising them, unless the run would fail.
 
     Raises:
         UserError: Before the run, at the first mistake.
@@ -70,6 +70,6 @@ class PreflightHook(Hook):
         self.warn_only = warn_only
 
     def before_run(self, runner: Runner) -> None:
-        """Look."""
+        """Check the data sets and prepare the loaders."""
         check_strategy(runner.cfg)
         prepare(runner, self.warn_only)

@@ -1,4 +1,4 @@
-"""The way from a config to a runner that is ready: built, looked at, compared."""
+"""Build a runner from a config and check its data before it starts."""
 
 import copy
 import os
@@ -34,7 +34,7 @@ from .loaders import prepare_loader, prepare_loop
 from .look import check_head_classes, unwrap
 from .recipe_hooks import add_hooks, drop_hooks_set_to_none
 
-ITEMS = 4  # of each data set, that go through its whole pipeline
+ITEMS = 4  # samples of each data set that are sent through its pipeline
 Result = TypeVar('Result')
 
 
@@ -62,7 +62,7 @@ class PreparedRunner:
                 raise ValueError(f'epoch {self.epoch!r}, iteration {self.iter!r}')  # type: ignore
         except (UserError, FileNotFoundError):
             raise
-        except Exception as error:  # they index and call what they find
+        except Exception as error:  # mmengine and torch index and call values of the file
             raise CheckpointError(
                 f'checkpoint {filename!r} does not fit this training ({type(error).__name__}: '
                 f'{sentence(error)}); resume one of this config, or begin with its weights by '
@@ -73,13 +73,13 @@ class PreparedRunner:
 def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> Runner:
     """Build a runner that is ready to train or test.
 
-    Every process builds its data sets once. The first one looks at them, and all wait for its
-    verdict.
+    Every process builds its data sets once. The first process checks them, and all wait for the
+    result.
 
     Args:
         cfg: The config; it is not changed.
         task: ``'train'`` or ``'test'``.
-        warn_only: Log what would be refused as a judgement as a warning.
+        warn_only: Log findings as warnings instead of raising them, unless the run would fail.
 
     Raises:
         UserError: If the run would fail or compute something wrong.
@@ -94,12 +94,12 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
         if (seed := resumed_seed(cfg)) is not None:
             cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
     init_processes(cfg)
-    kind: Any = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
-    kind = type(kind.__name__, (PreparedRunner, kind), {})
+    base: Any = RUNNERS.get(cfg.runner_type) if 'runner_type' in cfg else Runner
+    runner_type: Any = type(base.__name__, (PreparedRunner, base), {})
 
     def build() -> Runner:
         with noted_json():
-            runner = kind.from_cfg(cfg)
+            runner = runner_type.from_cfg(cfg)
             for split in ('train', 'val') if task == 'train' else ('test',):
                 build_loop(runner, split)
             if task == 'train':
@@ -107,7 +107,7 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
             for hook in runner.hooks:
                 if warn_only and hasattr(hook, 'warn_only'):
                     hook.warn_only = True
-            look(runner, warn_only)
+            check_data(runner, warn_only)
         return runner
 
     runner = together(build)
@@ -122,11 +122,11 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
 
 
 def together(step: Callable[[], Result]) -> Result:
-    """Take a step in every process; where one fails, all end, and one says why.
+    """Take a step in every process; if it fails in one, all end, and one error is shown.
 
     Raises:
-        Exception: The step's own, in the first process that failed.
-        SystemExit: In all others.
+        Exception: The error of the step, in the failed process of lowest rank.
+        SystemExit: In all other processes.
     """
     fault: Exception | None = None
     try:
@@ -142,7 +142,7 @@ def together(step: Callable[[], Result]) -> Result:
 
 
 def build_loop(runner: Runner, split: str) -> None:
-    """Build a loop of a runner, and with it the data set, and say which one cannot be built.
+    """Build the loop of a split, and with it the data set.
 
     Raises:
         UserError: If the library cannot build it from the config.
@@ -151,12 +151,15 @@ def build_loop(runner: Runner, split: str) -> None:
         getattr(runner, f'{split}_loop')
     except UserError:
         raise
-    except Exception as error:  # of data sets, which may raise anything
+    except Exception as error:  # data sets may raise anything
         raise build_error(runner.cfg, split, error) from error
 
 
 def build_error(cfg: Config, split: str, error: Exception) -> UserError:
-    """Return what to say where the library cannot build a split from a config."""
+    """Return the error for a split that the library cannot build.
+
+    A finding about the data is more helpful than the error of the library, so it replaces it.
+    """
     loader = cfg.get(f'{split}_dataloader') or {}
     files = [os.path.join(d.get('data_root') or '', d['ann_file']) for d in data_configs(loader)]
     reason = f'{type(error).__name__}: {sentence(error)}'
@@ -187,19 +190,22 @@ def data_configs(node: Any) -> Iterator[dict]:
 
 
 def unserialized(dataset: dict) -> dict:
-    """Return the config of a data set that may be empty; mmengine cannot store an empty one."""
+    """Return the config of a data set with serialization turned off.
+
+    mmengine cannot serialize an empty data set.
+    """
     inner = dataset.get('dataset')
     if isinstance(inner, dict):
         return dict(dataset, dataset=unserialized(inner))
     return dict(dataset, serialize_data=False)
 
 
-def look(runner: Runner, warn_only: bool = False) -> None:
-    """Look at the data sets that a runner has built, on the first process.
+def check_data(runner: Runner, warn_only: bool = False) -> None:
+    """Check the data sets that a runner has built, in the first process.
 
     Args:
         runner: The runner, with the loops that it needs.
-        warn_only: Warn where a judgement would refuse.
+        warn_only: Log findings as warnings instead of raising them, unless the run would fail.
 
     Raises:
         InputError: If a sample fails in its pipeline, when collated or preprocessed.
@@ -211,7 +217,7 @@ def look(runner: Runner, warn_only: bool = False) -> None:
     loops, model = built_loops(runner), unwrap(runner.model)
     datasets = {split: library_dataset(loop.dataloader) for split, loop in loops.items()}
     for split, dataset in datasets.items():
-        findings += look_at_data(dataset, split, model)
+        findings += check_dataset(dataset, split, model)
         findings += compare_evaluator(dataset, runner.cfg.get(f'{split}_evaluator') or [])
     if 'train' in datasets and 'val' in datasets:
         train, val = (record_of_dataset(datasets[s], images=False) for s in ('train', 'val'))
@@ -221,8 +227,11 @@ def look(runner: Runner, warn_only: bool = False) -> None:
         try_items(loop.dataloader, split, model)
 
 
-def look_at_data(dataset: Any, split: str, model: torch.nn.Module | None = None) -> list[Finding]:
-    """Count what a data set has loaded, log it, and compare it with the heads of a model."""
+def check_dataset(dataset: Any, split: str, model: torch.nn.Module | None = None) -> list[Finding]:
+    """Return findings about the loaded numbers of a data set and about the heads of a model.
+
+    The numbers are logged.
+    """
     counted = account(dataset, split)
     print_log(counted.line(), logger='current')
     findings = counted.findings()
@@ -280,16 +289,19 @@ def library_dataset(loader: DataLoader) -> Any:
 
 
 def prepare(runner: Runner, warn_only: bool = False) -> None:
-    """Make a runner that another program built ready, once it has its loops."""
+    """Prepare a runner that another program built, with its loops, as ``build_runner`` does."""
     if isinstance(runner, PreparedRunner):
         return
     for loop in built_loops(runner).values():
         prepare_loop(runner, loop)
-    together(lambda: look(runner, warn_only))
+    together(lambda: check_data(runner, warn_only))
 
 
 def scale_base_batch_size(cfg: Config) -> None:
-    """Let mmengine scale the learning rate by the images of an optimizer step, in place."""
+    """Count the images of an optimizer step, not of a batch, in ``auto_scale_lr``, in place.
+
+    A step accumulates the gradients of ``accumulative_counts`` batches.
+    """
     count = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
     if cfg.get('auto_scale_lr', {}).get('enable') and count > 1:
         cfg.auto_scale_lr.base_batch_size /= count

@@ -26,7 +26,7 @@ class ResumeHook(Hook):
     dir, since mmengine deletes the best checkpoint named there.
 
     Args:
-        warn_only: Warn where a judgement would refuse.
+        warn_only: Log findings as warnings instead of raising them, unless the run would fail.
     """
 
     priority = 'VERY_HIGH'
