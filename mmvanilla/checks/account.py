@@ -1,4 +1,4 @@
-"""The account of a data set: numbers in its files against the numbers that the library loaded."""
+"""The account of a data set: images and objects in its files, and those that were loaded."""
 
 import gc
 import os
@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.fileio import list_from_file
@@ -21,20 +21,34 @@ from .items import label_map_step, leaves
 
 OBJECT = re.compile(rb'<object\b.*?<name>(.*?)</name>', re.DOTALL)
 SIDE = re.compile(rb'<(width|height)>\s*(\d+)')
-SAMPLE = 500  # images, about, in which boxes are looked at
+SAMPLE = 500  # about the number of images with checked boxes
 EMPTY = 'without objects'
 IGNORED = 'marked as crowd, difficult or to be ignored'
 ELSE = 'for another reason'
 CORNER = 'write bbox as x and y of the upper left corner, width and height, all in pixels'
 
 
+class Lost(NamedTuple):
+    """Why images or objects were not loaded.
+
+    Attributes:
+        what: ``'images'``, ``'objects'`` or ``'label maps'``.
+        reason: The reason, for messages.
+        loss: False if the user or the format wants them left out.
+    """
+
+    what: str
+    reason: str
+    loss: bool
+
+
 @dataclass
 class Source:
-    """Loaded numbers of one data set without wrappers, and ``raw`` ones of its files.
+    """Numbers of one data set without wrappers: loaded, and ``raw`` in its files.
 
     Raw numbers are None if the format is unknown. Objects that are marked to be ignored are not
-    loaded. ``labels`` counts loaded objects, or images of a classifier, by label. ``lost`` and
-    ``examples`` have the keys ('images' or 'objects', reason, False if the user chose that).
+    loaded. ``labels`` counts loaded objects, or images of a classifier, by label. ``lost`` counts
+    images and objects that were not loaded; ``examples`` has one example for each key of ``lost``.
     """
 
     name: str
@@ -51,8 +65,9 @@ class Source:
     def lose(self, what: str, reason: str, example: object, loss: bool, number: int = 1) -> None:
         """Count images or objects that were not loaded."""
         if number > 0:
-            self.lost[what, reason, loss] += number
-            self.examples.setdefault((what, reason, loss), str(example))
+            key = Lost(what, reason, loss)
+            self.lost[key] += number
+            self.examples.setdefault(key, str(example))
 
     def add(self, text: str, refuse: bool = True) -> None:
         """Add a finding."""
@@ -62,13 +77,14 @@ class Source:
         """Refuse a data set that lost most of its images or objects."""
         for what in ('images', 'objects'):
             loaded, raw = getattr(self, what), getattr(self, f'raw_{what}')
-            lost = {key: n for key, n in self.lost.items() if key[0] == what}
-            losses = sum(n for key, n in lost.items() if key[2])
-            meant = self.lost[what, EMPTY, False]
-            if raw and (2 * losses > raw - meant or (what == 'objects' and not loaded)):
-                key = max(lost, key=lambda key: (key[2], lost[key]))
-                text = f'{loaded:,} of {raw:,} {what} loaded; {lost[key]:,} are left out {key[1]}'
-                yield Finding(f'{self.name}: {text} ({self.examples[key]})', True)
+            lost = {key: n for key, n in self.lost.items() if key.what == what}
+            losses = sum(n for key, n in lost.items() if key.loss)
+            empty = self.lost[Lost(what, EMPTY, False)]
+            if raw and (2 * losses > raw - empty or (what == 'objects' and not loaded)):
+                main = max(lost, key=lambda key: (key.loss, lost[key]))
+                text = f'{loaded:,} of {raw:,} {what} loaded; {lost[main]:,} are left out'
+                example = self.examples[main]
+                yield Finding(f'{self.name}: {text} {main.reason} ({example})', True)
 
 
 @dataclass
@@ -121,7 +137,8 @@ class Account:
         for source in self.sources:
             for key, n in source.lost.items():
                 examples = [f'{source.name}: {source.examples[key]}']
-                rows.append(dict(kind=' '.join(key[:2]), error=False, count=n, examples=examples))
+                kind = f'{key.what} {key.reason}'
+                rows.append(dict(kind=kind, error=False, count=n, examples=examples))
         return [dict(row, data=self.split) for row in rows]
 
     def _number(self, what: str) -> str:
@@ -129,9 +146,11 @@ class Account:
         raw = [getattr(source, f'raw_{what}') for source in self.sources]
         return f'{loaded:,}' if None in raw else f'{loaded:,} of {sum(raw):,}'
 
-    def _lost(self, kinds: tuple[bool, ...]) -> str:
+    def _lost(self, wanted: tuple[bool, ...]) -> str:
+        """Describe what was not loaded; ``wanted`` has the values of ``Lost.loss`` to include."""
         lost: Counter = sum((source.lost for source in self.sources), Counter())
-        return ', '.join(f'{n:,} {key[0]} {key[1]}' for key, n in lost.items() if key[2] in kinds)
+        found = [(key, n) for key, n in lost.items() if key.loss in wanted]
+        return ', '.join(f'{n:,} {key.what} {key.reason}' for key, n in found)
 
 
 def account(dataset: Any, split: str) -> Account:
@@ -161,7 +180,7 @@ def _source(leaf: Any) -> Source:
         source.classes = tuple(classes)
     else:
         source.add(f'metainfo.classes is {classes!r}, expected a tuple of different names')
-    number: Counter = Counter()  # of objects, by image
+    loaded: Counter = Counter()  # objects by image id
     paths: dict[str, set[str]] = dict(img_path=set(), seg_map_path=set())
     sample: list[dict] = []
     labels: list[int] = []
@@ -172,7 +191,7 @@ def _source(leaf: Any) -> Source:
         if 'gt_label' in info:
             source.labels.update(np.atleast_1d(info['gt_label']).tolist())
         if 'img_id' in info and 'instances' in info:
-            number[info['img_id']] = len(instances)
+            loaded[info['img_id']] = len(instances)
         for key, found in paths.items():
             if not file and isinstance(info.get(key), str):
                 found.add(os.path.normpath(info[key]))
@@ -182,9 +201,9 @@ def _source(leaf: Any) -> Source:
     source.labels.update(labels)
     with suppress(AttributeError, IndexError, KeyError, OSError, TypeError, ValueError):
         # Files in an unknown format have no raw numbers.
-        if file and os.path.exists(file) and (number or not source.images):
+        if file and os.path.exists(file) and (loaded or not source.images):
             document = _read_xml(leaf) if hasattr(leaf, 'ann_subdir') else read_json(file)
-            _compare_objects(leaf, document, number, source)
+            _compare_objects(leaf, document, loaded, source)
         elif not file and os.path.exists(where):
             _compare_folders(leaf, paths['img_path'], paths['seg_map_path'], source)
         _check_boxes(sample, source)
@@ -196,51 +215,55 @@ def _source(leaf: Any) -> Source:
 
 def _read_xml(leaf: Any) -> dict:
     """Read the XML files of a list as if they were one file in COCO's format."""
-    images, notes = [], []
+    images, annotations = [], []
     for i in list_from_file(leaf.ann_file):
         file = Path(leaf.sub_data_root, leaf.ann_subdir, f'{i}.xml')
         content = file.read_bytes() if file.exists() else b''
         sides = {side.decode(): int(value) for side, value in SIDE.findall(content)}
         images.append(dict(id=i, file_name=file.name, **sides))
-        notes += [dict(image_id=i, category_id=name.decode()) for name in OBJECT.findall(content)]
-    categories = [dict(id=name, name=name) for name in {note['category_id'] for note in notes}]
-    return dict(images=images, annotations=notes, categories=categories)
+        names = [name.decode() for name in OBJECT.findall(content)]
+        annotations += [dict(image_id=i, category_id=name) for name in names]
+    labels = {each['category_id'] for each in annotations}
+    categories = [dict(id=name, name=name) for name in labels]
+    return dict(images=images, annotations=annotations, categories=categories)
 
 
-def _compare_objects(leaf: Any, document: dict, number: Counter, source: Source) -> None:
+def _compare_objects(leaf: Any, document: dict, loaded: Counter, source: Source) -> None:
     """Compare a document in COCO's format with the number of loaded objects by image id."""
-    images, notes = document['images'], document.get('annotations') or []
+    images, annotations = document['images'], document.get('annotations') or []
     names = {category['id']: category['name'] for category in document['categories']}
     if getattr(leaf, '_indices', None) is not None:  # the user's choice is no loss
-        images = [image for image in images if image['id'] in number]
-        notes = [note for note in notes if note['image_id'] in number]
+        images = [image for image in images if image['id'] in loaded]
+        annotations = [each for each in annotations if each['image_id'] in loaded]
     labels = getattr(leaf, 'cat2label', None) or {}
     _check_spelling(names.values(), source)
     _check_names({names[i]: label for i, label in labels.items() if i in names}, source)
     ids = {i for i, name in names.items() if i in labels or name in source.classes}
-    used = [note for note in notes if note['category_id'] in ids]
-    others = Counter(note['category_id'] for note in notes if note['category_id'] not in ids)
+    used = [each for each in annotations if each['category_id'] in ids]
+    unused = Counter(each['category_id'] for each in annotations if each['category_id'] not in ids)
     all_found = set(source.classes) <= set(names.values())
-    for i, n in others.items():
+    for i, n in unused.items():  # by category id
         loss = i not in names or not all_found
         reason = 'no class of the config' if i in names else 'not in the file'
         source.lose('objects', f'of a category that is {reason}', repr(names.get(i, i)), loss, n)
-    losses = sum(n for key, n in source.lost.items() if key[2])
+    losses = sum(n for key, n in source.lost.items() if key.loss)
     source.raw_images, source.raw_objects = len(images), len(used) + losses
 
+    # Objects that are missing from the loaded ones, by image id.
     by_id = {image['id']: image for image in images}
     raw = Counter(map(itemgetter('image_id'), used))
-    lost = raw - number
-    source.lose('objects', IGNORED, '', False, number.total() - source.objects)
-    for note in used if lost else ():
-        i = note['image_id']
-        if lost[i] > 0 and (reason := _reason(note, by_id.get(i), i in number)):
-            where = f'annotation {note.get("id", "")} of image {i}'
+    missing = raw - loaded
+    source.lose('objects', IGNORED, '', False, loaded.total() - source.objects)
+    for annotation in used if missing else ():
+        i = annotation['image_id']
+        if missing[i] > 0 and (reason := _reason(annotation, by_id.get(i), i in loaded)):
+            where = f'annotation {annotation.get("id", "")} of image {i}'
             source.lose('objects', reason, where, reason != IGNORED)
-            lost[i] -= 1
-    source.lose('objects', ELSE, next(iter(lost), ''), True, lost.total())
+            missing[i] -= 1
+    source.lose('objects', ELSE, next(iter(missing), ''), True, missing.total())
+
     smallest = (getattr(leaf, 'filter_cfg', None) or {}).get('min_size', 0)
-    for i in by_id.keys() - number.keys():
+    for i in by_id.keys() - loaded.keys():
         image, reason = by_id[i], ELSE
         if not raw[i]:
             reason = EMPTY
@@ -256,19 +279,19 @@ def _file(image: dict) -> str:
     return str(image.get('file_name') or image.get('coco_url', ''))
 
 
-def _reason(note: dict, image: dict | None, loaded: bool) -> str:
-    """Describe an object that may be left out; '' if it looks sound."""
-    if note.get('ignore'):
+def _reason(annotation: dict, image: dict | None, loaded: bool) -> str:
+    """Return why an object may not be loaded; '' if it looks sound."""
+    if annotation.get('ignore'):
         return IGNORED
     if image is None:
         return 'of an unknown image'
     if not loaded:
         return 'in images that are left out'
-    if 'bbox' not in note:  # of XML files
+    if 'bbox' not in annotation:  # of XML files
         return ''
-    x, y, width, height = note['bbox']
-    if not (note['area'] > 0 and width >= 1 and height >= 1):
-        fractions = ' (boxes as fractions of the image)' * (max(note['bbox']) <= 1)
+    x, y, width, height = annotation['bbox']
+    if not (annotation['area'] > 0 and width >= 1 and height >= 1):
+        fractions = ' (boxes as fractions of the image)' * (max(annotation['bbox']) <= 1)
         return f'with a side under 1 pixel or without area{fractions}'
     outside = x + width <= 0 or y + height <= 0 or x >= image['width'] or y >= image['height']
     return 'outside the image' if outside else ''
@@ -292,7 +315,7 @@ def _check_names(labels: Mapping[str, int], source: Source) -> None:
 
 
 def _check_spelling(names: Collection[str], source: Source) -> None:
-    """Refuse classes that the files have in another spelling only."""
+    """Refuse classes that are spelt in another way in the files."""
     others = {str(name).strip().casefold(): name for name in names if name not in source.classes}
     for name in source.classes:
         other = others.get(str(name).strip().casefold())
@@ -314,7 +337,7 @@ def _check_files_twice(images: list[dict], source: Source) -> None:
 def _check_boxes(infos: list[dict], source: Source) -> None:
     """Find boxes beyond their image and boxes that are not the bounds of their polygons.
 
-    Both follow from corners or centres in the place of COCO's boxes.
+    Both happen if boxes are written as two corners, or with their centre.
     """
     pairs = [(info, item) for info in infos for item in info.get('instances') or ()]
     boxes = np.array([item['bbox'] for _, item in pairs], float).reshape(-1, 4)
