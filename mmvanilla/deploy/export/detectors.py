@@ -101,7 +101,7 @@ class TwoStage(ImageFunction):
         return *found, masks[index, labels if masks.shape[1] > 1 else 0 * labels]
 
     def proposals(self, features: tuple[Tensor, ...], image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``max_per_img`` proposals (R, 4) and which of them are real.
+        """Return ``max_per_img`` proposals (R, 4) and a mask (R,) of the real ones.
 
         The others are fillers, which suppress nothing and come last.
         """
@@ -116,19 +116,18 @@ class TwoStage(ImageFunction):
     def second_stage(
         self, features: tuple[Tensor, ...], rois: Tensor, real: Tensor, image: Tensor
     ) -> tuple[Tensor, ...]:
-        """Classify and refine the ``real`` (R,) proposals (R, 4)."""
+        """Classify and refine proposals (R, 4); ``real`` (R,) is False for fillers."""
         head, limits = self.model.roi_head.bbox_head, self.limits
         scores, deltas = head(pool(self.model.roi_head.bbox_roi_extractor, features, rois))
         scores = scores.softmax(-1)[:, : head.num_classes]
         scores = torch.where(real[:, None], scores, FILLER)
         number = 1 if head.reg_class_agnostic else head.num_classes
-        boxes = decode(
-            head, rois[:, None].expand(-1, number, -1).reshape(-1, 4), deltas.reshape(-1, 4), image
-        )
+        priors = rois[:, None].expand(-1, number, -1).reshape(-1, 4)
+        boxes = decode(head, priors, deltas.reshape(-1, 4), image)
         boxes = boxes.reshape(-1, number, 4).expand(-1, head.num_classes, -1).reshape(-1, 4)
         labels = torch.arange(head.num_classes, device=image.device).expand(len(rois), -1)
-        # Few pairs of box and class are above the threshold. A filler before them makes sure that
-        # the list is never empty.
+        # Few pairs of box and class are above the threshold. The filler before them keeps the list
+        # from being empty.
         chosen = (scores.flatten() > limits.score_thr).nonzero()[:, 0]
         scores = torch.cat([scores.new_full((1,), FILLER), scores.flatten()[chosen]])
         chosen = torch.cat([chosen.new_zeros(1), chosen])
@@ -179,8 +178,8 @@ def best_anchors(
 ) -> tuple[Tensor, ...]:
     """Return boxes, scores, labels and levels of the best ``nms_pre`` anchors of every level.
 
-    Fillers replace missing anchors and boxes that are too small. ``head`` is an RPN's or
-    RetinaNet's, and ``features`` are the levels of the neck, (1, C, H, W) each.
+    Fillers replace missing anchors and boxes that are too small. ``head`` is that of an RPN or a
+    RetinaNet, and ``features`` are the levels of the neck, (1, C, H, W) each.
     """
     levels = head(features)
     if len(levels) != 2:
@@ -227,17 +226,17 @@ def pool(extractor: SingleRoIExtractor, features: tuple[Tensor, ...], boxes: Ten
     Every level pools a filler before its boxes, so that none is empty.
     """
     levels = extractor.map_roi_levels(torch.cat([boxes[:, :1], boxes], 1), extractor.num_inputs)
-    here = levels[:, None] == torch.arange(extractor.num_inputs, device=boxes.device)
+    on_level = levels[:, None] == torch.arange(extractor.num_inputs, device=boxes.device)
     rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)
     pooled = []
     for level, (layer, feature) in enumerate(zip(extractor.roi_layers, features, strict=False)):
-        own = torch.cat([rois.new_zeros(1, 5), rois[here[:, level].nonzero()[:, 0]]])
+        chosen = torch.cat([rois.new_zeros(1, 5), rois[on_level[:, level].nonzero()[:, 0]]])
         size, scale, ratio = layer.output_size, layer.spatial_scale, layer.sampling_ratio
-        pooled.append(roi_align(feature, own, size, scale, ratio, layer.aligned))
+        pooled.append(roi_align(feature, chosen, size, scale, ratio, layer.aligned))
     # The row of each box among the pooled ones: after earlier levels and earlier boxes.
-    counts = here.sum(0) + 1
-    places = counts.cumsum(0) - counts + here.cumsum(0)
-    return torch.cat(pooled)[torch.where(here, places, 0).sum(1)]
+    counts = on_level.sum(0) + 1
+    rows = counts.cumsum(0) - counts + on_level.cumsum(0)
+    return torch.cat(pooled)[torch.where(on_level, rows, 0).sum(1)]
 
 
 def best_boxes(
@@ -253,9 +252,9 @@ def best_boxes(
 
 
 def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, limits: Limits) -> Tensor:
-    """Suppress boxes (K, 4), xyxy, by better ones of the same class or level, ``groups`` (K,).
+    """Suppress boxes (K, 4), xyxy, among those with the same number in ``groups`` (K,).
 
-    Return the indices of the other boxes, best first, at most ``max_per_img``.
+    Return the indices of the boxes that stay, best first, at most ``max_per_img``.
     """
     # An offset per group moves boxes of different groups apart.
     offset = (boxes.max() + 1) * groups.to(boxes)
@@ -266,5 +265,5 @@ def grouped_nms(boxes: Tensor, scores: Tensor, groups: Tensor, limits: Limits) -
 
 
 def pad_rows(values: Tensor, number: int) -> Tensor:
-    """Append rows of zeros, for the indices of fillers, to (K, ...)."""
+    """Append ``number`` rows of zeros to (K, ...), for the indices of fillers."""
     return torch.cat([values, values.new_zeros(number, *values.shape[1:])])

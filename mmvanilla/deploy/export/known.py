@@ -6,7 +6,7 @@ from ...errors import UserError
 
 
 def check_methods(module: nn.Module, name: str, base: type, *methods: str) -> None:
-    """Check that a module computes its results by a class's own methods.
+    """Check that a module does not override methods of ``base``.
 
     A subclass that changes only the training passes. ``name`` is the module's name in the model.
     """
