@@ -34,8 +34,8 @@ def split_digest(name: str) -> tuple[str, str | None]:
 def hash_file(file: str) -> str:
     """Return the SHA-256 hash of a file and of the weights that it stores in other files.
 
-    The hash of an OpenVINO model is that of ``cat model.xml model.bin``, the hash of an ONNX model
-    with external data that of ``cat model.onnx model.onnx.data``.
+    For an OpenVINO model it equals ``cat model.xml model.bin | sha256sum``, for an ONNX model with
+    external data ``cat model.onnx model.onnx.data | sha256sum``.
     """
     hashed = hashlib.sha256()
     for path in (file, *_weights_of(file)):
@@ -46,7 +46,7 @@ def hash_file(file: str) -> str:
 
 
 def _weights_of(file: str) -> list[str]:
-    """Return the paths of an exported model's files of weights."""
+    """Return the paths of the files that hold the weights of an exported model."""
     base, suffix = os.path.splitext(file)
     names = [f'{os.path.basename(base)}.bin'] if suffix == '.xml' else []
     if suffix == '.onnx':

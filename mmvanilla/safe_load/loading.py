@@ -1,8 +1,8 @@
 """Read checkpoint files without running code from them.
 
-The archive and the program of its pickle are checked first. torch then loads it with
-``weights_only=True`` and records in place of the few objects of a training. These records become
-numpy arrays and histories at the end, after checks of their contents.
+``check_archive`` checks the container and the instructions of its pickle first. Then torch loads it
+with ``weights_only=True``. Numpy arrays, loss histories and other objects of a training are loaded
+as records, which become the objects only after their contents are checked.
 """
 
 import os
@@ -25,7 +25,7 @@ _converters: list[Callable[[dict], dict]] = []
 
 
 def convert_with(converter: Callable[[dict], dict]) -> None:
-    """Convert every checkpoint with a function, such as one that renames weights."""
+    """Register a function that converts every loaded checkpoint, for example renames weights."""
     _converters.append(converter)
 
 
@@ -37,7 +37,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         map_location: As in ``torch.load``; None is the CPU.
 
     Returns:
-        The contents, without configs, which are Python that resuming or inferencers would run.
+        The contents, without configs: resuming and inferencers would run their Python code.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -61,7 +61,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
         raise CheckpointError(
             f'checkpoint {filename!r} is refused, since it {error}; nothing of it was run'
         ) from error
-    except Exception as error:  # many kinds, of zipfile, pickletools, safetensors and torch
+    except Exception as error:  # of many types, from zipfile, pickletools, safetensors, torch
         cause = f'{type(error).__name__}: {sentence(error)[:MAX_CAUSE]}'
         raise CheckpointError(f'{_diagnose(filename)} ({cause}); nothing of it was run') from error
     return checkpoint
@@ -110,5 +110,5 @@ def _diagnose(filename: str) -> str:
     with open(filename, 'rb') as file:
         is_torch = file.read(len(ZIP)) == ZIP
     if is_torch or filename.endswith('.safetensors'):
-        return f'checkpoint {filename!r} is truncated or corrupt, fetch or write it anew'
+        return f'checkpoint {filename!r} is truncated or corrupt; download or save it again'
     return f'{filename!r} is not a checkpoint that torch.save wrote, or is corrupt'
