@@ -76,7 +76,7 @@ def train_config(args: argparse.Namespace) -> Config:
     elif args.resume or (cfg.get('resume') and not cfg.get('load_from')):
         saver = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         latest = mmvanilla.engine.latest_checkpoint(cfg.work_dir, saver.get('out_dir'))
-        # Without a checkpoint to resume, start from the config's load_from.
+        # Without a checkpoint in the work dir, start from load_from of the config.
         cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
     return cfg
 
@@ -93,8 +93,8 @@ def use_mixed_precision(cfg: Config) -> None:
         cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
     else:
         raise UserError(
-            '--amp is bfloat16 on the CPU, for which this processor has no instructions; leave it '
-            'out'
+            '--amp is bfloat16 on the CPU, but this processor has no bfloat16 instructions; leave '
+            'it out'
         )
 
 
@@ -124,10 +124,9 @@ def main(args: argparse.Namespace) -> None:
         cfg = train_config(args)
         with mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, OSError):
             runner = mmvanilla.engine.build_runner(cfg, 'train', args.warn_only)
-    kinds = UserError, OSError
     with (
         one_sentence_errors(args.debug, UserError),
-        mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, *kinds),
+        mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, UserError, OSError),
         mmvanilla.engine.progress_bar(runner, args.progress),
     ):
         runner.train()

@@ -21,7 +21,7 @@ EVALUATORS = ('val_evaluator', 'test_evaluator')
 
 
 class KeyValueAction(Action):
-    """Read KEY=VALUE pairs as mmengine's ``DictAction`` does; anything else is a usage error."""
+    """Read KEY=VALUE pairs as mmengine's ``DictAction`` does; others are usage errors."""
 
     def __call__(
         self, parser: ArgumentParser, namespace: Namespace, pairs: Any, option: str | None = None
@@ -45,7 +45,7 @@ class KeyValueAction(Action):
 
 def add_config(parser: ArgumentParser) -> None:
     """Add the argument that names the config."""
-    text = "config file; it is Python and is run, so first read a stranger's"
+    text = 'config file; its Python code is run, so read configs of others first'
     parser.add_argument('config', help=text)
 
 
@@ -176,13 +176,14 @@ def set_data_root(cfg: Config, root: str) -> None:
 
     Args:
         cfg: The config, changed in place; every dict with a ``data_root`` is a data set.
-        root: The new ``data_root``. Absolute paths of data sets below the old one, and paths of
-            evaluators below it, move with it.
+        root: The new ``data_root``. Absolute paths of data sets, and all paths of evaluators, move
+            to it if they are below an old ``data_root``.
 
     Raises:
         UserError: No data set of the config has a ``data_root``.
     """
-    loaders, root = [cfg.get(name) for name in DATALOADERS], os.path.join(root, '')
+    loaders = [cfg.get(name) for name in DATALOADERS]
+    root = os.path.join(root, '')
     datasets = [node for node in _walk(loaders) if 'data_root' in node]
     if not datasets:
         raise UserError(
@@ -190,11 +191,14 @@ def set_data_root(cfg: Config, root: str) -> None:
         )
     old_roots = sorted({node['data_root'] for node in datasets} - {'', None}, key=len, reverse=True)
     evaluators = [cfg.get(name) for name in EVALUATORS]
-    for nodes, new in ((loaders, os.path.abspath(root)), (evaluators, root)):
-        for node in {id(node): node for node in _walk(nodes)}.values():
+    # Relative paths of a data set start at its data_root, so only absolute ones move.
+    for nodes, new, move_relative in (
+        (loaders, os.path.abspath(root), False),
+        (evaluators, root, True),
+    ):
+        for node in {id(node): node for node in _walk(nodes)}.values():  # shared dicts only once
             for key, value in node.items():
-                # Relative paths of a data set start at its data_root.
-                if isinstance(value, str) and (nodes is evaluators or os.path.isabs(value)):
+                if isinstance(value, str) and (move_relative or os.path.isabs(value)):
                     below = next(filter(None, (_below(value, old) for old in old_roots)), None)
                     node[key] = os.path.join(new, below) if below else value
     for node in datasets:
@@ -202,13 +206,13 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def _below(path: str, folder: str) -> str | None:
-    """Return the relative path of a file below a folder, else None."""
-    # The name of a metric is no path; realpath would put it below the working directory.
+    """Return the path relative to a folder if it is below the folder, else None."""
+    # realpath would put other strings, such as the name of a metric, below the working directory.
     is_path = os.path.isabs(path) or os.path.isfile(path)
-    for spell in (os.path.normpath, os.path.realpath) if is_path else (os.path.normpath,):
-        start = os.path.join(spell(folder), '')
-        if spell(path).startswith(start):
-            return spell(path).removeprefix(start)
+    for resolve in (os.path.normpath, os.path.realpath) if is_path else (os.path.normpath,):
+        start = os.path.join(resolve(folder), '')
+        if resolve(path).startswith(start):
+            return resolve(path).removeprefix(start)
     return None
 
 
