@@ -1,4 +1,4 @@
-"""Measure the peak memory of a model, and fail early where memory runs out."""
+"""Measure the peak memory of a model, and let allocations fail before memory runs out."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ OUT_OF_MEMORY = (
     'Cannot allocate memory',  # Linux
     "can't allocate memory",
     'could not create a memory',
-    'could not create a primitive',  # oneDNN, without memory for its code
+    'could not create a primitive',  # oneDNN, if its compiled code finds no memory
 )
 
 
@@ -68,11 +68,11 @@ def bounded_memory(available: int | None = None) -> Iterator[None]:
         available: Bytes that may still be allocated; by default what Linux reports as available.
     """
     limit = resource.getrlimit(resource.RLIMIT_DATA)
-    used, left = _kilobytes('/proc/self/status', 'VmData'), available or available_memory()
-    if used is not None and left is not None:
+    used, free = _kilobytes('/proc/self/status', 'VmData'), available or available_memory()
+    if used is not None and free is not None:
         bounds = [bound for bound in limit if bound != resource.RLIM_INFINITY]
         with suppress(ValueError, OSError):
-            soft = min([used * 1024 + left, *bounds])
+            soft = min([used * 1024 + free, *bounds])
             resource.setrlimit(resource.RLIMIT_DATA, (soft, limit[1]))
     try:
         yield
@@ -81,7 +81,7 @@ def bounded_memory(available: int | None = None) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Detect errors of exhausted memory, on the CPU or a GPU."""
+    """Return whether an error comes from exhausted memory, on the CPU or a GPU."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return any(message in str(error) for message in OUT_OF_MEMORY)

@@ -32,9 +32,9 @@ def measure(
     """
     models = list(models)
     specs = {i: model for i, model in enumerate(models) if isinstance(model, ModelSpec)}
-    makes = {i: partial(build, spec, settings) for i, spec in specs.items()}
+    builders = {i: partial(build, spec, settings) for i, spec in specs.items()}
     conditions = Conditions(settings.device, context=partial(precision, settings))
-    result = take_turns(makes, settings.repeat, settings.warmup, conditions, console)
+    result = take_turns(builders, settings.repeat, settings.warmup, conditions, console)
     for row, spec in zip(result.rows, specs.values(), strict=True):
         row.name, row.form = spec.name, describe_form(spec)
         row.counts, row.memory = row.metadata.get('counts'), row.metadata.get('memory')
@@ -89,17 +89,17 @@ def add_remarks(result: Measurement) -> None:
             'the halves of the run had different images and cannot be compared; '
             f'use --repeat {2 * images}'
         )
-    found = {row.detections for row in result.rows if row.detections is not None}
-    if len(found) > 1 and not result.trained:
+    boxes = {row.detections for row in result.rows if row.detections is not None}
+    if len(boxes) > 1 and not result.trained:
         warnings.append(
-            f'the models found {", ".join(map(str, sorted(found)))} boxes, so their times depend '
+            f'the models found {", ".join(map(str, sorted(boxes)))} boxes, so their times depend '
             'on random weights; the outputs of their heads cannot be fixed'
         )
-    elif found and any(metadata['fixed'] for metadata in built):
+    elif boxes and any(metadata['fixed'] for metadata in built):
         notes.append(
             'the outputs of the heads are replaced by fixed scores, the same for every backbone, '
             'because random weights would decide the number of boxes and with it the time; each '
-            f'model computes everything and ends with {max(found)} boxes'
+            f'model computes everything and ends with {max(boxes)} boxes'
         )
     new = set().union(*(new_sizes(metadata['sizes'], settings) for metadata in built))
     if new and (settings.compile or torch.backends.cudnn.benchmark):
@@ -111,7 +111,7 @@ def add_remarks(result: Measurement) -> None:
 
 
 def describe_spread(row: Row) -> str | None:
-    """Say that the halves of a run differ; None if they do not."""
+    """Describe how much the halves of a run differ; None if its times are steady."""
     if not row.times or row.times.steady:
         return None
     if len(row.times.values) == 1:
@@ -123,7 +123,7 @@ def describe_spread(row: Row) -> str | None:
 
 
 def new_sizes(sizes: list[tuple[int, ...]], settings: Settings) -> set[tuple[int, ...]]:
-    """Return the image sizes that first occur in a round that counts."""
-    warm = {sizes[turn % len(sizes)] for turn in range(-settings.warmup, 0)}
-    warm.add(sizes[0])  # run while building
-    return {sizes[turn % len(sizes)] for turn in range(settings.repeat)} - warm
+    """Return the image sizes that first occur in a timed round."""
+    known = {sizes[turn % len(sizes)] for turn in range(-settings.warmup, 0)}
+    known.add(sizes[0])  # run while building
+    return {sizes[turn % len(sizes)] for turn in range(settings.repeat)} - known

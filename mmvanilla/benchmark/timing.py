@@ -13,7 +13,7 @@ STEADY = 0.05  # largest relative difference between the halves of a steady run
 
 @dataclass
 class Times:
-    """Latencies of one call in ms, one for each round; empty times are false."""
+    """Latencies of one call in ms, one for each round; false if there are none."""
 
     values: list[float] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ class Times:
     def spread(self) -> float:
         """Return the relative difference between the medians of both halves of the run.
 
-        Two runs differ by about as much. NaN for a single value.
+        Two runs differ by about as much as two halves. NaN for a single value.
         """
         half = len(self.values) // 2
         if not half:
@@ -59,15 +59,15 @@ class Times:
 
     def ratio(self, other: 'Times') -> 'Times':
         """Divide by the times of another call, round by round."""
-        pairs = zip(self.values, other.values, strict=False)  # ctrl-C may shorten one
-        return Times([mine / its for mine, its in pairs])
+        pairs = zip(self.values, other.values, strict=False)  # Ctrl-C may shorten one
+        return Times([value / divisor for value, divisor in pairs])
 
 
 class Clock:
     """Time a call in ms.
 
-    On CUDA by events around the call on an idle GPU: from the first kernel launch to the end of the
-    last kernel.
+    On CUDA, events around the call on an idle GPU measure the time from the first kernel launch to
+    the end of the last kernel.
 
     Args:
         device: Where the call computes.

@@ -30,7 +30,7 @@ class Draws:
 
     Attributes:
         source: The sampler.
-        skip: How many elements to leave out when it is iterated next.
+        skip: How many elements the next iteration leaves out.
     """
 
     def __init__(self, source: Iterable) -> None:
@@ -40,7 +40,7 @@ class Draws:
     def __iter__(self) -> Iterator:
         skip, self.skip = self.skip, 0
         epoch = MessageHub.get_current_instance().get_info('epoch', 0)
-        if epoch != self._epoch:  # counted in iterations there is one, with many passes
+        if epoch != self._epoch:  # a loop that counts iterations has one epoch of many passes
             self._epoch, self._drawn = epoch, Counter()
         for i, element in enumerate(self.source):
             drawn = self._number(element)
@@ -51,7 +51,7 @@ class Draws:
         return len(self.source)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'source':  # while it is unpickled
+        if name == 'source':  # not yet set while this object is unpickled
             raise AttributeError(name)
         return getattr(self.source, name)
 
@@ -103,7 +103,11 @@ def prepare_loop(runner: Runner, loop: BaseLoop) -> None:
 
 
 def pass_over(loader: DataLoader, batches: int) -> int:
-    """Let a loader leave out its first batches; return how many of them it still gives."""
+    """Let a loader skip its first batches.
+
+    Returns:
+        How many of these batches it gives nevertheless: all if it is not a prepared loader.
+    """
     for sampler, size in ((loader.sampler, loader.batch_size), (loader.batch_sampler, 1)):
         if isinstance(sampler, Draws):
             sampler.skip = batches * (size or 1)
@@ -113,8 +117,9 @@ def pass_over(loader: DataLoader, batches: int) -> int:
 
 def start(loader: DataLoader) -> Iterator:
     """Iterate a loader; signals wait until its workers have started."""
-    ours = isinstance(loader.worker_init_fn, StartWorker)  # others would stay deaf to SIGTERM
-    with held_signals() if ours else nullcontext():
+    # Workers of other loaders would never unblock SIGTERM.
+    prepared = isinstance(loader.worker_init_fn, StartWorker)
+    with held_signals() if prepared else nullcontext():
         return iter(loader)
 
 

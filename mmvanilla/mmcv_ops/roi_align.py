@@ -1,8 +1,8 @@
 """Average RoIAlign (He et al., 2017, https://arxiv.org/abs/1703.06870).
 
-It is computed by torchvision's kernel or as matrix products: these are faster on the CPU
-(``benchmarks/roi_align.py`` compares the two), and on CUDA their gradient is deterministic, for
-``torch.use_deterministic_algorithms(True)``.
+It is computed by torchvision's kernel or as matrix products. The products are faster on the CPU for
+most boxes (``benchmarks/roi_align.py`` compares the two). On CUDA their gradient is deterministic,
+for ``torch.use_deterministic_algorithms(True)``.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from .separable_roi_align import RoIGrid, roi_grids, separable_backward, separab
 
 MAX = 0  # mmcv's pool_mode; 1 is the average
 
-# Samples per box, over all channels, from which matrix products are worth their fixed cost.
+# Fewest samples per box, over all channels, that pay for the fixed cost of matrix products.
 _MIN_SAMPLES = 2**12
 
 
@@ -97,8 +97,8 @@ def _grids_if_faster(
 ) -> tuple[RoIGrid, RoIGrid] | None:
     """Return the grids if matrix products beat torchvision's kernel, else None.
 
-    On the CPU they do, except for boxes with few samples, and for large boxes with a fixed number
-    of samples: the products read every cell under a box.
+    On the CPU they do, with two exceptions: boxes with few samples, and large boxes with a fixed
+    number of samples, since the products read every cell under a box.
     """
     if boxes.is_cuda:
         return None

@@ -1,4 +1,4 @@
-"""Results of OpenMMLab's libraries under the names of the exported outputs."""
+"""Results of OpenMMLab's libraries, with the names and shapes of exported outputs."""
 
 from collections.abc import Mapping
 
@@ -55,7 +55,7 @@ def pasted(outputs: Outputs, shape: tuple[int, int], threshold: float = 0.5) -> 
 
     probabilities, boxes = (torch.from_numpy(outputs[name]) for name in ('masks', 'boxes'))
     masks = np.zeros((len(boxes), *shape), dtype=bool)
-    for i in range(len(boxes)):  # one by one as in mmdet, near the box only
+    for i in range(len(boxes)):  # one at a time, as in mmdet: only pixels near the box
         mask, place = _do_paste_mask(probabilities[i : i + 1, None], boxes[i : i + 1], *shape)
         masks[i][place] = (mask[0] >= threshold).numpy()
     return dict(outputs, masks=masks)
@@ -71,10 +71,10 @@ def classified(logits: np.ndarray, head: Mapping) -> tuple[Tensor, Tensor]:
     from mmpretrain.models.heads import MultiLabelClsHead
     from mmpretrain.registry import MODELS
 
-    kind = head.get('type')
-    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    head_type = head.get('type')
+    head_type = MODELS.get(head_type) if isinstance(head_type, str) else head_type
     values = torch.from_numpy(logits)[0]
-    if not (isinstance(kind, type) and issubclass(kind, MultiLabelClsHead)):
+    if not (isinstance(head_type, type) and issubclass(head_type, MultiLabelClsHead)):
         scores = values.softmax(0)
         return scores, scores.argmax()
     scores = values.sigmoid()

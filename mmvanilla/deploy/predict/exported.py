@@ -64,13 +64,13 @@ class ExportedModel(BaseModel):
 
         Args:
             inputs: Images (C, H, W), BGR of 0 to 255, of any dtype.
-            data_samples: Their samples; they get the results.
+            data_samples: One sample for each image, which gets its result.
             mode: Only ``predict`` is possible.
 
         Raises:
             CheckpointError: If only features were exported.
             InputError: If the exported model cannot take an image.
-            UserError: If the mode is another.
+            UserError: If another mode is given.
         """
         if mode != 'predict':
             raise UserError(f'{self.file!r} is exported, for predicting only; train a checkpoint')
@@ -106,7 +106,7 @@ class ExportedModel(BaseModel):
 
 
 def is_exported(file: str) -> bool:
-    """Return whether a file, perhaps with ``#sha256=HASH``, has the suffix of an exported one."""
+    """Return whether a file name has the suffix of an export, before any ``#sha256=HASH``."""
     return suffix_of(file) in FORMATS
 
 
@@ -116,7 +116,7 @@ def runtime_of(file: str) -> str:
 
 
 def check_precision(file: str, precision: str) -> None:
-    """Raise a UserError if a checkpoint gets the precision of an exported file."""
+    """Raise a UserError if ``--precision``, for exported files, is given with a checkpoint."""
     if precision != 'fp32':
         raise UserError(
             f'--precision is {precision}, which is for exported files, and {file!r} is none; use '

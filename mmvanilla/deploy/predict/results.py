@@ -29,7 +29,7 @@ SHEET, CELL = 36, 320  # pictures on a contact sheet, and their longest side in 
 
 
 class Results:
-    """Writes predictions into a folder.
+    """A folder of predictions.
 
     Each image gets ``pictures/NAME.png``, and from a segmentor ``labels/NAME.png`` with the model's
     class numbers. At the end detectors and classifiers write ``predictions.json``, and several
@@ -49,19 +49,18 @@ class Results:
         self.score_thr = score_thr
         self.predictions: list[dict] | None = None
         self.pictures: list[str] = []
-        with writing(os.path.join(folder, 'predictions.json')):  # fails before the work
+        with writing(os.path.join(folder, 'predictions.json')):  # fail before predicting
             pass
         self.names: list[str] = []
         init_default_scope(scope(cfg))
         dataset = DATASETS.build(dict(tested_dataset(cfg), lazy_init=True))
         self.classes = dataset.metainfo.get('classes') or folder_classes(dataset)
-        meta = dict(dataset.metainfo, classes=self.classes)
         self.categories = category_ids(self.classes)
         visualizer = {**visualizer_config(cfg), 'vis_backends': None, 'save_dir': None}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # about the missing backend
             self.visualizer = VISUALIZERS.build(visualizer)
-        self.visualizer.dataset_meta = meta
+        self.visualizer.dataset_meta = dict(dataset.metainfo, classes=self.classes)
 
     def add(self, name: str, image: np.ndarray, sample: BaseDataElement) -> None:
         """Write the picture of an image, see ``as_picture``, and add its prediction."""
@@ -124,7 +123,7 @@ class Results:
     ) -> Iterator[Callable[[np.ndarray, BaseDataElement], object]]:
         """Open ``NAME.mp4`` and yield a function that draws and appends a frame.
 
-        ``size`` is width and height in pixels. If OpenCV cannot write it, a UserError is raised.
+        ``size`` is width and height in pixels. Raise a UserError if OpenCV cannot write the video.
         """
         with writing(os.path.join(self.folder, f'{name}.mp4')) as path:
             writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
@@ -155,7 +154,8 @@ class Results:
     def save(self) -> None:
         """Write the predictions of a detector or classifier.
 
-        In COCO's format the id of an image is its name, as an integer if that is a unique number.
+        In COCO's format the id of an image is its name, as an integer if no other name is the same
+        number.
         """
         if self.predictions is not None:
             numbers = Counter(int(name) for name in self.names if name.isdecimal())
@@ -188,8 +188,8 @@ def tile(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 def as_picture(image: np.ndarray) -> np.ndarray:
     """Convert an image (H, W) or (H, W, C) of any dtype to a picture (H, W, 3), uint8, BGR.
 
-    The first three channels are used, or the first of one or two, as a gray picture. Values other
-    than 0 to 255 are rescaled.
+    The first three channels are used. With one or two channels the first one is a gray picture.
+    Values outside 0 to 255, or all up to 1, are rescaled to 0 to 255.
     """
     image = image[..., None] if image.ndim == 2 else image
     image = image[..., :3] if image.shape[2] >= 3 else image[..., [0, 0, 0]]
@@ -215,7 +215,7 @@ def folder_classes(dataset: BaseDataset) -> list[str]:
 
 
 def category_ids(classes: Sequence[str]) -> list[int]:
-    """Return the category ids of classes: those of COCO, which have gaps, else 1, 2, 3."""
+    """Return COCO's category ids, which have gaps, for its classes; for others 1, 2, 3, ..."""
     coco = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta['categories']
     coco_names = {name: i for i, name in enumerate(coco) if name not in ('__background__', 'N/A')}
     if set(classes) == set(coco_names):
