@@ -63,7 +63,7 @@ def checkpoint_folder(work_dir: str, out_dir: str | None) -> Path:
 
 
 def _is_resumable(file: str) -> bool:
-    """Tell whether a checkpoint is whole, to the last bit, and has an optimizer state."""
+    """Return whether a checkpoint is whole, to the last bit, and has an optimizer state."""
     try:
         with zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None:  # compares checksums, which torch.load does not

@@ -12,8 +12,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class noted_signals:
     """Note SIGTERM and SIGINT within a block, instead of ending at once.
 
-    Python allows this in the main thread only. The handlers from before return at the end of the
-    block, however it ends, and in every process that is forked within it.
+    Python allows this in the main thread only. The previous handlers are restored at the end of the
+    block, also after an error, and in every process that is forked within the block.
     """
 
     active: 'noted_signals | None' = None
@@ -37,7 +37,7 @@ class noted_signals:
         self.received = number
 
 
-_fork = threading.local()  # of the thread that forks: its mask
+_fork = threading.local()  # the signal mask of the thread that forks
 
 
 def _before_fork() -> None:
@@ -55,14 +55,14 @@ def _in_child() -> None:
     _after_fork()
 
 
-# A pool of a metric ends its processes by SIGTERM, at once if it has nothing to do. They must
-# neither note it nor lose it before they have the handlers from before.
+# A process pool of a metric ends its processes by SIGTERM, immediately if there is nothing to do.
+# They must neither note nor lose the signal before the previous handlers are restored.
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """Hold SIGTERM and SIGINT back while processes start, which inherit this."""
+    """Block SIGTERM and SIGINT while processes start; they inherit the blocked signals."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

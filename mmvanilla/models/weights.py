@@ -1,7 +1,7 @@
 """Convert VanillaNet's published checkpoints and check that weights fit a net.
 
-ImageNet nets are ``{'model': ..., 'model_ema': ...}``, with the names of backbone and head as they
-are; detectors are ``{'meta': ..., 'state_dict': ...}``, with the prefix ``backbone.``.
+ImageNet nets are ``{'model': ..., 'model_ema': ...}``, with names of backbone and head that have no
+prefix. Detectors are ``{'meta': ..., 'state_dict': ...}``, with the prefix ``backbone.``.
 """
 
 import re
@@ -29,9 +29,9 @@ NO_BACKBONE = (
 def to_state_dict(checkpoint: dict) -> dict:
     """Rename the weights of a checkpoint as in models of mmpretrain, mmdet and mmseg.
 
-    Prefixes of wrappers go: ``module.`` of DataParallel and ``_orig_mod.`` of torch.compile. The
-    weights of an ImageNet net get the prefixes ``backbone.`` and ``head.``; averaged weights are
-    preferred. Every other checkpoint is returned as it is.
+    The prefixes of wrappers are removed: ``module.`` of DataParallel and ``_orig_mod.`` of
+    torch.compile. The weights of an ImageNet net get the prefixes ``backbone.`` and ``head.``;
+    averaged weights are preferred. Every other checkpoint is returned as it is.
     """
     state_dicts = [checkpoint.get(name) for name in ('state_dict', 'model_ema', 'model')]
     weights = next((w for w in state_dicts if isinstance(w, dict) and w), checkpoint)
@@ -76,8 +76,8 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
     Args:
         state_dict: The argument of ``_load_from_state_dict``.
         net: The VanillaNet.
-        prefix: Name of the net in the model, with its dot; '' if it is the model. A model may load
-            weights of other modules only.
+        prefix: Name of the net in the model, with a dot at the end; '' if the net is the model.
+            With a prefix, a state dict without weights of the net is left as it is.
 
     Raises:
         CheckpointError: If the weights are of another net or incomplete.

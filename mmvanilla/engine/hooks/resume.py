@@ -37,7 +37,7 @@ class ResumeHook(Hook):
         self._loading = ExitStack()
 
     def before_run(self, runner: Runner) -> None:
-        """Load the checkpoint, which follows, without running code from it."""
+        """Make the load of the checkpoint, which follows, run no code from it."""
         if runner._resume:  # no public name; runner.cfg of a Runner(...) has none
             self._loading.enter_context(safe_loading())
 
@@ -104,7 +104,7 @@ def resumed_seed(cfg: Config) -> int | None:
 
 
 def _harmless(name: str, value: object, runner: Runner) -> bool:
-    """Tell whether an entry of the message hub names only files of the work dir."""
+    """Return whether an entry of the message hub names only files of the work dir."""
     if name == 'keep_ckpt_ids':
         return isinstance(value, list) and all(type(number) is int for number in value)
     # AtomicCheckpointHook looks for the file name in its own folder only.
@@ -116,7 +116,7 @@ def _harmless(name: str, value: object, runner: Runner) -> bool:
 
 
 def _flat(value: Any) -> list:
-    """Return a list, or the joined lists of a model with several optimizers."""
+    """Return one list; with several optimizers ``value`` is a dict of lists."""
     return [e for each in value.values() for e in each] if isinstance(value, dict) else value
 
 
