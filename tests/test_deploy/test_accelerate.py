@@ -248,11 +248,16 @@ def test_convolutions_take_tf32_only_where_products_do(allowed):
 @pytest.mark.skipif(
     not hasattr(torch.backends.cuda.matmul, 'fp32_precision'), reason='torch before 2.9'
 )
+@pytest.mark.parametrize('older', [False, True])
 @pytest.mark.parametrize('precision', ['tf32', 'ieee'])
-def test_the_newer_settings_of_tf32_work_as_well(precision):
-    """Once they are set, reading the older ones raises an error."""
+def test_the_newer_settings_of_tf32_work_as_well(precision, older):
+    """Once they are set, reading the older ones may raise an error."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-    before = products.fp32_precision, convolutions.fp32_precision
+    settings = products, convolutions, torch.backends.cudnn.rnn
+    before = [setting.fp32_precision for setting in settings]
+    allowed = torch.backends.cudnn.allow_tf32
+    if older:  # both can be read
+        torch.backends.cudnn.allow_tf32 = False
     net, seen = accelerate(make_net(), dtype='fp32'), []
     net.stem.register_forward_hook(lambda *_: seen.append(convolutions.fp32_precision))
     try:
@@ -262,7 +267,9 @@ def test_the_newer_settings_of_tf32_work_as_well(precision):
         assert [value == 'tf32' for value in seen] == [precision == 'tf32']
         assert convolutions.fp32_precision == 'ieee'
     finally:
-        products.fp32_precision, convolutions.fp32_precision = before
+        torch.backends.cudnn.allow_tf32 = allowed
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')

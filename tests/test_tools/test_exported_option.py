@@ -93,7 +93,7 @@ def test_the_speed_of_a_checkpoint_and_of_its_exported_file(detector, shapes, to
 
 def test_other_tools_refuse_what_does_not_fit(detector, shapes, tool_error):
     config, checkpoint, file = detector
-    assert 'name the config' in tool_error('fps.py', file, config, '--images', shapes)
+    assert 'give its config' in tool_error('fps.py', file, config, '--images', shapes)
     options = ('--precision', 'auto')
     assert 'exported files' in tool_error('predict.py', config, checkpoint, 'README.md', *options)
 

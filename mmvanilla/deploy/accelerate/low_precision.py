@@ -73,19 +73,22 @@ def tf32_as_in_products() -> Iterator[None]:
 
     The net's 1x1 convolutions are matrix products on CUDA, and its stem should be as exact.
     """
-    settings: Any = torch.backends.cudnn
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    newer: list[Any] = [cudnn.conv, cudnn.rnn] if hasattr(cudnn, 'conv') else []  # torch 2.9
+    before = [setting.fp32_precision for setting in newer]
     try:
-        name, before = 'allow_tf32', settings.allow_tf32
-        wanted: bool | str = torch.backends.cuda.matmul.allow_tf32
+        allowed = cudnn.allow_tf32
+        cudnn.allow_tf32 = products.allow_tf32
     except RuntimeError:  # the newer settings are in use, and the older ones cannot be read
-        settings = settings.conv
-        name, before = 'fp32_precision', settings.fp32_precision
-        wanted = 'tf32' if torch.backends.cuda.matmul.fp32_precision == 'tf32' else 'ieee'
-    setattr(settings, name, wanted)
+        allowed = None
+        newer[0].fp32_precision = 'tf32' if products.fp32_precision == 'tf32' else 'ieee'
     try:
         yield
     finally:
-        setattr(settings, name, before)
+        if allowed is not None:
+            cudnn.allow_tf32 = allowed
+        for setting, value in zip(newer, before, strict=True):
+            setting.fp32_precision = value
 
 
 def store_weights(model: nn.Module, dtype: torch.dtype) -> None:
