@@ -167,10 +167,12 @@ def build_error(cfg: Config, split: str, error: Exception) -> UserError:
     keys = [
         key for key in (f'{split}_{k}' for k in ('dataloader', 'cfg', 'evaluator')) if key in cfg
     ]
-    text = (
-        f'{" or ".join(keys)} cannot be built ({reason}){named}; '
-        'put the data there, set data_root (--data-root of the tools), or correct the config'
-    )
+    advice = 'correct the config'
+    if isinstance(error, OSError):
+        advice = f'put the data there, set data_root (--data-root of the tools), or {advice}'
+    elif isinstance(error, TypeError):  # an argument, not the files
+        named = ''
+    text = f'{" or ".join(keys)} cannot be built ({reason}){named}; {advice}'
     with suppress(Exception):  # the library's error is reported
         dataset = DATASETS.build(unserialized(cfg[f'{split}_dataloader'].dataset))
         refused = [finding.text for finding in account(dataset, split).findings() if finding.refuse]

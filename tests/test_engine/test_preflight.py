@@ -335,3 +335,11 @@ def test_an_assertion_without_a_text_is_shown_with_its_line(config):
     with pytest.raises(AssertionError) as error:
         build_runner(config)
     assert "'assert num_outs >= self.num_ins" in sentence(error.value)
+
+
+def test_a_wrong_argument_of_a_loop_is_not_blamed_on_the_data(config):
+    config.train_cfg.max_epoch = 1
+    with pytest.raises(UserError, match='max_epoch') as error:
+        build_runner(config)
+    assert 'data_root' not in str(error.value)
+    assert 'instances_train' not in str(error.value)

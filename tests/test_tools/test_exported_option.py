@@ -60,6 +60,13 @@ def test_an_exported_detector_has_the_metrics_of_its_checkpoint(detector, comman
         assert float(difference) == pytest.approx(float(second) - float(first), abs=1e-3)
 
 
+def test_predictions_of_an_exported_detector_are_drawn(detector, command, tool_output, tmp_path):
+    config, _, file = detector
+    tool_output(*command(config, file, '--show-dir', tmp_path / 'pictures'))
+    pictures = list((tmp_path / 'pictures').rglob('*.jpg'))
+    assert len(pictures) == 2
+
+
 @pytest.mark.parametrize(
     ('file', 'options', 'sentence'),
     [

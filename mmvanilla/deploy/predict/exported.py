@@ -82,6 +82,9 @@ class ExportedModel(BaseModel):
     def predict(self, outputs: dict[str, np.ndarray], sample: Any) -> BaseDataElement:
         """Add the outputs to a sample, in the size of the original image."""
         if 'boxes' in outputs:
+            from mmdet.models.utils import samplelist_boxtype2tensor
+
+            samplelist_boxtype2tensor([sample])  # for drawing, as mmdet's detectors do
             rcnn = (self.model_cfg.get('test_cfg') or {}).get('rcnn') or {}
             scale = np.tile(np.float32(sample.scale_factor), 2)
             outputs = dict(outputs, boxes=outputs['boxes'] / scale)
