@@ -78,11 +78,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmvanilla import UserError, safe_loading
+from mmvanilla.benchmark.settings import check_device
 from mmvanilla.deploy.predict import (
     Input,
     InputError,
@@ -146,15 +146,6 @@ def predict_video(
             early = error
     if early:
         raise early
-
-
-def check_device(device: str) -> None:
-    """Raise UserError if PyTorch cannot use a device."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f'--device {device!r} cannot be used: {reason}') from error
 
 
 def main(args: argparse.Namespace) -> None:

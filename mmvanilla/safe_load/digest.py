@@ -8,8 +8,9 @@ from ..errors import CheckpointError
 
 MARK = '#sha256='
 CHUNK = 2**20  # bytes
-# ONNX stores external data as the pair of strings ('location', FILE), protobuf fields 1 and 2.
-LOCATION = re.compile(rb'\n\x08location\x12(.)', re.DOTALL)
+# ONNX stores external data as the pair of strings ('location', FILE), protobuf fields 1 and 2. The
+# length of FILE has 7 bits in each byte, the lowest ones first.
+LOCATION = re.compile(rb'\n\x08location\x12([\x80-\xff]{0,4}[\x00-\x7f])')
 
 
 def split_digest(name: str) -> tuple[str, str | None]:
@@ -52,8 +53,11 @@ def _weights_of(file: str) -> list[str]:
     if suffix == '.onnx':
         with open(file, 'rb') as opened:
             data = opened.read()
-        found = (data[match.end() :][: match[1][0]] for match in LOCATION.finditer(data))
-        names = sorted({os.fsdecode(name) for name in found})
+        found = set()
+        for match in LOCATION.finditer(data):
+            length = sum((byte & 127) << 7 * i for i, byte in enumerate(match[1]))
+            found.add(data[match.end() : match.end() + length])
+        names = sorted(map(os.fsdecode, found))
     paths = [os.path.join(os.path.dirname(file), name) for name in names]
     return [path for path in paths if os.path.isfile(path)]
 

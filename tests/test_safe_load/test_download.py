@@ -164,7 +164,7 @@ def test_the_hash_of_an_openvino_model_covers_its_weights(tmp_path):
         verified(name)
 
 
-@pytest.mark.parametrize('name', ['model.onnx.data', 'other.bin'])
+@pytest.mark.parametrize('name', ['model.onnx.data', 'other.bin', f'{"long" * 50}.bin'])
 def test_the_hash_of_an_onnx_model_covers_its_external_data(name, tmp_path):
     onnx = pytest.importorskip('onnx')
     values = np.arange(1000, dtype=np.float32)
