@@ -4,7 +4,6 @@ import copy
 import functools
 import gc
 import inspect
-import io
 import logging
 import multiprocessing
 import os
@@ -310,21 +309,16 @@ def run_tool(capsys, monkeypatch):
         monkeypatch.chdir(folder)
         monkeypatch.setattr(logging, 'raiseExceptions', False)  # mmengine's logger outlives a test
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
-        # Hooks take the visualizer made last, perhaps by another test.
-        monkeypatch.setattr(Visualizer, '_instance_dict', OrderedDict())
+        # Hooks take the visualizer made last; a logger writes to the stdout it began with.
+        for manager in (Visualizer, MMLogger):
+            monkeypatch.setattr(manager, '_instance_dict', OrderedDict())
         capsys.readouterr()
-        # An older logger writes to an earlier test's stdout.
-        log = logging.StreamHandler(io.StringIO())
-        MMLogger.get_current_instance().addHandler(log)
         code = 0
         try:
             runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
         except SystemExit as stop:
             code = stop.code or 0
-        finally:
-            MMLogger.get_current_instance().removeHandler(log)
-        out, error = capsys.readouterr()
-        return code, out + log.stream.getvalue(), error
+        return code, *capsys.readouterr()
 
     return run
 
