@@ -1,6 +1,6 @@
 """Measure models side by side."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import MMLogger
 from rich.console import Console
 
-from .counting import count
+from .counting import Counts, count
 from .model import ModelSpec, ModelUnderTest, describe_form
 from .peak_memory import peak_memory
 from .processes import Conditions, Prepare, take_turns
@@ -18,7 +18,10 @@ from .timing import STEADY
 
 
 def measure(
-    models: Iterable[ModelSpec | Row], settings: Settings, console: Console | None = None
+    models: Iterable[ModelSpec | Row],
+    settings: Settings,
+    console: Console | None = None,
+    counter: Callable[..., Counts] = count,
 ) -> Measurement:
     """Build, count and time models in turn, in separate processes.
 
@@ -29,10 +32,11 @@ def measure(
             result.
         settings: How to measure.
         console: Where to show progress.
+        counter: Counts the operations, as ``count``.
     """
     models = list(models)
     specs = {i: model for i, model in enumerate(models) if isinstance(model, ModelSpec)}
-    builders = {i: partial(build, spec, settings) for i, spec in specs.items()}
+    builders = {i: partial(build, spec, settings, counter) for i, spec in specs.items()}
     conditions = Conditions(settings.device, context=partial(precision, settings))
     result = take_turns(builders, settings.repeat, settings.warmup, conditions, console)
     for row, spec in zip(result.rows, specs.values(), strict=True):
@@ -48,7 +52,9 @@ def measure(
     return result
 
 
-def build(spec: ModelSpec, settings: Settings) -> tuple[Prepare, dict[str, Any]]:
+def build(
+    spec: ModelSpec, settings: Settings, counter: Callable[..., Counts]
+) -> tuple[Prepare, dict[str, Any]]:
     """Build a model, count its operations and measure its memory."""
     MMLogger.get_current_instance().setLevel('WARNING')
     model, counts, memory = ModelUnderTest(spec, settings), None, None
@@ -56,7 +62,7 @@ def build(spec: ModelSpec, settings: Settings) -> tuple[Prepare, dict[str, Any]]
         model.prepare(0)()
     else:
         with torch.autocast(torch.device(settings.device).type, enabled=False):
-            counts = count(model.model, model.forward)
+            counts = counter(model.model, model.forward)
         model.to_device()
         model.prepare(0)()  # the first call allocates memory that later ones reuse
         memory = peak_memory(model.model, model.prepare(0), torch.device(settings.device))

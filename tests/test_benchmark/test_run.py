@@ -1,6 +1,5 @@
 """Rows with figures or a reason, and warnings about doubtful figures."""
 
-import importlib
 import json
 
 import cv2
@@ -18,7 +17,6 @@ from mmvanilla.benchmark import (
     run,
     tables,
 )
-from mmvanilla.benchmark import peak_memory as memory
 from mmvanilla.benchmark.tables import markdown, plot_speed, speed_cells, to_json
 from mmvanilla.benchmark.timing import Times
 
@@ -33,19 +31,16 @@ def spec(small_config):
     return make
 
 
-@pytest.fixture(autouse=True)
-def idle(monkeypatch, forked):
-    """Ignore other processes of this machine."""
-    monkeypatch.setattr(processes.Watch, 'disturbances', lambda self: [])
+pytestmark = pytest.mark.usefixtures('forked')
 
 
 def test_a_row_that_fails_leaves_the_others_alone(spec, monkeypatch):
     build = run.build
 
-    def fail(spec, settings):
+    def fail(spec, *options):
         if spec.name == 'broken':
             raise ModuleNotFoundError("No module named 'mmpretrain'", name='mmpretrain')
-        return build(spec, settings)
+        return build(spec, *options)
 
     monkeypatch.setattr(run, 'build', fail)
     names = ('first', 'broken', 'last')
@@ -70,16 +65,6 @@ def test_a_row_that_fails_late_keeps_no_figures(spec, monkeypatch):
     assert row.reason == 'RuntimeError: no more'
     assert not row.times
     assert row.counts is row.memory is None
-
-
-@pytest.mark.alone
-def test_too_little_memory(spec, monkeypatch):
-    importlib.import_module('mmdet.models')  # here, because imports need memory too
-    large = spec('large', **{'backbone.arch': '13'})
-    monkeypatch.setattr(memory, 'available_memory', lambda: 2**28)  # the net has 390 MiB
-    rows = measure([large, spec('small')], Settings(**SETTINGS)).rows
-    assert rows[0].reason == 'too little memory'
-    assert rows[1].times
 
 
 def test_forms_side_by_side(spec):

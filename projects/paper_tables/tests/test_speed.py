@@ -7,10 +7,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmvanilla import VanillaNet
 from mmvanilla.benchmark import Measurement, ModelSpec, Row, Settings
-from mmvanilla.benchmark.counting import Counts
 from mmvanilla.benchmark.timing import Times
 from projects.paper_tables import speed
+from projects.paper_tables.counting import PaperCounts, count_both
 from projects.paper_tables.published import TABLE3, TABLE4
 
 
@@ -38,9 +39,19 @@ def measurement(rows):
     return Measurement(rows, Settings(), dict(threads='2'), '2026-01-01')
 
 
+def test_the_convention_of_the_paper_leaves_out_series_activations():
+    with torch.device('meta'):
+        net = VanillaNet('5', (3,), deploy=True).eval()
+    counts = count_both(net, lambda: net(torch.empty(1, 3, 224, 224, device='meta')))
+    assert counts.published == pytest.approx(counts.dense, rel=0.005)
+    assert counts.depthwise > 0.02 * counts.dense
+
+
 def test_counts_that_differ_are_named():
-    right = Counts(params=77_150_960, dense=420_000_000_000, depthwise=0, published=420_700_000_000)
-    wrong = Counts(params=77_950_960, dense=0, depthwise=0, published=430_000_000_000)
+    right = PaperCounts(
+        params=77_150_960, dense=420_000_000_000, depthwise=0, published=420_700_000_000
+    )
+    wrong = PaperCounts(params=77_950_960, dense=0, depthwise=0, published=430_000_000_000)
     name = 'Mask R-CNN VanillaNet-13'
     rows = [Row(name, 'fused', counts=counts) for counts in (right, wrong)]
     assert speed.disagreements(measurement(rows[:1])) == []
