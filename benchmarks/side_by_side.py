@@ -67,7 +67,7 @@ def measure(make: Make, routes: list[str], args: argparse.Namespace) -> dict[str
         make: Builds the call of a route, in the route's process.
         routes: Names of the routes.
         args: With ``device``, ``threads`` and ``repeat``. Receives ``left_out`` (routes without
-            their package or hardware), ``failed`` (both with the reasons) and ``disturbances``.
+            their package or hardware) and ``failed``, both with the reasons.
 
     Returns:
         For each measured route the facts from ``make`` and ``times`` in ms.
@@ -85,7 +85,6 @@ def measure(make: Make, routes: list[str], args: argparse.Namespace) -> dict[str
     reasons = [row for row in result.rows if row.reason]
     args.left_out = {row.name: row.reason for row in reasons if row.missing}
     args.failed = {row.name: row.reason for row in reasons if not row.missing}
-    args.disturbances = result.warnings
     measured = (row for row in result.rows if row.times)
     return {row.name: dict(row.metadata, times=row.times.values) for row in measured}
 
@@ -135,7 +134,7 @@ def show(
 ) -> None:
     """Print medians, ranges, gains over the first route and further columns.
 
-    Then the machine, the routes without times with their reasons, and warnings.
+    Then the machine, and the routes without times with their reasons.
     """
     first = next(iter(rows), None)
     cells = []
@@ -151,8 +150,6 @@ def show(
         print(f'{route} is left out: {reason}')
     for route, reason in args.failed.items():
         print(f'{route} failed: {reason}')
-    for disturbance in args.disturbances:
-        print(f'warning: {disturbance}')
 
 
 def _ms(value: float) -> str:

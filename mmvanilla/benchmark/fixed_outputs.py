@@ -6,6 +6,7 @@ backbone, with enough high scores for as many detections as the config allows.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -27,34 +28,33 @@ def fix_outputs(model: nn.Module) -> bool:
     roi_head = getattr(model, 'roi_head', None)
     dense = getattr(model, 'rpn_head', None) or getattr(model, 'bbox_head', None)
     if dense is not None:
-        dense.register_forward_hook(_Fixed(dense_scores))
+        _fix(dense, dense_scores)
     if roi_head is not None:
         heads = roi_head.bbox_head
         for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
-            head.register_forward_hook(_Fixed(box_scores))
+            _fix(head, box_scores)
     return dense is not None or roi_head is not None
 
 
-class _Fixed:
-    """Forward hook that replaces scores and box deltas, in the same shapes."""
+def _fix(head: nn.Module, make_scores: Callable[[torch.Size, torch.Generator], Tensor]) -> None:
+    """Replace the scores and box deltas of a head, in the same shapes."""
 
-    def __init__(self, make_scores: Callable[[torch.Size, torch.Generator], Tensor]) -> None:
-        self.make_scores = make_scores
-        self.cache: dict[tuple, Tensor] = {}
+    @cache
+    def fixed(shape: torch.Size, device: torch.device, dtype: torch.dtype, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return make_scores(shape, generator).to(device, dtype)
 
-    def __call__(self, module: nn.Module, args: tuple, output: tuple) -> tuple:
+    def like(scores: Tensor, seed: int = 0) -> Tensor:
+        return fixed(scores.shape, scores.device, scores.dtype, seed)
+
+    def replace(module: nn.Module, args: tuple, output: tuple) -> tuple:
         scores, deltas, *others = output
         if isinstance(scores, Tensor):
-            return (self._like(scores), torch.zeros_like(deltas), *others)
-        levels = [self._like(level, i) for i, level in enumerate(scores)]
+            return (like(scores), torch.zeros_like(deltas), *others)
+        levels = [like(level, i) for i, level in enumerate(scores)]
         return (levels, [torch.zeros_like(level) for level in deltas], *others)
 
-    def _like(self, scores: Tensor, seed: int = 0) -> Tensor:
-        key = (seed, scores.shape, scores.device, scores.dtype)
-        if key not in self.cache:
-            generator = torch.Generator().manual_seed(seed)
-            self.cache[key] = self.make_scores(scores.shape, generator).to(scores)
-        return self.cache[key]
+    head.register_forward_hook(replace)
 
 
 def dense_scores(shape: torch.Size, generator: torch.Generator) -> Tensor:

@@ -90,7 +90,6 @@ class ModelUnderTest:
             import_modules_from_strings(**imports)
         init_default_scope(scope(spec.cfg))
         self.model = self._build(spec)
-        self._check_part(spec.name)
         # Trained and exported heads keep their own outputs.
         self.fixed = settings.part == 'model' and not spec.file and fix_outputs(self.model)
         self.data = self._load(spec.cfg)
@@ -162,18 +161,16 @@ class ModelUnderTest:
         return results
 
     def _build(self, spec: ModelSpec) -> nn.Module:
-        cfg = spec.cfg
-        if spec.form != 'exported':
-            return build(cfg, spec.form, spec.file, spec.warn_only)
-        options = (spec.trust, spec.precision, cfg.get('data_preprocessor'), spec.warn_only)
-        return ExportedModel(str(spec.file), cfg.model, tested_classes(cfg), *options)
-
-    def _check_part(self, name: str) -> None:
-        part = self.settings.part
-        if self.form == 'exported' and part != 'model':
-            raise UserError(f'{name} is exported and has no {part}; measure --part model')
-        if part in ('backbone', 'neck') and getattr(self.model, part, None) is None:
-            raise UserError(f'{name} has no {part}; measure another --part')
+        cfg, part = spec.cfg, self.settings.part
+        if spec.form == 'exported':
+            if part != 'model':
+                raise UserError(f'{spec.name} is exported and has no {part}; measure --part model')
+            options = (spec.trust, spec.precision, cfg.get('data_preprocessor'), spec.warn_only)
+            return ExportedModel(str(spec.file), cfg.model, tested_classes(cfg), *options)
+        model = build(cfg, spec.form, spec.file, spec.warn_only)
+        if part in ('backbone', 'neck') and getattr(model, part, None) is None:
+            raise UserError(f'{spec.name} has no {part}; measure another --part')
+        return model
 
     def _load(self, cfg: Config) -> list[dict]:
         """Return the images with their samples, as a data set does."""
@@ -188,12 +185,9 @@ class ModelUnderTest:
 
     def _random_image(self, cfg: Config) -> dict:
         height, width = self.settings.padded
-        if self.form == 'exported':
-            number = (cfg.model.get('backbone') or {}).get('in_channels', 3)
-        else:
-            number = channels(getattr(self.model, 'backbone', self.model))
+        size = ((cfg.model.get('backbone') or {}).get('in_channels', 3), height, width)
         generator = torch.Generator().manual_seed(0)
-        image = torch.randint(256, (number, height, width), generator=generator, dtype=torch.uint8)
+        image = torch.randint(256, size, generator=generator, dtype=torch.uint8)
         scale = min(height, width) / ORIGINAL
         meta = dict(
             img_shape=(height, width),
@@ -297,21 +291,14 @@ def calibrate(model: nn.Module, side: int = 64) -> None:
     if hasattr(head := getattr(model, 'head', None), 'switch_to_deploy'):
         layers.append(head)
     norms = batch_norms(layers)
-    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # average over all batches, here one
         norm.train()
     if norms:
-        layers(torch.randn(2, channels(layers), side, side))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+        convs = (module for module in layers.modules() if isinstance(module, nn.Conv2d))
+        layers(torch.randn(2, next(convs).in_channels, side, side))
+    for norm in norms:
         norm.eval()
-
-
-def channels(backbone: nn.Module) -> int:
-    """Return the input channels of a backbone's first convolution."""
-    convs = (module for module in backbone.modules() if isinstance(module, nn.Conv2d))
-    return next((conv.in_channels for conv in convs), 3)
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

@@ -1,10 +1,7 @@
-"""Measure the peak memory of a model, and let allocations fail before memory runs out."""
+"""Measure the peak memory of a model."""
 
 import os
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,14 +9,6 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from ..deploy.accelerate.fast_layers import OneDNNConv
-from .machine import read_field
-
-OUT_OF_MEMORY = (
-    'Cannot allocate memory',  # Linux
-    "can't allocate memory",
-    'could not create a memory',
-    'could not create a primitive',  # oneDNN, if its compiled code finds no memory
-)
 
 
 def peak_memory(model: nn.Module, call: Callable[[], object], device: torch.device) -> int:
@@ -58,47 +47,3 @@ def peak_memory(model: nn.Module, call: Callable[[], object], device: torch.devi
 def start_time(event: Any) -> float:
     """Return the start of a profiler event, in ns, or in us before torch 2.4."""
     return event.start_ns() if hasattr(event, 'start_ns') else event.start_us()
-
-
-@contextmanager
-def bounded_memory(available: int | None = None) -> Iterator[None]:
-    """Make allocations beyond the machine's memory fail, so that no process is killed.
-
-    Args:
-        available: Bytes that may still be allocated; by default what Linux reports as available.
-    """
-    limit = resource.getrlimit(resource.RLIMIT_DATA)
-    used, free = _kilobytes('/proc/self/status', 'VmData'), available or available_memory()
-    if used is not None and free is not None:
-        bounds = [bound for bound in limit if bound != resource.RLIM_INFINITY]
-        with suppress(ValueError, OSError):
-            soft = min([used * 1024 + free, *bounds])
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, limit[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, limit)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error comes from exhausted memory, on the CPU or a GPU."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return any(message in str(error) for message in OUT_OF_MEMORY)
-
-
-def available_memory() -> int | None:
-    """Return the bytes that can be allocated without swapping; None if unknown."""
-    available = _kilobytes('/proc/meminfo', 'MemAvailable')
-    bounds = [available * 1024] if available is not None else []
-    group = Path('/sys/fs/cgroup')
-    with suppress(OSError, ValueError):
-        limit, used = ((group / f'memory.{name}').read_text() for name in ('max', 'current'))
-        bounds.append(int(limit) - int(used))
-    return min(bounds, default=None)
-
-
-def _kilobytes(file: str, name: str) -> int | None:
-    """Return the value of a ``name: value kB`` line."""
-    value = read_field(file, name)
-    return int(value.split()[0]) if value else None

@@ -9,7 +9,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,15 +18,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .. import UserError
-from .machine import Watch, describe
-from .peak_memory import bounded_memory, is_out_of_memory
+from .machine import describe
 from .results import Measurement, Row
 from .settings import Settings
 from .timing import Clock, Times
 
 PAUSE = 0.02  # s, after which OpenMP threads of the last call no longer spin
 CONTEXT: Any = multiprocessing.get_context('spawn')
-MAKE, END = 'make', 'end'  # requests to a worker; the others are numbers of rounds
 
 Name = TypeVar('Name')
 Prepare = Callable[[int], Callable[[], object]]
@@ -103,19 +101,16 @@ def take_turns(
             row = rows[name]
             row.reason, row.missing = failed.reason, failed.missing
             row.times, row.metadata = Times(), {}
-            if name in workers:
-                workers.pop(name).end()
+            workers.pop(name, None)
 
     with Progress(console=console, disable=console is None, transient=True) as progress:
-        watch = None
         try:
             for name, make in makes.items():  # all at once, because imports take seconds
                 with leaving_out(name):
                     workers[name] = Worker(make, conditions)
             for name in progress.track(list(workers), description='building'):
                 with leaving_out(name):
-                    rows[name].metadata = workers[name].ask(MAKE)
-            watch = Watch(conditions.device, [worker.pid for worker in workers.values()])
+                    rows[name].metadata = workers[name].ask(None)
             turns = list(rotated(list(workers), warmup, repeat))
             for turn, name in progress.track(turns, description='measuring'):
                 if name in workers:
@@ -127,9 +122,9 @@ def take_turns(
         except KeyboardInterrupt:
             pass
         finally:
-            result.warnings += watch.disturbances() if watch else []
             for worker in workers.values():
-                worker.end(at_once=not result.complete)
+                worker.process.terminate()
+                worker.process.join()
     return result
 
 
@@ -184,17 +179,16 @@ class Worker:
                 self.process.start()
         except Exception as error:
             raise Failed(explain(error)) from error
-        self.pid = self.process.pid
         theirs.close()
 
-    def ask(self, request: str | int) -> Any:
-        """Return the metadata of the call that it makes, or the ms of a turn.
+    def ask(self, turn: int | None) -> Any:
+        """Return the ms of a turn, or the metadata of the call, which None makes.
 
         Raises:
             Failed: If the request failed.
         """
         try:
-            self.pipe.send(request)
+            self.pipe.send(turn)
             answer = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
@@ -204,46 +198,37 @@ class Worker:
         time.sleep(PAUSE)
         return answer
 
-    def end(self, at_once: bool = False) -> None:
-        """End the process, after its call or at once."""
-        if at_once:
-            self.process.terminate()
-        with suppress(OSError):
-            self.pipe.send(END)
-        self.process.join()
-
 
 @contextmanager
 def inherited() -> Iterator[None]:
     """Let processes started here ignore ctrl-C and Python warnings."""
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings = os.environ.get('PYTHONWARNINGS')
+    before = dict(os.environ)
     os.environ['PYTHONWARNINGS'] = 'ignore'
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, interrupt)
         del os.environ['PYTHONWARNINGS']
-        if warnings is not None:
-            os.environ['PYTHONWARNINGS'] = warnings
+        os.environ.update(before)
 
 
 def serve(pipe: Any, make: Make, conditions: Conditions) -> None:
-    """Make a call and time it on request, until the end or the first error."""
+    """Make a call and time it on request, until the first error."""
     torch.set_num_threads(conditions.threads)
     torch.backends.cudnn.benchmark = conditions.cudnn_benchmark
     answer: Any
     try:
         clock = Clock(conditions.device)
         with conditions.context():
-            while (request := pipe.recv()) != END:
-                with bounded_memory():
-                    if request == MAKE:
-                        prepare, answer = make()
-                    else:
-                        answer = time_turn(prepare(request), clock, conditions.min_ms)
+            while True:
+                turn = pipe.recv()
+                if turn is None:
+                    prepare, answer = make()
+                else:
+                    answer = time_turn(prepare(turn), clock, conditions.min_ms)
                 pipe.send(answer)
-    except EOFError:  # the other end is gone
+    except EOFError:  # the parent process is gone
         pass
     except (Exception, SystemExit) as error:
         pipe.send(Failed(explain(error), isinstance(error, (ImportError, UserError))))
@@ -261,7 +246,7 @@ def explain(error: BaseException) -> str:
     """Say in one line why a model cannot be measured."""
     if isinstance(error, ModuleNotFoundError):
         return f'needs the package {str(error.name).partition(".")[0]}'
-    if is_out_of_memory(error):
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return 'too little memory'
     message = ' '.join(str(error).split())
     return message if isinstance(error, UserError) else f'{type(error).__name__}: {message[:200]}'

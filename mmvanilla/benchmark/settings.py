@@ -1,12 +1,10 @@
 """Settings of a measurement, from the command line and checked before it starts."""
 
 import os
-import shutil
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -64,8 +62,6 @@ class Settings:
             raise UserError(f'--images is {self.images!r}, expected a folder of images')
         check_device(self.device)
         check_dtype(self.dtype, self.device)
-        if self.compile:
-            check_compiler(self.device)
 
     @property
     def padded(self) -> tuple[int, int]:
@@ -118,55 +114,24 @@ def check_dtype(dtype: str, device: str) -> None:
         raise UserError(f'this CPU has no instructions for --dtype {dtype}; use --dtype {other}')
 
 
-def check_compiler(device: str) -> None:
-    """Raise UserError if torch.compile finds no compiler."""
-    if torch.device(device).type == 'cuda' and find_spec('triton') is None:
-        raise UserError('--compile needs Triton on a GPU: pip install triton')
-    compiler = os.environ.get('CXX', 'g++')
-    if not shutil.which(compiler):
-        raise UserError(f'--compile needs a C++ compiler; install {compiler!r} or set CXX')
-
-
 @contextmanager
 def precision(settings: Settings) -> Iterator[None]:
-    """Compute in the settings' dtype, without gradients."""
+    """Compute in the settings' dtype, without gradients. TF32 stays as set."""
     device = torch.device(settings.device).type
     half = settings.torch_dtype if settings.torch_dtype != torch.float32 else None
-    before = read_tf32()
-    write_tf32(['tf32' if settings.dtype == 'tf32' else 'ieee'] * len(before))
-    try:
-        with torch.no_grad(), torch.autocast(device, half, enabled=half is not None):
-            yield
-    finally:
-        write_tf32(before)
+    allow_tf32(settings.dtype == 'tf32')
+    with torch.no_grad(), torch.autocast(device, half, enabled=half is not None):
+        yield
 
 
-def fp32_settings() -> list[Any]:
-    """Return PyTorch's settings of float32 precision, which version 2.9 introduced."""
-    backends: Any = torch.backends
-    if not hasattr(backends.cuda.matmul, 'fp32_precision'):
-        return []
-    return [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
-
-
-def read_tf32() -> list[str]:
-    """Return the precision of float32 products and convolutions, such as ``tf32``.
-
-    PyTorch raises RuntimeError for reading ``allow_tf32`` after ``fp32_precision`` was set.
-    """
-    if settings := fp32_settings():
-        return [setting.fp32_precision for setting in settings]
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn
-    return ['tf32' if backend.allow_tf32 else 'ieee' for backend in backends]
-
-
-def write_tf32(values: list[str]) -> None:
-    """Set both ``allow_tf32`` and ``fp32_precision``, so that they agree."""
-    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    for backend, value in zip(backends, values, strict=False):
-        backend.allow_tf32 = value == 'tf32'
-    for setting, value in zip(fp32_settings(), values, strict=False):
-        setting.fp32_precision = value
+def allow_tf32(allowed: bool) -> None:
+    """Allow or forbid TF32 in PyTorch's older settings and in those of 2.9, which must agree."""
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    if hasattr(matmul, 'fp32_precision'):
+        for setting in (matmul, cudnn.conv, cudnn.rnn):
+            setting.fp32_precision = 'tf32' if allowed else 'ieee'
 
 
 def read_settings(args: Namespace, **others: Any) -> Settings:
