@@ -46,26 +46,22 @@ def _read_program(file: BinaryIO, size: int) -> tuple[bytes, dict[str, int]]:
     """Check the members of a zip archive; return data.pkl, and the sizes of the storages."""
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        names = [member.orig_filename for member in members]
-        folder = names[0].split('/')[0]
-        if any(name.startswith((f'{folder}/code/', f'{folder}/constants.pkl')) for name in names):
+        sizes = {member.orig_filename: member.file_size for member in members}
+        folder = members[0].orig_filename.split('/')[0]
+        if any(name.startswith((f'{folder}/code/', f'{folder}/constants.pkl')) for name in sizes):
             raise CheckpointError('is a TorchScript program, expected weights')
-        for member, name in zip(members, names, strict=True):
-            if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-                raise CheckpointError('holds compressed data, which torch.save never writes')
+        if any(m.compress_type != zipfile.ZIP_STORED or m.flag_bits & 1 for m in members):
+            raise CheckpointError('holds compressed data, which torch.save never writes')
+        for name in sizes:
             parts = name.split('/')
             if parts[0] != folder or not {'', '.', '..'}.isdisjoint(parts) or '\\' in name:
                 raise CheckpointError(f'holds a file of the name {name!r}')
-        if sum(member.file_size for member in members) > size:
-            raise CheckpointError(f'declares more data than the {size} bytes of the file')
-        if len({name.lower() for name in names}) < len(names):  # torch ignores case
+        if len({name.lower() for name in sizes}) < len(members):  # torch ignores case
             raise CheckpointError('holds several files of one name')
-        if f'{folder}/data.pkl' not in names:
+        if sum(sizes.values()) > size:
+            raise CheckpointError(f'declares more data than the {size} bytes of the file')
+        if f'{folder}/data.pkl' not in sizes:
             raise CheckpointError('is an archive without data.pkl, which torch.save writes')
         start = f'{folder}/data/'
-        storages = {
-            name.removeprefix(start): member.file_size
-            for member, name in zip(members, names, strict=True)
-            if name.startswith(start)
-        }
+        storages = {n.removeprefix(start): sizes[n] for n in sizes if n.startswith(start)}
         return archive.read(f'{folder}/data.pkl'), storages

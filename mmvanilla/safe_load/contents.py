@@ -23,8 +23,10 @@ def check_contents(checkpoint: Any) -> None:
     for name in ('state_dict', 'ema_state_dict', 'model', 'model_ema'):
         is_state = name.endswith('state_dict')
         if name in checkpoint and (is_state or isinstance(checkpoint[name], dict)):
-            _check_dict(name, checkpoint[name])
-            _check_tensors(name, checkpoint[name] if is_state else {})
+            for key, value in _check_dict(name, checkpoint[name]).items():
+                if is_state and not isinstance(value, Tensor):
+                    kind = type(value).__name__
+                    raise CheckpointError(f'holds {key!r} in {name}, a {kind}, expected a tensor')
     levels = [checkpoint, *(value for value in checkpoint.values() if isinstance(value, dict))]
     if not any(isinstance(value, Tensor) for level in levels for value in level.values()):
         raise CheckpointError('holds no weights')
@@ -37,19 +39,12 @@ def check_contents(checkpoint: Any) -> None:
                 parent[name]['config_text'] = str(text)  # to read; no library runs this name
 
 
-def _check_dict(name: str, value: Any) -> None:
-    """Check that a value is a dict with strings for names."""
+def _check_dict(name: str, value: Any) -> dict:
+    """Return a value if it is a dict with strings for names."""
     if not isinstance(value, dict):
         holds = '' if name == 'the checkpoint' else f'{name}, '
         raise CheckpointError(f'holds {holds}a {type(value).__name__}, expected a dict')
     for key in value:
         if not isinstance(key, str):
             raise CheckpointError(f'holds a {type(key).__name__} for a name in {name}')
-
-
-def _check_tensors(name: str, state_dict: dict) -> None:
-    """Check that a state dict holds tensors only."""
-    for key, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            kind = type(value).__name__
-            raise CheckpointError(f'holds {key!r} in {name}, a {kind}, expected a tensor')
+    return value

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from typing import IO
 from urllib.parse import urlsplit
@@ -14,10 +13,10 @@ import torch
 from mmengine.dist import is_main_process
 
 from ..errors import CheckpointError
+from ..whole_files import writing
 from .digest import check_digest, hash_file, split_digest
 
 ALLOW_HTTP = 'MMVANILLA_ALLOW_HTTP'  # set to 1, it allows connections that others can change
-CHUNK = 2**18  # bytes
 TIMEOUT = 60  # seconds without a byte
 NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.\w+$')  # as PyTorch and OpenMMLab name their files
 
@@ -86,14 +85,10 @@ def fetch(url: str, folder: str | None = None) -> str:
     if known and os.path.isfile(of_torch) and hash_file(of_torch).startswith(known):
         return of_torch
     try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix='.downloading-', dir=folder) as scratch:
-            partial = os.path.join(scratch, name)
-            with build_opener(CheckedRedirects).open(url, timeout=TIMEOUT) as response:
-                _save(response, partial, name)
+        opener = build_opener(CheckedRedirects)
+        with opener.open(url, timeout=TIMEOUT) as response, writing(file) as partial:
+            _save(response, partial, name)
             check_digest(partial, digest, source=f'checkpoint {url}')
-            os.makedirs(os.path.dirname(file), exist_ok=True)
-            os.replace(partial, file)
     except (OSError, HTTPException) as error:
         raise CheckpointError(
             f'checkpoint {url} cannot be downloaded ({error}); fetch it to {file!r} '
@@ -113,13 +108,12 @@ def _save(response: HTTPResponse, file: str, name: str) -> None:
     from rich.console import Console
     from rich.progress import wrap_file
 
-    length = response.headers.get('Content-Length') or ''
-    total = int(length) if length.isdigit() else 0
+    total = response.length or 0
     console = Console(stderr=True)
     bar = wrap_file(
         response, total, description=name, console=console, disable=not is_main_process()
     )
     with open(file, 'wb') as opened, bar as content:
-        shutil.copyfileobj(content, opened, CHUNK)
+        shutil.copyfileobj(content, opened)
         if opened.tell() < total:
             raise OSError(f'the connection ended after {opened.tell()} of {total} bytes')

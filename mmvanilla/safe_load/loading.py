@@ -17,7 +17,7 @@ from ..errors import CheckpointError, sentence
 from .archive import ZIP, check_archive
 from .contents import check_contents
 from .digest import verified
-from .pickle_code import ALLOWED, of_python_3
+from .pickle_code import check_global
 from .records import RECORDS, rebuilt
 
 MAX_CAUSE = 150  # characters of torch's explanations
@@ -91,11 +91,7 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a record, or an allowed class or function."""
-        module, name = of_python_3(module, name)
-        full = f'{module}.{name}'
-        if full not in ALLOWED:
-            raise CheckpointError(f'holds more than weights ({full})')
-        return RECORDS.get(full) or super().find_class(module, name)
+        return RECORDS.get(check_global(module, name)) or super().find_class(module, name)
 
 
 def _unpickle(file: Any, **options: Any) -> Any:

@@ -6,29 +6,18 @@ need, and a short program can build a value that takes forever to hash.
 
 import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ..errors import CheckpointError
-from .records import MAX_VALUES, RECORDS
+from .records import RECORDS, check_count
 
 DTYPES = ('float64', 'float32', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8', 'uint8')
-STORAGES = dict(
-    DoubleStorage=8,
-    FloatStorage=4,
-    HalfStorage=2,
-    BFloat16Storage=2,
-    LongStorage=8,
-    IntStorage=4,
-    ShortStorage=2,
-    CharStorage=1,
-    ByteStorage=1,
-    BoolStorage=1,
-)  # fmt: skip - bytes of a number
+# Bytes of a number in torch.DoubleStorage, ...
+BYTES = dict(Double=8, Float=4, Half=2, BFloat16=2, Long=8, Int=4, Short=2, Char=1, Byte=1, Bool=1)
 ALLOWED = {
     *('torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_parameter'),
     *('torch.Size', 'torch.device', 'torch.bool', *(f'torch.{dtype}' for dtype in DTYPES)),
-    *(f'torch.{storage}' for storage in STORAGES),
+    *(f'torch.{number}Storage' for number in BYTES),
     *('collections.OrderedDict', 'collections.Counter', 'builtins.set', '_codecs.encode'),
     *RECORDS,
 }
@@ -47,12 +36,12 @@ class Global(str):
     """Full name of a class or function."""
 
 
-@dataclass
-class Tuple:
+class Tuple(list):
     """A tuple on the stack, with its number of values, nested ones included."""
 
-    values: list
-    size: int
+    def __init__(self, values: list) -> None:
+        super().__init__(values)
+        self.size = 1 + sum(value.size if type(value) is Tuple else 1 for value in values)
 
 
 def check_program(file: BinaryIO, size: int, storages: dict[str, int] | None = None) -> None:
@@ -84,71 +73,61 @@ def check_program(file: BinaryIO, size: int, storages: dict[str, int] | None = N
         start = (marks.pop() if has_mark else len(stack)) - len(fixed) + has_mark
         values = stack[start:]
         del stack[start:]
+        made = argument
         if name == 'GLOBAL':
-            stack.append(_check_global(str(argument)))
+            made = check_global(*str(argument).split(' ', 1))
         elif name.endswith('BINGET'):
-            stack.append(memo[argument])
+            made = memo[argument]
         elif name.endswith('BINPUT'):
             memo[argument] = stack[-1]
         elif 'TUPLE' in name:
-            stack.append(_check_tuple(values))
+            made = Tuple(values)
+            check_count(made.size)  # hashing takes as long
         elif name in ('REDUCE', 'NEWOBJ'):
             _check_call(*values)
-            stack.append(None)
         elif name == 'BINPERSID':
-            _check_storage(values[0].values, size, storages)
-            stack.append(None)
+            _check_storage(*values[0][1:5], size, storages)
         elif name in IN_PLACE:
-            if type(values[0]) is Global:
-                raise CheckpointError(f'changes {values[0]}')
-            stack.append(values[0])
-        elif opcode.stack_after:
-            stack.append(argument)
+            made = values[0]
+            if type(made) is Global:
+                raise CheckpointError(f'changes {made}')
+        if opcode.stack_after:
+            stack.append(made)
         count += name.startswith(MAKES)
-        if count > MAX_VALUES:
-            raise CheckpointError(f'builds more than {MAX_VALUES:,} values')
+        check_count(count)
 
 
-def _check_global(argument: str) -> Global:
-    """Return the full name of a class or function that weights need."""
-    module, _, name = argument.partition(' ')
-    full = '.'.join(of_python_3(module, name))
+def check_global(module: str, name: str) -> Global:
+    """Return the full name of a class or function that weights need.
+
+    Raises:
+        CheckpointError: Weights do not need it.
+    """
+    # torch.save's protocol has the names of Python 2.
+    full = '.'.join(NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
     if full not in ALLOWED:
         raise CheckpointError(f'holds more than weights ({full})')
     return Global(full)
-
-
-def of_python_3(module: str, name: str) -> tuple[str, str]:
-    """Convert a name of Python 2, as in the protocol of torch.save."""
-    return NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-
-
-def _check_tuple(values: list) -> Tuple:
-    """Return a tuple that is not too large to hash."""
-    size = 1 + sum(value.size if type(value) is Tuple else 1 for value in values)
-    if size > MAX_VALUES:
-        raise CheckpointError(f'builds more than {MAX_VALUES:,} values')
-    return Tuple(values, size)
 
 
 def _check_call(function: Any, arguments: Any) -> None:
     """Refuse calls of anything but a global, and codecs other than latin1."""
     if type(function) is not Global:
         raise CheckpointError('calls what it made itself')
-    if function == '_codecs.encode':
-        text, encoding = arguments.values
-        if not (type(text) is str and encoding == 'latin1'):
-            raise CheckpointError(f'holds more than weights (the codec {encoding!r})')
+    if function == '_codecs.encode' and (type(arguments[0]) is not str or arguments[1] != 'latin1'):
+        raise CheckpointError(f'holds more than weights (the codec {arguments[1]!r})')
 
 
-def _check_storage(persistent_id: list, size: int, storages: dict[str, int] | None) -> None:
+def _check_storage(
+    storage: Any, key: Any, _: Any, length: Any, size: int, storages: dict[str, int] | None
+) -> None:
     """Refuse a storage that is larger than its data, which torch would read beyond its end."""
-    _, storage, key, _, length = persistent_id[:5]
     if type(storage) is not Global or type(key) is not str or type(length) is not int:
         raise CheckpointError('holds a forged storage')
     if storages is not None:
         size = storages.get(key, 0)
-    if not 0 <= length * STORAGES[storage.removeprefix('torch.')] <= size:
+    number = storage.removeprefix('torch.').removesuffix('Storage')
+    if not 0 <= length * BYTES[number] <= size:
         raise CheckpointError(
             f'declares a tensor of {length} numbers in {size} bytes, so it is truncated or forged'
         )

@@ -4,6 +4,7 @@ A pickle calls classes and sets the state of objects, and numpy crashes on forge
 only store arguments and state. After reading, they are checked and replaced by the objects.
 """
 
+import itertools
 from collections import Counter, OrderedDict
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from ..errors import CheckpointError
 # A training checkpoint of Mask R-CNN with VanillaNet-13 and AdamW has 22,665 values, 8 deep.
 MAX_VALUES = 1_000_000
 MAX_DEPTH = 100
+CONSTANTS = (bool, int, float, str, bytes, torch.Size, torch.dtype, torch.device)
 NUMBERS = ('b1', 'i1', 'u1', 'i2', 'u2', 'i4', 'u4', 'i8', 'u8', 'f2', 'f4', 'f8')
 
 
@@ -60,13 +62,10 @@ class DType(Record):
     def make(self) -> np.dtype:
         """Return the dtype."""
         self.require(len(self.args) > 0 and type(self.args[0]) is str and self.args[0] in NUMBERS)
-        order = '='
         if self.state is not None:
-            self.require(type(self.state) is tuple and len(self.state) == 8)
-            order, rest = self.state[1], self.state[2:]
-            self.require(type(order) is str and order in ('<', '>', '|', '='))
-            self.require(rest == (None, None, None, -1, -1, 0))
-        return np.dtype(self.args[0]).newbyteorder(order)
+            self.require(type(self.state) is tuple and self.state[1] in ('<', '|', '='))
+            self.require(self.state[2:] == (None, None, None, -1, -1, 0))
+        return np.dtype(self.args[0])
 
 
 class Array(Record):
@@ -130,6 +129,12 @@ RECORDS: dict[str, type[Record]] = {
 }
 
 
+def check_count(count: int) -> None:
+    """Refuse a file that builds too many values; one that is referenced twice counts twice."""
+    if count > MAX_VALUES:
+        raise CheckpointError(f'builds more than {MAX_VALUES:,} values')
+
+
 def rebuilt(value: Any) -> Any:
     """Replace the records in a value by their objects.
 
@@ -139,42 +144,33 @@ def rebuilt(value: Any) -> Any:
     Raises:
         CheckpointError: The value holds something else or a forged record, or is too large.
     """
-    return _Rebuilding().rebuild(value, 0)
+    counter = itertools.count(1)
 
-
-class _Rebuilding:
-    """One walk over a value; a value that is referenced twice counts twice."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def rebuild(self, value: Any, depth: int) -> Any:
-        """Return a value without records."""
-        kind, self.count = type(value), self.count + 1
-        if self.count > MAX_VALUES:
-            raise CheckpointError(f'builds more than {MAX_VALUES:,} values')
+    def rebuild(value: Any, depth: int) -> Any:
+        kind = type(value)
+        check_count(next(counter))
         if depth > MAX_DEPTH:
             raise CheckpointError(f'nests values more than {MAX_DEPTH} deep')
         if kind is Arguments:
-            return self.rebuild(value.state, depth + 1)
+            return rebuild(value.state, depth + 1)
         if isinstance(value, Record):
             return value.make()
         if isinstance(value, Tensor):
             return _check_tensor(value).detach()  # without hooks and attributes
         if kind in (list, tuple, set):
-            return kind(self.rebuild(item, depth + 1) for item in value)
+            return kind(rebuild(item, depth + 1) for item in value)
         if kind in (dict, OrderedDict, Counter):
-            items = [[self.rebuild(each, depth + 1) for each in item] for item in value.items()]
-            made: Any = kind(dict(items))
+            items = value.items()
+            made = kind({rebuild(k, depth + 1): rebuild(v, depth + 1) for k, v in items})
             if attributes := getattr(value, '__dict__', None):
                 made._metadata = _check_metadata(attributes)
             return made
-        if value is None or kind in (bool, int, float, str, bytes, torch.Size):
-            return value
-        if kind in (torch.dtype, torch.device):
+        if value is None or kind in CONSTANTS:
             return value
         name = getattr(value, '__name__', kind.__name__)
         raise CheckpointError(f'holds more than weights ({name})')
+
+    return rebuild(value, 0)
 
 
 def _check_tensor(value: Tensor) -> Tensor:
@@ -188,12 +184,12 @@ def _check_tensor(value: Tensor) -> Tensor:
 
 def _check_metadata(attributes: dict) -> dict:
     """Return the versions of modules, the only attribute of a state dict."""
-    metadata = attributes.get('_metadata')
+    metadata = rebuilt(attributes.get('_metadata'))
     if not (
         attributes.keys() == {'_metadata'}
-        and isinstance(metadata, dict)
-        and all(type(name) is str and isinstance(each, dict) for name, each in metadata.items())
+        and type(metadata) in (dict, OrderedDict)
+        and all(isinstance(each, dict) for each in metadata.values())
         and all(type(each.get('version')) in (int, type(None)) for each in metadata.values())
     ):
         raise CheckpointError('holds a forged state dict')
-    return rebuilt(metadata)
+    return metadata

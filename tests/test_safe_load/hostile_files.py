@@ -17,6 +17,7 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
@@ -228,6 +229,7 @@ HOSTILE = {
     ),
     'torch.hub.load': (gadget(torch.hub.load, 'a/b', 'c'), rf'{MANY} \(torch.hub.load\)'),
     'bytearray': (gadget(bytearray, 2**40), rf'{MANY} \(builtins.bytearray\)'),
+    'a function of mmengine': (gadget(get_rank), rf'{MANY} \(mmengine.dist.utils.get_rank\)'),
     'legacy format': (legacy_with_a_gadget, rf'{MANY} \(posix.system\)'),
     'legacy keys': (legacy_in_its_keys, rf'{MANY} \(posix.mkdir\)'),
     'stack global': (
@@ -238,6 +240,10 @@ HOSTILE = {
     'extension': (as_weights(b'\x82\x01'), 'the instruction EXT1'),
     # getattr and states
     'getattr of dict': (gadget(getattr, dict, 'fromkeys'), rf'{MANY} \(builtins.dict\)'),
+    'getattr of a class': (
+        gadget(getattr, HistoryBuffer, '__init__'),
+        rf'{MANY} \(builtins.getattr\)',
+    ),
     'getattr to globals': (
         gadget(getattr, Call(getattr, HistoryBuffer, 'min'), '__globals__'),
         rf'{MANY} \(builtins.getattr\)',
@@ -429,6 +435,10 @@ HOSTILE = {
     # broken files
     'half': (data_of(lambda data: data[: len(data) // 2]), 'truncated or corrupt'),
     'without its end': (data_of(lambda data: data[:-30]), 'truncated or corrupt'),
+    'zeros within': (
+        data_of(lambda data: data[:40] + bytes(200) + data[240:]),
+        'truncated or corrupt',
+    ),
     'half legacy': (
         lambda path, canary: (
             torch.save(dict(state_dict=WEIGHTS), path, **LEGACY),
@@ -437,6 +447,7 @@ HOSTILE = {
         'declares a tensor of 1000 numbers .* truncated',
     ),
     'empty': (data_of(lambda data: b''), 'is an empty file'),
+    'noise': (data_of(lambda data: os.urandom(5000)), 'is not a checkpoint'),
     'text': (data_of(lambda data: b'<html>not found</html>'), 'is not a checkpoint'),
     'plain pickle': (
         lambda path, canary: path.write_bytes(pickle.dumps(Call(os.mkdir, str(canary)))),

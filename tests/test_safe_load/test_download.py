@@ -1,7 +1,6 @@
 """Downloads over https only, checked by hash, and never half of a file; against a local server."""
 
 import hashlib
-import os
 import shutil
 import ssl
 import subprocess
@@ -115,7 +114,7 @@ def test_the_hash_is_checked(plain, weights, tmp_path):
     with pytest.raises(CheckpointError, match=f'{digest}, expected {WRONG}') as error:
         fetch(f'{address}/a.pth#sha256={WRONG}', str(cache))
     assert '\n' not in str(error.value)
-    assert os.listdir(cache) == []
+    assert files_in(cache) == []
     for _ in range(2):
         file = Path(fetch(f'{address}/a.pth#sha256={digest.upper()}', str(cache)))
         assert file.read_bytes() == weights
@@ -218,7 +217,7 @@ def test_failed_downloads_leave_nothing(path, sentence, plain, tmp_path):
     with pytest.raises(CheckpointError, match=sentence) as error:
         load_url(f'{plain[1]}/{path}', str(cache))
     assert '\n' not in str(error.value)
-    assert os.listdir(cache) == []
+    assert files_in(cache) == []
 
 
 def test_a_download_without_a_length(plain, weights, tmp_path):
@@ -231,7 +230,7 @@ def test_nobody_answers(monkeypatch, tmp_path):
     monkeypatch.setenv(ALLOW_HTTP, '1')
     with pytest.raises(CheckpointError, match='cannot be downloaded .* or name a local file'):
         load_url('http://127.0.0.1:9/a.pth', str(tmp_path / 'cache'))
-    assert os.listdir(tmp_path / 'cache') == []
+    assert files_in(tmp_path / 'cache') == []
 
 
 def test_https_and_its_redirections(serve, weights, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from hostile_files import HOSTILE, LYING, program
 from mmengine.runner import CheckpointLoader
 
 from mmvanilla.errors import CheckpointError
-from mmvanilla.safe_load import pickle_code, safe_loading
+from mmvanilla.safe_load import records, safe_loading
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,7 @@ def test_hostile(kind, old, folder, tmp_path, monkeypatch):
 
 
 def test_too_many_values(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(pickle_code, 'MAX_VALUES', 10_000)
+    monkeypatch.setattr(records, 'MAX_VALUES', 10_000)
     program(b'}' * 10_002)(folder / 'a.pth', tmp_path / 'canary')
     assert 'builds more than 10,000 values' in refusal(folder / 'a.pth', tmp_path)
 
