@@ -85,13 +85,10 @@ def modulated_deform_conv_forward(
 
 
 def modulated_deform_conv_backward(*tensors: Tensor, with_bias: bool, **geometry: int) -> None:
-    """Fill the gradients of input, weight, bias, offset and mask.
+    """Fill the gradients of input, weight, offset and mask, and of bias if ``with_bias``.
 
-    Args:
-        *tensors: input, weight, bias, ones, offset, mask and columns; then the gradients of input,
-            weight, bias, offset and mask, to be filled; then the gradient of the output.
-        with_bias: Whether there was a bias.
-        **geometry: As in ``modulated_deform_conv_forward``.
+    ``tensors`` are input, weight, bias, ones, offset, mask and columns; then the gradients of
+    input, weight, bias, offset and mask, to be filled; then the gradient of the output.
     """
     input, weight, _, _, offset, mask, _, *targets, grad_output = tensors
     # torchvision has the bias last.

@@ -14,15 +14,11 @@ from .common import at_least_float32
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fill ``output`` with the loss of every sample and class.
+    """Fill ``output`` (N, C) with the loss of every sample and class.
 
-    Args:
-        input: Logits (N, C).
-        target: Labels (N,) int64; a background sample is a negative of every class.
-        weight: Class weights (C,), or empty for none.
-        output: (N, C).
-        gamma: Exponent of the probability of being wrong.
-        alpha: Weight of the positive term; the negative one has 1 - alpha.
+    ``input`` (N, C) are logits. A background sample in ``target`` (N,) int64 is a negative of every
+    class. ``weight`` (C,) are class weights; it is empty for none. The positive term has the weight
+    ``alpha``, the negative one 1 - ``alpha``.
     """
     p = at_least_float32(input).sigmoid()
     positive = (1 - p) ** gamma * _log(p)

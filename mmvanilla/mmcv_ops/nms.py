@@ -9,19 +9,15 @@ from .common import at_least_float32, only_compiled
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Drop every box that overlaps a better one by more than a threshold.
+    """Drop every box (x1, y1, x2, y2) that overlaps a better one by more than a threshold.
 
-    Args:
-        boxes: (N, 4) as x1, y1, x2, y2.
-        scores: (N,).
-        iou_threshold: Largest IoU of two boxes that both stay, compared in float32 as in mmcv.
-        offset: 0. Boxes that include their last pixel (1) need a compiled mmcv.
+    The IoU and its threshold are compared in float32, as in mmcv.
 
     Returns:
         Indices (K,) int64 of the remaining boxes, by falling score.
 
     Raises:
-        NotImplementedError: If ``offset`` is not 0.
+        NotImplementedError: If ``offset`` is not 0: boxes include their last pixel.
     """
     if offset != 0:
         raise only_compiled(f"'nms' with offset={offset}")
@@ -33,11 +29,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Group every box with the better one that suppresses it.
-
-    Args:
-        dets: (N, 5) as x1, y1, x2, y2, score, on the CPU.
-        iou_threshold: Least IoU with the best box of a group, compared in float32.
+    """Group boxes and scores (N, 5) on the CPU by the better box that suppresses them.
 
     Returns:
         One list of indices per group, the best box first; groups by falling score.

@@ -29,16 +29,11 @@ def roi_align_forward(
     pool_mode: int,
     **geometry: Any,
 ) -> None:
-    """Fill ``output`` with the average feature in each bin of each box.
+    """Fill ``output`` (R, C, P, Q) with the average of ``input`` (N, C, H, W) in bins of boxes.
 
-    Args:
-        input: Feature map (N, C, H, W).
-        rois: Boxes (R, 5) as image index, x1, y1, x2, y2, in pixels of the image.
-        output: (R, C, aligned_height, aligned_width).
-        argmax_y: Unused.
-        argmax_x: Unused.
-        pool_mode: 1, the average.
-        **geometry: Keywords of ``roi_grids``.
+    ``rois`` (R, 5) are image index, x1, y1, x2, y2, in pixels of the image, and ``geometry`` has
+    the keywords of ``roi_grids``. The average, ``pool_mode`` 1, does not use ``argmax_y`` and
+    ``argmax_x``.
 
     Raises:
         NotImplementedError: If ``pool_mode`` is 0, the maximum.

@@ -54,8 +54,8 @@ def roi_grids(
 
     Args:
         rois: Boxes (R, 5) as image index, x1, y1, x2, y2, in pixels of the image.
-        aligned_height: Bins down.
-        aligned_width: Bins across.
+        aligned_height: Bins along y.
+        aligned_width: Bins along x.
         spatial_scale: Cells of the feature map per pixel of the image.
         sampling_ratio: Samples per bin along each axis; 0 for the bin's length in cells, rounded
             up.
@@ -63,7 +63,7 @@ def roi_grids(
             to at least one cell.
 
     Returns:
-        The grid along y and the grid along x.
+        The grids along y and x.
 
     Raises:
         ValueError: If an aligned box on the CPU has a negative or undefined size.
@@ -114,14 +114,9 @@ def _one_thread() -> Iterator[None]:
 def separable_forward(
     features: Tensor, images: Tensor, y: RoIGrid, x: RoIGrid, output: Tensor
 ) -> None:
-    """Fill ``output`` with the average of the features under each bin.
+    """Fill ``output`` (R, C, P, Q) with the average of ``features`` (N, C, H, W) in each bin.
 
-    Args:
-        features: (N, C, H, W).
-        images: Image index of each box (R,).
-        y: Grid of the R boxes along H, P bins.
-        x: Grid of the R boxes along W, Q bins.
-        output: (R, C, P, Q).
+    ``images`` (R,) has the image index of each box; ``y`` has P bins and ``x`` has Q.
     """
     channels, height, width = features.shape[1:]
     boxes = _boxes(images, y, x, height, width)
@@ -139,9 +134,9 @@ def separable_forward(
 def separable_backward(
     grad_output: Tensor, images: Tensor, y: RoIGrid, x: RoIGrid, grad_features: Tensor
 ) -> None:
-    """Fill ``grad_features`` (N, C, H, W), contiguous and zero at first, with its gradient.
+    """Fill ``grad_features``, contiguous and zero at first, from ``grad_output``.
 
-    ``grad_output`` is (R, C, P, Q); the other arguments are those of ``separable_forward``.
+    The shapes are those of ``separable_forward``.
     """
     channels, height, width = grad_features.shape[1:]
     boxes = _boxes(images, y, x, height, width)

@@ -22,20 +22,13 @@ def softnms(
 ) -> Tensor:
     """Lower the score of each box by its overlap with every better one.
 
-    Args:
-        boxes: (N, 4) as x1, y1, x2, y2, on the CPU.
-        scores: (N,), on the CPU.
-        dets: (N, 5), on the CPU; the first K rows receive the remaining boxes and their new
-            scores, by falling score.
-        iou_threshold: Least IoU for the naive and linear methods.
-        sigma: Width of the Gaussian method.
-        min_score: Least score of a remaining box.
-        method: 0 drops an overlapping box, 1 multiplies its score by 1 - IoU, 2 multiplies
-            every score by exp(-IoU^2 / sigma).
-        offset: 0, as in ``nms``.
+    Methods 0 (naive) and 1 (linear) multiply the scores of boxes with an IoU of at least
+    ``iou_threshold`` by 0 and 1 - IoU, method 2 (Gaussian) every score by exp(-IoU^2 / sigma).
+    The tensors are on the CPU.
 
     Returns:
-        Indices (K,) int64 of the remaining boxes.
+        Indices (K,) int64 of the boxes with a score of at least ``min_score``. The first K rows of
+        ``dets`` (N, 5) receive these boxes and their new scores, by falling score.
 
     Raises:
         NotImplementedError: If ``offset`` is not 0.
