@@ -1,4 +1,4 @@
-"""A small set for classifiers: the objects of a set in COCO's layout, each cut out by itself."""
+"""Make a small set for classifiers from the objects of a set in COCO's layout."""
 
 import json
 from pathlib import Path
@@ -10,19 +10,18 @@ import numpy as np
 from mmvanilla import UserError
 
 MARGIN = 0.15  # around the longer side of a box, on either side
-SMALLEST = 16  # side of a box in pixels, below which nothing is to be recognised
+SMALLEST = 16  # side of a box in pixels; smaller objects are hard to recognise
 SPLITS = dict(train='train2017', val='val2017')
 
 
 def crop_objects(coco: str | Path, out: str | Path, size: int = 64) -> Path:
     """Write every object as a square PNG, in mmpretrain's layout of a folder for each class.
 
-    The files are ``OUT/{train,val}/CLASS/*.png``. They appear all at once or, if something goes
-    wrong, not at all; where ``out`` exists already, it is left as it is. Crowds and boxes with a
-    side under 16 pixels are left out.
+    The files are ``OUT/{train,val}/CLASS/*.png``. All appear at once, or none after an error. An
+    existing ``out`` is left unchanged. Crowds and boxes with a side below 16 pixels are left out.
 
     Args:
-        coco: Folder in COCO's layout, such as that of :func:`mmvanilla.make_shapes`.
+        coco: Folder in COCO's layout, for example from :func:`mmvanilla.make_shapes`.
         out: Folder to make.
         size: Height and width of the crops in pixels.
 
@@ -59,7 +58,7 @@ def crop_objects(coco: str | Path, out: str | Path, size: int = 64) -> Path:
 
 
 def crop(image: np.ndarray, box: list[float], size: int) -> np.ndarray:
-    """Cut out the square around a box, beyond the image's border with the pixels of the border.
+    """Cut out the square around a box; outside the image, repeat the pixels of its border.
 
     Args:
         image: (H, W, 3), uint8.

@@ -24,7 +24,7 @@ class TwoIdeas(BaseModule):
         net: Config of the net, a backbone that returns a tuple of features.
         deep_training: Train each of its convolutions as two, see :class:`DeepConv`; for use with
             ``DeepTrainingHook``.
-        series_activation: Put a series activation in the place of each ReLU on (N, C, H, W).
+        series_activation: Replace each ReLU on (N, C, H, W) by a series activation.
         act_num: See :class:`SeriesActivation`.
         norm_cfg: Config of the norms that the ideas add.
         image_size: Size of the images with which the net is traced to find its ReLUs.
@@ -51,7 +51,7 @@ class TwoIdeas(BaseModule):
             split_convs(self.net, norm_cfg)
 
     def init_weights(self) -> None:
-        """Leave the weights: the net was initialised when it was built."""
+        """Do nothing, since the net was initialised when it was built."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Map images (N, 3, H, W) to the features of the net."""
@@ -69,14 +69,14 @@ class PlainNet(BaseModule):
 
     Args:
         arch: See :class:`VanillaNet`; not an ``ada`` one.
-        shortcut: Add each layer's input to its output, 'before_act' to that of the batch norm and
-            the pool, or 'after_act' (paper, Table 2). A shortcut has no weights: it pools, and
-            repeats channels, as the layer does. None adds none.
+        shortcut: Add each layer's input before ('before_act') or after its activation
+            ('after_act'; paper, Table 2). A shortcut has no weights: it pools as the layer does
+            and repeats channels.
         norm_cfg: Config of the norm layers.
 
     Raises:
-        UserError: If the arch or the shortcut is none, or a layer's channels are no multiple of
-            its input's, so that a shortcut cannot repeat them.
+        UserError: If the arch or the shortcut does not exist, or a shortcut cannot repeat channels
+            because a layer's channels are no multiple of its input's.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PlainNet(BaseModule):
         norm_cfg: dict = dict(type='BN', eps=1e-6),  # noqa: B006 - read, never written
     ) -> None:
         super().__init__()
-        with torch.device('meta'):  # without weights: what its arch is
+        with torch.device('meta'):  # only to read its arch
             arch = VanillaNet(arch, out_indices=(0,)).arch
         dims, strides = arch['dims'], arch['strides']
         if arch['ada_pool']:
@@ -116,9 +116,9 @@ class PlainNet(BaseModule):
 def conv_norm(
     in_channels: int, out_channels: int, norm_cfg: dict, stride: int = 1
 ) -> nn.Sequential:
-    """Build a convolution of windows that do not overlap, and a norm layer, as in VanillaNet.
+    """Build a convolution without overlapping windows, and a norm layer.
 
-    It starts as VanillaNet's do, which the tables compare it with.
+    Its initial weights are drawn as in VanillaNet, with which the tables compare it.
     """
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=stride, stride=stride)
     nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')

@@ -1,4 +1,4 @@
-"""Series activation for any net: in the place of each of its ReLUs."""
+"""Replace the ReLUs of any net by series activations."""
 
 import torch
 import torch.nn.functional as F
@@ -16,23 +16,25 @@ def replace_relus(
     norm_cfg: dict = dict(type='BN'),  # noqa: B006 - read, never written
     image_size: int = 224,
 ) -> fx.GraphModule:
-    """Put a :class:`SeriesActivation` in the place of every ReLU on (N, C, H, W).
+    """Replace every ReLU on (N, C, H, W) by a :class:`SeriesActivation`.
 
-    One that is called several times, as in the blocks of a ResNet, gives way to as many.
+    A ReLU that is called several times, as in the blocks of a ResNet, is replaced once a call.
 
     Args:
         net: A net that takes images (N, 3, H, W) and that torch.fx can trace.
-        act_num: As of :class:`SeriesActivation`.
-        norm_cfg: Likewise.
-        image_size: Height and width of an image, by which the channels of each ReLU are found.
+        act_num: As in :class:`SeriesActivation`.
+        norm_cfg: As in :class:`SeriesActivation`.
+        image_size: Height and width of the image with which the net is traced.
 
     Returns:
-        The traced net, with its modules and names and with ``relu_0``, ... beside them. One that
-        cannot be traced or has no such ReLU raises UserError.
+        The traced net. The names of its modules are unchanged; ``relu_0``, ... are new.
+
+    Raises:
+        UserError: If the net cannot be traced or has no such ReLU.
     """
     training = net.training
     try:
-        net.eval()  # so that the image leaves no trace in batch norms; mmpretrain's returns nothing
+        net.eval()  # so that batch norms do not see the image
         traced = fx.symbolic_trace(net)
         with torch.no_grad():
             ShapeProp(traced).propagate(torch.zeros(1, 3, image_size, image_size))
