@@ -18,7 +18,7 @@ from mmvanilla.benchmark import Conditions, take_turns, writing
 from mmvanilla.benchmark.machine import describe
 from mmvanilla.benchmark.settings import DTYPES, check_dtype
 from mmvanilla.benchmark.tables import describe_machine, make_console, print_table
-from mmvanilla.benchmark.timing import Clock
+from mmvanilla.benchmark.timing import time_call
 
 TURN = 300  # ms, shortest turn of a route
 PIXELS, WIDTH = (50, 80), 2048  # of the product for floors: VanillaNet-13 at stride 16
@@ -114,9 +114,10 @@ def matrix_product_rate(dtype: str, device: str) -> float:
     if device == 'cpu' and supported(dtype):
         packed, blocked = to_mkldnn(conv, x.dtype), x.to_mkldnn()
         ways.append(lambda: packed(blocked))
-    clock = Clock(device)
     calls = 1 if device == 'cpu' else 100  # enough to hide the launches
-    best = min(clock(lambda way=way: [way() for _ in range(calls)]) for way in ways * 10)
+    best = min(
+        time_call(lambda way=way: [way() for _ in range(calls)], device) for way in ways * 10
+    )
     return math.prod(PIXELS) * WIDTH**2 * calls / best / 1e6
 
 

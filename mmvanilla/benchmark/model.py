@@ -222,13 +222,10 @@ def build(cfg: Config, form: str, file: str | None = None, warn_only: bool = Fal
             checkpoint belongs to another config.
     """
     check_backbone(cfg)
-    model_cfg = without_pretrained(copy.deepcopy(cfg.model))
+    model_cfg = copy.deepcopy(cfg.model)
     vanilla = is_vanillanet(model_cfg.backbone)
-    deployed = model_cfg.backbone.get('deploy', False)
     if form in ('deploy', 'accelerated') and not vanilla:
         raise UserError(f'{type_name(model_cfg.backbone)} has no {form} form; measure it --fuse')
-    if form == 'train' and deployed:
-        raise UserError('the config sets deploy=True and has no training form; measure it --fuse')
     if form == 'deploy':
         set_form(model_cfg, deploy=False)
     torch.manual_seed(0)
@@ -236,14 +233,15 @@ def build(cfg: Config, form: str, file: str | None = None, warn_only: bool = Fal
         read = copy.copy(cfg)
         read.model = model_cfg
         model = build_model(read, file, warn_only)[0].requires_grad_(False)
-        deployed = model_cfg.backbone.get('deploy', False)  # now in the form of the checkpoint
-        if form == 'train' and deployed:
-            raise UserError(f'{file!r} is fused and has no training form; measure it --fuse')
     else:
         model = build_still(model_cfg)
-        if not deployed:
-            calibrate(model)
+        calibrate(model)
     if form == 'train':
+        if getattr(model.backbone, 'deploy', False):
+            given = repr(file) if file else 'the config'
+            raise UserError(
+                f'{given} is in deploy form and has no training form; measure it --fuse'
+            )
         return model
     if form == 'deploy':
         # The weights of the fused net, so that both compute the same.
@@ -264,19 +262,6 @@ def build(cfg: Config, form: str, file: str | None = None, warn_only: bool = Fal
 def build_still(model_cfg: dict) -> nn.Module:
     """Build a model in eval mode without gradients."""
     return revert_sync_batchnorm(MODELS.build(model_cfg)).eval().requires_grad_(False)
-
-
-def without_pretrained(node: Any) -> Any:
-    """Drop pretrained weights from a config, in place; they do not change the speed."""
-    if isinstance(node, dict):
-        if node.get('init_cfg'):
-            node['init_cfg'] = None
-        if isinstance(node.get('pretrained'), str):
-            node['pretrained'] = None
-    for child in node.values() if isinstance(node, dict) else node:
-        if isinstance(child, (dict, list, tuple)):
-            without_pretrained(child)
-    return node
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from .. import UserError
 from .machine import describe
 from .results import Measurement, Row
 from .settings import Settings
-from .timing import Clock, Times
+from .timing import Times, time_call
 
 PAUSE = 0.02  # s, after which OpenMP threads of the last call no longer spin
 CONTEXT: Any = multiprocessing.get_context('spawn')
@@ -143,11 +143,10 @@ def in_turn(
         conditions: How calls are timed.
     """
     conditions = conditions or Conditions()
-    clock = Clock(conditions.device)
     times = {name: Times() for name in prepares}
     with conditions.context():
         for turn, name in rotated(list(prepares), warmup, repeat):
-            elapsed = time_turn(prepares[name](turn), clock, conditions.min_ms)
+            elapsed = time_turn(prepares[name](turn), conditions)
             if turn >= 0:
                 times[name].values.append(elapsed)
     return times
@@ -219,14 +218,13 @@ def serve(pipe: Any, make: Make, conditions: Conditions) -> None:
     torch.backends.cudnn.benchmark = conditions.cudnn_benchmark
     answer: Any
     try:
-        clock = Clock(conditions.device)
         with conditions.context():
             while True:
                 turn = pipe.recv()
                 if turn is None:
                     prepare, answer = make()
                 else:
-                    answer = time_turn(prepare(turn), clock, conditions.min_ms)
+                    answer = time_turn(prepare(turn), conditions)
                 pipe.send(answer)
     except EOFError:  # the parent process is gone
         pass
@@ -234,11 +232,11 @@ def serve(pipe: Any, make: Make, conditions: Conditions) -> None:
         pipe.send(Failed(explain(error), isinstance(error, (ImportError, UserError))))
 
 
-def time_turn(call: Callable[[], object], clock: Callable, min_ms: float) -> float:
+def time_turn(call: Callable[[], object], conditions: Conditions) -> float:
     """Return the median ms of a call, repeated for at least ``min_ms``."""
-    times = [clock(call)]
-    while sum(times) < min_ms:
-        times.append(clock(call))
+    times = [time_call(call, conditions.device)]
+    while sum(times) < conditions.min_ms:
+        times.append(time_call(call, conditions.device))
     return statistics.median(times)
 
 

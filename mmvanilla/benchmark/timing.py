@@ -1,4 +1,4 @@
-"""A clock for calls on a CPU or GPU, and statistics of its times."""
+"""Time calls on a CPU or GPU, and compute statistics of the times."""
 
 import statistics
 import time
@@ -63,29 +63,24 @@ class Times:
         return Times([value / divisor for value, divisor in pairs])
 
 
-class Clock:
-    """Time a call in ms.
+def time_call(call: Callable[[], object], device: str | torch.device = 'cpu') -> float:
+    """Return the latency of a call in ms.
 
     On CUDA, events around the call on an idle GPU measure the time from the first kernel launch to
     the end of the last kernel.
 
     Args:
-        device: Where the call computes.
+        call: The call.
+        device: Where it computes.
     """
-
-    def __init__(self, device: str | torch.device = 'cpu') -> None:
-        self.cuda = torch.device(device).type == 'cuda'
-
-    def __call__(self, call: Callable[[], object]) -> float:
-        """Return the latency of a call in ms."""
-        if not self.cuda:
-            began = time.perf_counter()
-            call()
-            return (time.perf_counter() - began) * 1e3
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        start.record()
+    if torch.device(device).type != 'cuda':
+        began = time.perf_counter()
         call()
-        end.record()
-        torch.cuda.synchronize()
-        return start.elapsed_time(end)
+        return (time.perf_counter() - began) * 1e3
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end)

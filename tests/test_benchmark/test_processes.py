@@ -119,12 +119,14 @@ def test_ctrl_c_keeps_the_rounds_so_far(monkeypatch, forked):
     assert [len(row.times.values) for row in result.rows] == [2, 2]
 
 
-def test_a_turn_lasts_min_ms_and_counts_the_median():
-    times = iter([50, 100, 250, 999])
-    assert processes.time_turn(None, lambda call: next(times), 300) == 100
-    assert processes.time_turn(None, lambda call: 999, 300) == 999
-    times = iter([50, 999])
-    assert processes.time_turn(None, lambda call: next(times), 0) == 50
+@pytest.mark.parametrize(
+    ('times', 'min_ms', 'median'),
+    [([50, 100, 250, 999], 300, 100), ([999], 300, 999), ([50], 0, 50)],
+)
+def test_a_turn_lasts_min_ms_and_counts_the_median(times, min_ms, median, monkeypatch):
+    ticks = iter(times)
+    monkeypatch.setattr(processes, 'time_call', lambda call, device: next(ticks))
+    assert processes.time_turn(None, Conditions(min_ms=min_ms)) == median
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_differing_detections_are_doubtful(spec, monkeypatch):
 )
 def test_unsteady(halves, sentence, spec, monkeypatch):
     ticks = iter([halves[0]] * 2 + [halves[1]] * 2)
-    monkeypatch.setattr(processes, 'Clock', lambda device: lambda call: next(ticks))
+    monkeypatch.setattr(processes, 'time_call', lambda call, device: next(ticks))
     result = measure([spec()], Settings(**SETTINGS))
     assert bool(result.warnings) == bool(sentence)
     assert sentence is None or sentence in result.warnings[0]
@@ -152,7 +152,7 @@ def test_halves_with_other_images_are_not_compared(repeat, comparable, spec, tmp
     for i in range(2):
         cv2.imwrite(str(tmp_path / f'{i}.png'), np.zeros((40, 40 + 40 * i, 3), dtype=np.uint8))
     ticks = iter([1.0, 2.0, 4.0, 8.0])
-    monkeypatch.setattr(processes, 'Clock', lambda device: lambda call: next(ticks))
+    monkeypatch.setattr(processes, 'time_call', lambda call, device: next(ticks))
     settings = Settings(**dict(SETTINGS, images=str(tmp_path), repeat=repeat))
     result = measure([spec()], settings)
     assert any('differ by' in warning for warning in result.warnings) == comparable
