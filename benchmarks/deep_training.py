@@ -22,6 +22,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmvanilla import make_shapes
+from mmvanilla.benchmark.tables import markdown
 
 ROOT = Path(__file__).parents[1]
 WAYS = {'act_learn = 1': False, 'deep training': True}
@@ -64,12 +65,12 @@ def train(data: Path, deep: bool, seed: int, iters: int, share: float) -> float:
 
 def report(results: dict[str, list[float]], seeds: list[int]) -> str:
     """Return the results as a Markdown table."""
-    lines = [f'| | {" | ".join(f"seed {seed}" for seed in seeds)} | mean | standard deviation |']
-    lines.append('|---' * (len(seeds) + 3) + '|')
+    header = ['', *(f'seed {seed}' for seed in seeds), 'mean', 'standard deviation']
+    rows = []
     for way, values in results.items():
-        cells = [f'{value:.2f}' for value in [*values, statistics.mean(values)]]
-        lines.append(f'| {way} | {" | ".join(cells)} | {statistics.stdev(values):.2f} |')
-    return '\n'.join(lines)
+        numbers = [*values, statistics.mean(values), statistics.stdev(values)]
+        rows.append([way, *(f'{value:.2f}' for value in numbers)])
+    return markdown(header, rows)
 
 
 def plot(results: dict[str, list[float]], file: Path) -> None:

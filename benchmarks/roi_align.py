@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mmvanilla.benchmark import in_turn, machine
-from mmvanilla.benchmark.tables import describe_machine
+from mmvanilla.benchmark.tables import describe_machine, markdown
 from mmvanilla.mmcv_ops import ext
 
 # Side of the boxes on each level in pixels. FPN assigns by the root of the area: level
@@ -121,18 +121,6 @@ def describe(times: list[float]) -> str:
     return f'{middle:.1f} ({low:.1f}-{high:.1f})'
 
 
-def print_table(args: argparse.Namespace) -> None:
-    """Measure every level and print one line per pass."""
-    compiled = compiled_mmcv()
-    rival = 'compiled mmcv' if compiled else 'torchvision'
-    header = ['level', 'pass', *WAYS, f'gain over {rival}', 'difference']
-    print('| ' + ' | '.join(header) + ' |')
-    print('|' + '---|' * len(header))
-    for level in LEVELS:
-        for row in measure(level, args, compiled):
-            print('| ' + ' | '.join(row) + ' |', flush=True)
-
-
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -144,7 +132,10 @@ def main() -> None:
     torch.manual_seed(0)
     print(describe_machine(machine.describe()))
     print(f'{args.boxes} boxes per level, {args.bins} x {args.bins} bins, ms')
-    print_table(args)
+    compiled = compiled_mmcv()
+    rival = 'compiled mmcv' if compiled else 'torchvision'
+    header = ['level', 'pass', *WAYS, f'gain over {rival}', 'difference']
+    print(markdown(header, [row for level in LEVELS for row in measure(level, args, compiled)]))
     figures = ', '.join(f'{level} {ms} ms' for level, ms in PUBLISHED.items())
     print(f'To beat, compiled mmcv 2.1.0 forward with 250 boxes, 7 x 7 bins, 2 cores: {figures}')
 

@@ -39,6 +39,8 @@ class Global(str):
 class Tuple(list):
     """A tuple on the stack, with its number of values, nested ones included."""
 
+    size: int
+
     def __init__(self, values: list) -> None:
         super().__init__(values)
         self.size = 1 + sum(value.size if type(value) is Tuple else 1 for value in values)
@@ -86,7 +88,7 @@ def check_program(file: BinaryIO, size: int, storages: dict[str, int] | None = N
         elif name in ('REDUCE', 'NEWOBJ'):
             _check_call(*values)
         elif name == 'BINPERSID':
-            _check_storage(*values[0][1:5], size, storages)
+            _check_storage(values[0][1:5], size, storages)
         elif name in IN_PLACE:
             made = values[0]
             if type(made) is Global:
@@ -118,10 +120,9 @@ def _check_call(function: Any, arguments: Any) -> None:
         raise CheckpointError(f'holds more than weights (the codec {arguments[1]!r})')
 
 
-def _check_storage(
-    storage: Any, key: Any, _: Any, length: Any, size: int, storages: dict[str, int] | None
-) -> None:
+def _check_storage(persistent_id: list, size: int, storages: dict[str, int] | None) -> None:
     """Refuse a storage that is larger than its data, which torch would read beyond its end."""
+    storage, key, _, length = persistent_id
     if type(storage) is not Global or type(key) is not str or type(length) is not int:
         raise CheckpointError('holds a forged storage')
     if storages is not None:

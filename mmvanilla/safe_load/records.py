@@ -161,7 +161,7 @@ def rebuilt(value: Any) -> Any:
             return kind(rebuild(item, depth + 1) for item in value)
         if kind in (dict, OrderedDict, Counter):
             items = value.items()
-            made = kind({rebuild(k, depth + 1): rebuild(v, depth + 1) for k, v in items})
+            made: Any = kind({rebuild(k, depth + 1): rebuild(v, depth + 1) for k, v in items})
             if attributes := getattr(value, '__dict__', None):
                 made._metadata = _check_metadata(attributes)
             return made
