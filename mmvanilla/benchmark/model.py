@@ -96,10 +96,8 @@ class ModelUnderTest:
         self.detections: int | None = None
 
     def to_device(self) -> None:
-        """Move the model to the settings' device, layout and dtype, and compile it."""
+        """Move a model that is not exported to its device, layout and dtype, and compile it."""
         settings = self.settings
-        if self.form == 'exported':
-            return
         self.model.to(settings.device)
         if self.form == 'accelerated':
             accelerate(self.model, settings.torch_dtype)

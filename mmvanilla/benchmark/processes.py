@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from rich.console import Console
@@ -31,17 +31,11 @@ Prepare = Callable[[int], Callable[[], object]]
 Make = Callable[[], tuple[Prepare, dict[str, Any]]]
 
 
-class Failed(Exception):
-    """A call that cannot be measured.
+class Failure(NamedTuple):
+    """Why a call cannot be measured; ``missing`` as in ``Row``."""
 
-    Args:
-        reason: One line.
-        missing: The reason is a missing package or hardware feature, not a fault.
-    """
-
-    def __init__(self, reason: str, missing: bool = False) -> None:
-        super().__init__(reason, missing)
-        self.reason, self.missing = reason, missing
+    reason: str
+    missing: bool = False
 
 
 @dataclass
@@ -88,43 +82,28 @@ def take_turns(
     """
     conditions = conditions or Conditions()
     settings = Settings(device=conditions.device, warmup=warmup, repeat=repeat)
-    rows = {name: Row(str(name)) for name in makes}
+    rows = [Row(str(name)) for name in makes]
     date, machine = time.strftime('%Y-%m-%d'), describe(conditions.device)
-    result = Measurement([*rows.values()], settings, machine, date, complete=False)
-    workers: dict[Any, Worker] = {}
-
-    @contextmanager
-    def leaving_out(name: Any) -> Iterator[None]:
-        try:
-            yield
-        except Failed as failed:
-            row = rows[name]
-            row.reason, row.missing = failed.reason, failed.missing
-            row.times, row.metadata = Times(), {}
-            workers.pop(name, None)
-
+    result = Measurement(rows, settings, machine, date, complete=False)
+    workers: list[Worker] = []
     with Progress(console=console, disable=console is None, transient=True) as progress:
         try:
-            for name, make in makes.items():  # all at once, because imports take seconds
-                with leaving_out(name):
-                    workers[name] = Worker(make, conditions)
-            for name in progress.track(list(workers), description='building'):
-                with leaving_out(name):
-                    rows[name].metadata = workers[name].ask(None)
-            turns = list(rotated(list(workers), warmup, repeat))
-            for turn, name in progress.track(turns, description='measuring'):
-                if name in workers:
-                    with leaving_out(name):
-                        elapsed = workers[name].ask(turn)
-                        if turn >= 0:
-                            rows[name].times.values.append(elapsed)
+            for row, make in zip(rows, makes.values(), strict=True):
+                workers.append(Worker(row, make, conditions))  # all at once: imports take seconds
+            for worker in progress.track(workers, description='building'):
+                worker.row.metadata = worker.ask(None) or {}
+            built = [worker for worker in workers if not worker.row.reason]
+            turns = list(rotated(built, warmup, repeat))
+            for turn, worker in progress.track(turns, description='measuring'):
+                elapsed = worker.ask(turn)
+                if elapsed is not None and turn >= 0:
+                    worker.row.times.values.append(elapsed)
             result.complete = True
         except KeyboardInterrupt:
             pass
         finally:
-            for worker in workers.values():
-                worker.process.terminate()
-                worker.process.join()
+            for worker in workers:
+                worker.end()
     return result
 
 
@@ -163,39 +142,46 @@ class Worker:
     """A process with one call.
 
     Args:
+        row: Receives the reason if the call fails.
         make: See ``take_turns``.
         conditions: How the call is timed.
-
-    Raises:
-        Failed: If ``make`` cannot be pickled.
     """
 
-    def __init__(self, make: Make, conditions: Conditions) -> None:
+    def __init__(self, row: Row, make: Make, conditions: Conditions) -> None:
+        self.row = row
         self.pipe, theirs = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=serve, args=(theirs, make, conditions), daemon=True)
         try:
             with inherited():
                 self.process.start()
-        except Exception as error:
-            raise Failed(explain(error)) from error
+        except Exception as error:  # make cannot be pickled
+            self._fail(Failure(explain(error)))
         theirs.close()
 
     def ask(self, turn: int | None) -> Any:
-        """Return the ms of a turn, or the metadata of the call, which None makes.
-
-        Raises:
-            Failed: If the request failed.
-        """
+        """Return the ms of a turn, the metadata of a new call for None, or None after a failure."""
+        if self.row.reason:
+            return None
         try:
             self.pipe.send(turn)
             answer = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
-            raise Failed(describe_exit(self.process.exitcode)) from None
-        if isinstance(answer, Failed):
-            raise answer
+            answer = Failure(describe_exit(self.process.exitcode))
+        if isinstance(answer, Failure):
+            return self._fail(answer)
         time.sleep(PAUSE)
         return answer
+
+    def end(self) -> None:
+        """End the process."""
+        if self.process.pid:
+            self.process.terminate()
+            self.process.join()
+
+    def _fail(self, failure: Failure) -> None:
+        self.row.reason, self.row.missing = failure
+        self.row.times, self.row.metadata = Times(), {}
 
 
 @contextmanager
@@ -229,7 +215,7 @@ def serve(pipe: Any, make: Make, conditions: Conditions) -> None:
     except EOFError:  # the parent process is gone
         pass
     except (Exception, SystemExit) as error:
-        pipe.send(Failed(explain(error), isinstance(error, (ImportError, UserError))))
+        pipe.send(Failure(explain(error), isinstance(error, (ImportError, UserError))))
 
 
 def time_turn(call: Callable[[], object], conditions: Conditions) -> float:

@@ -76,11 +76,9 @@ class Settings:
 
     def describe(self) -> str:
         """Return the settings in words."""
-        size = f'{self.padded[0]} x {self.padded[1]}'
-        if self.padded != tuple(self.shape):
-            size += f' (padded from {self.shape[0]} x {self.shape[1]}, the stride is {STRIDE})'
-        if self.images:
-            size = f'images of {self.images}, scaled by each pipeline'
+        height, width = self.padded
+        images = f'images of {self.images}, scaled by each pipeline'
+        size = images if self.images else f'{height} x {width}'
         words = [self.part, size, f'batch {self.batch_size}', f'{self.device} in {self.dtype}']
         words += ['channels last'] if self.channels_last else []
         words += ['compiled backbone and neck'] if self.compile else []

@@ -37,11 +37,10 @@ def test_fp16_where_the_processor_has_none(monkeypatch):
     ('shape', 'padded'),
     [((800, 1280), (800, 1280)), ((801, 1280), (832, 1280)), ((32, 33), (32, 64))],
 )
-def test_padding_is_said(shape, padded):
+def test_padding(shape, padded):
     settings = Settings(shape=shape)
     assert settings.padded == padded
-    said = 'padded from' in settings.describe()
-    assert said == (shape != padded)
+    assert f'{padded[0]} x {padded[1]}' in settings.describe()
 
 
 @pytest.fixture
