@@ -75,7 +75,8 @@ def _read(filename: str, map_location: Any) -> Any:
         return load_file(filename, device=str(map_location))
     check_archive(filename)
     if not hasattr(torch.serialization, 'safe_globals'):  # before 2.5
-        module: Any = SimpleNamespace(Unpickler=Unpickler, load=_unpickle, __name__=__name__)
+        module: Any = SimpleNamespace(Unpickler=Unpickler, __name__=__name__)
+        module.load = lambda file, **options: Unpickler(file, **options).load()
         loaded = torch.load(
             filename, map_location=map_location, pickle_module=module, weights_only=False
         )
@@ -94,17 +95,12 @@ class Unpickler(pickle.Unpickler):
         return RECORDS.get(check_global(module, name)) or super().find_class(module, name)
 
 
-def _unpickle(file: Any, **options: Any) -> Any:
-    """Unpickle one value, as ``pickle.load`` does."""
-    return Unpickler(file, **options).load()
-
-
 def _diagnose(filename: str) -> str:
     """Return why a file could not be read."""
-    if not os.path.getsize(filename):
-        return f'checkpoint {filename!r} is an empty file'
     with open(filename, 'rb') as file:
-        is_torch = file.read(len(ZIP)) == ZIP
-    if is_torch or filename.endswith('.safetensors'):
+        start = file.read(len(ZIP))
+    if not start:
+        return f'checkpoint {filename!r} is an empty file'
+    if start == ZIP or filename.endswith('.safetensors'):
         return f'checkpoint {filename!r} is truncated or corrupt; download or save it again'
     return f'{filename!r} is not a checkpoint that torch.save wrote, or is corrupt'

@@ -1,7 +1,8 @@
 """Check the program of a pickle before torch runs it.
 
-torch's unpickler calls only functions of a list. Two things remain: its list has more than weights
-need, and a short program can build a value that takes forever to hash.
+torch's unpickler calls only functions of a list. The list here is shorter. Storages must not be
+larger than their data, and the number of values is bounded: a short program can build a value that
+takes forever to hash. torch before 2.5 needs the check of every call.
 """
 
 import pickletools

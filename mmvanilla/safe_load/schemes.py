@@ -71,18 +71,17 @@ def _register_loaders() -> None:
     mmengine has no public way to remove a loader or to list them.
     """
     schemes = CheckpointLoader._schemes
-    if any(blocks[-1] for blocks in _requests.values()):
-        found = {prefix: schemes.get(prefix) for prefix in LOADERS}
-        _replaced.update((p, other) for p, other in found.items() if other is not LOADERS[p])
-        loaders: dict[str, Loader | None] = {**LOADERS}
-    else:
-        loaders = {p: other for p, other in _replaced.items() if schemes.get(p) is LOADERS[p]}
-        _replaced.clear()
-    for prefix, loader in loaders.items():
-        if loader:
-            CheckpointLoader.register_scheme(prefix, loader, force=True)
-        else:
-            schemes.pop(prefix, None)
+    wanted = any(blocks[-1] for blocks in _requests.values())
+    for prefix, ours in LOADERS.items():
+        current = schemes.get(prefix)
+        if wanted and current is not ours:
+            _replaced[prefix] = current
+            CheckpointLoader.register_scheme(prefix, ours, force=True)
+        elif not wanted and current is ours:
+            if other := _replaced[prefix]:
+                CheckpointLoader.register_scheme(prefix, other, force=True)
+            else:
+                del schemes[prefix]
 
 
 def load_from_http(filename: str, map_location: Any = None) -> dict:
