@@ -26,7 +26,8 @@ def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, *buffers: Tensor, **geometry: int
 ) -> None:
     """Convolve at displaced positions into ``output`` (https://arxiv.org/abs/1703.06211)."""
-    _forward(input, weight, offset, None, None, output, geometry)
+    tensors = _operands(input, weight, offset, None, None)
+    output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *_in_order(geometry), False))
 
 
 def deform_conv_backward_input(
@@ -81,7 +82,8 @@ def modulated_deform_conv_forward(
     """
     size = output.shape[2:]
     offset, mask = _read(offset, size), _read(mask, size)
-    _forward(input, weight, offset, mask, bias if with_bias else None, output, geometry)
+    tensors = _operands(input, weight, offset, mask, bias if with_bias else None)
+    output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *_in_order(geometry), True))
 
 
 def modulated_deform_conv_backward(*tensors: Tensor, with_bias: bool, **geometry: int) -> None:
@@ -117,20 +119,6 @@ def _read(tensor: Tensor, size: torch.Size) -> Tensor:
 
 def _in_order(geometry: dict[str, int]) -> tuple[int, ...]:
     return tuple(geometry[name] for name in (_UNMODULATED if 'dH' in geometry else _MODULATED))
-
-
-def _forward(
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    output: Tensor,
-    geometry: dict[str, int],
-) -> None:
-    tensors = _operands(input, weight, offset, mask, bias)
-    modulated = mask is not None
-    output.copy_(torch.ops.torchvision.deform_conv2d(*tensors, *_in_order(geometry), modulated))
 
 
 def _backward(
