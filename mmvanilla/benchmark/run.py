@@ -103,9 +103,8 @@ def add_remarks(result: Measurement) -> None:
         )
     elif boxes and any(metadata['fixed'] for metadata in built):
         notes.append(
-            'the outputs of the heads are replaced by fixed scores, the same for every backbone, '
-            'because random weights would decide the number of boxes and with it the time; each '
-            f'model computes everything and ends with {max(boxes)} boxes'
+            'fixed scores replace the outputs of the heads, since random weights would decide the '
+            f'number of boxes and with it the time; each model ends with {max(boxes)} boxes'
         )
     new = set().union(*(new_sizes(metadata['sizes'], settings) for metadata in built))
     if new and (settings.compile or torch.backends.cudnn.benchmark):

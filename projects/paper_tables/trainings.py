@@ -21,6 +21,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmvanilla import make_shapes, safe_loading
+from mmvanilla.whole_files import replace_file
 
 from .crops import crop_objects
 from .nets import TwoIdeas  # noqa: F401 - registers the nets, in the processes that train, too
@@ -140,9 +141,8 @@ def train(variant: Variant, seed: int, cfg: Config) -> Run:
         with safe_loading():
             runner.train()
         top1 = float(runner.message_hub.get_scalar('val/accuracy/top1').current())
-        partial = result.with_suffix('.partial')  # so that the result is complete or missing
-        partial.write_text(json.dumps(dict(top1=top1, cpu_seconds=time.process_time() - start)))
-        partial.replace(result)
+        facts = dict(top1=top1, cpu_seconds=time.process_time() - start)
+        replace_file(str(result), json.dumps(facts).encode())  # complete or missing
     return Run(variant, seed, **json.loads(result.read_text()))
 
 
