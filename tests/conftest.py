@@ -299,6 +299,7 @@ def forked(monkeypatch, one_thread):
 
     monkeypatch.setattr(processes, 'CONTEXT', multiprocessing.get_context('fork'))
     monkeypatch.setattr(processes, 'PAUSE', 0)
+    monkeypatch.setattr(processes, 'disturbances', lambda before: [])
 
 
 @pytest.fixture

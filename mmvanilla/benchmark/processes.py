@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from .. import UserError
-from .machine import describe
+from .machine import cpu_seconds, describe, disturbances
 from .results import Measurement, Row
 from .settings import Settings
 from .timing import Times, time_call
@@ -86,6 +86,7 @@ def take_turns(
     date, machine = time.strftime('%Y-%m-%d'), describe(conditions.device)
     result = Measurement(rows, settings, machine, date, complete=False)
     workers: list[Worker] = []
+    before = cpu_seconds()
     with Progress(console=console, disable=console is None, transient=True) as progress:
         try:
             for row, make in zip(rows, makes.values(), strict=True):
@@ -104,6 +105,7 @@ def take_turns(
         finally:
             for worker in workers:
                 worker.end()
+    result.warnings += disturbances(before)
     return result
 
 
