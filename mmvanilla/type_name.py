@@ -1,6 +1,6 @@
 """Types in configs, as strings or classes, and the libraries they belong to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
@@ -35,3 +35,12 @@ def scope(cfg: Any) -> str:
     Pure Python configs often have none, since their types are classes.
     """
     return cfg.get('default_scope') or library(cfg)
+
+
+def walk(node: Any) -> Iterator[dict]:
+    """Yield all dicts of a nested config."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    for child in node if isinstance(node, list | tuple) else ():
+        yield from walk(child)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from argparse import Action, ArgumentParser, Namespace
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, root_import_error, sentence
 from ..installed import check_library
 from ..package_configs import find_config
-from ..type_name import scope
+from ..type_name import scope, walk
 from .one_sentence import one_sentence_errors
 
 if TYPE_CHECKING:
-    from mmengine.config import Config, ConfigDict
+    from mmengine.config import Config
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
@@ -184,7 +183,7 @@ def set_data_root(cfg: Config, root: str) -> None:
     """
     loaders = [cfg.get(name) for name in DATALOADERS]
     root = os.path.join(root, '')
-    datasets = [node for node in _walk(loaders) if 'data_root' in node]
+    datasets = [node for node in walk(loaders) if 'data_root' in node]
     if not datasets:
         raise UserError(
             '--data-root was given, but no data set of the config has a data_root to replace'
@@ -196,7 +195,7 @@ def set_data_root(cfg: Config, root: str) -> None:
         (loaders, os.path.abspath(root), False),
         (evaluators, root, True),
     ):
-        for node in {id(node): node for node in _walk(nodes)}.values():  # shared dicts only once
+        for node in {id(node): node for node in walk(nodes)}.values():  # shared dicts only once
             for key, value in node.items():
                 if isinstance(value, str) and (move_relative or os.path.isabs(value)):
                     below = next(filter(None, (_below(value, old) for old in old_roots)), None)
@@ -214,12 +213,3 @@ def _below(path: str, folder: str) -> str | None:
         if resolve(path).startswith(start):
             return resolve(path).removeprefix(start)
     return None
-
-
-def _walk(node: Any) -> Iterator[ConfigDict]:
-    """Yield all dicts of a nested config."""
-    if isinstance(node, dict):
-        yield node
-    children = node.values() if isinstance(node, dict) else node
-    for child in children if isinstance(node, dict | list | tuple) else ():
-        yield from _walk(child)

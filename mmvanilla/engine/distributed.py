@@ -1,14 +1,17 @@
 """Training and testing in many processes: by mmengine on GPUs, with gloo on CPUs."""
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import init_dist, is_distributed
+from mmengine.dist import all_gather_object, get_rank, init_dist, is_distributed
 
 from ..errors import UserError
 from ..type_name import type_name
+
+Result = TypeVar('Result')
 
 
 def init_processes(cfg: Config) -> None:
@@ -68,3 +71,23 @@ def check_strategy(cfg: Config) -> None:
             'checkpoints need all weights in every process; remove strategy, runner_type and '
             'model_wrapper_cfg'
         )
+
+
+def together(step: Callable[[], Result]) -> Result:
+    """Take a step in every process; if it fails in one, all end, and one error is shown.
+
+    Raises:
+        Exception: The error of the step, in the failed process of lowest rank.
+        SystemExit: In all other processes.
+    """
+    fault: Exception | None = None
+    try:
+        result = step()
+    except Exception as error:  # raised below, as it is
+        fault = error
+    failed = all_gather_object(fault is not None)
+    if not any(failed):
+        return result
+    if fault is not None and failed.index(True) == get_rank():
+        raise fault
+    raise SystemExit(2)

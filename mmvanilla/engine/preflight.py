@@ -7,12 +7,11 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, init_default_scope
 from mmengine.runner import Runner
 
-from ..checks import noted_json, report
-from ..errors import UserError
+from ..checks import noted_json
 from ..type_name import scope
 from .distributed import check_strategy
 from .loaders import prepare_loader
-from .run import build_error, check_dataset, library_dataset, prepare, try_items
+from .run import build_errors, check_data, prepare
 
 
 def preflight(
@@ -20,9 +19,9 @@ def preflight(
 ) -> None:
     """Check the data of a config before a runner is built.
 
-    The library builds each data set. The loaded numbers are compared with the files, and a few
-    samples go through the pipeline. ``tools/train.py`` does this, and more, with the data sets
-    that it trains on.
+    The library builds each data set. The loaded numbers are compared with the files and the
+    evaluators, and a few samples go through the pipeline. ``tools/train.py`` does this, and more,
+    with the data sets that it trains on.
 
     Args:
         cfg: The config of mmdet, mmseg or mmpretrain.
@@ -34,19 +33,13 @@ def preflight(
     """
     check_strategy(cfg)
     init_default_scope(scope(cfg))
-    for part in parts:
-        loader = cfg.get(f'{part}_dataloader')
-        if loader is None:
-            continue
-        with noted_json():
-            try:
-                built = prepare_loader(Runner.build_dataloader(loader), None)
-            except UserError:
-                raise
-            except Exception as error:  # data sets may raise anything
-                raise build_error(cfg, part, error) from error
-            report(check_dataset(library_dataset(built), part), warn_only)
-        try_items(built, part)
+    loaders = {}
+    with noted_json():
+        for part in parts:
+            if loader := cfg.get(f'{part}_dataloader'):
+                with build_errors(cfg, part):
+                    loaders[part] = prepare_loader(Runner.build_dataloader(loader), None)
+        check_data(loaders, cfg, warn_only=warn_only)
 
 
 @HOOKS.register_module()

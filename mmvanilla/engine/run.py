@@ -3,14 +3,14 @@
 import copy
 import os
 import random
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_gather_object, get_rank, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, RUNNERS
@@ -28,14 +28,14 @@ from ..checks import (
     report,
 )
 from ..errors import CheckpointError, InputError, UserError, sentence
-from .distributed import check_strategy, init_processes
+from ..type_name import walk
+from .distributed import check_strategy, init_processes, together
 from .hooks.resume import resumed_seed
 from .loaders import prepare_loader, prepare_loop
 from .look import check_head_classes, unwrap
 from .recipe_hooks import add_hooks, drop_hooks_set_to_none
 
 ITEMS = 4  # samples of each data set that are sent through its pipeline
-Result = TypeVar('Result')
 
 
 class PreparedRunner:
@@ -101,13 +101,14 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
         with noted_json():
             runner = runner_type.from_cfg(cfg)
             for split in ('train', 'val') if task == 'train' else ('test',):
-                build_loop(runner, split)
+                with build_errors(cfg, split):
+                    getattr(runner, f'{split}_loop')
             if task == 'train':
                 runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
             for hook in runner.hooks:
                 if warn_only and hasattr(hook, 'warn_only'):
                     hook.warn_only = True
-            check_data(runner, warn_only)
+            check_runner(runner, warn_only)
         return runner
 
     runner = together(build)
@@ -121,92 +122,51 @@ def build_runner(cfg: Config, task: str = 'train', warn_only: bool = False) -> R
     return runner
 
 
-def together(step: Callable[[], Result]) -> Result:
-    """Take a step in every process; if it fails in one, all end, and one error is shown.
-
-    Raises:
-        Exception: The error of the step, in the failed process of lowest rank.
-        SystemExit: In all other processes.
-    """
-    fault: Exception | None = None
-    try:
-        result = step()
-    except Exception as error:  # raised below, as it is
-        fault = error
-    failed = all_gather_object(fault is not None)
-    if not any(failed):
-        return result
-    if fault is not None and failed.index(True) == get_rank():
-        raise fault
-    raise SystemExit(2)
-
-
-def build_loop(runner: Runner, split: str) -> None:
-    """Build the loop of a split, and with it the data set.
-
-    Raises:
-        UserError: If the library cannot build it from the config.
-    """
-    try:
-        getattr(runner, f'{split}_loop')
-    except UserError:
-        raise
-    except Exception as error:  # data sets may raise anything
-        raise build_error(runner.cfg, split, error) from error
-
-
-def build_error(cfg: Config, split: str, error: Exception) -> UserError:
-    """Return the error for a split that the library cannot build.
+@contextmanager
+def build_errors(cfg: Config, split: str) -> Iterator[None]:
+    """Turn errors of a library that builds the data set of a split into UserErrors.
 
     A finding about the data is more helpful than the error of the library, so it replaces it.
     """
-    loader = cfg.get(f'{split}_dataloader') or {}
-    files = [os.path.join(d.get('data_root') or '', d['ann_file']) for d in data_configs(loader)]
-    reason = f'{type(error).__name__}: {sentence(error)}'
-    named = ''.join(f', {file!r}' for file in files if file and file not in reason)
-    keys = [
-        key for key in (f'{split}_{k}' for k in ('dataloader', 'cfg', 'evaluator')) if key in cfg
-    ]
-    advice = 'correct the config'
-    if isinstance(error, OSError):
-        advice = f'put the data there, set data_root (--data-root of the tools), or {advice}'
-    elif isinstance(error, TypeError):  # an argument, not the files
-        named = ''
-    text = f'{" or ".join(keys)} cannot be built ({reason}){named}; {advice}'
-    with suppress(Exception):  # the library's error is reported
-        dataset = DATASETS.build(unserialized(cfg[f'{split}_dataloader'].dataset))
-        refused = [finding.text for finding in account(dataset, split).findings() if finding.refuse]
-        text = next(iter(refused), text)
-    return UserError(text)
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # data sets may raise anything
+        loader = copy.deepcopy(cfg.get(f'{split}_dataloader') or {})
+        datasets = [node for node in walk(loader) if node.keys() & {'ann_file', 'data_prefix'}]
+        pairs = [(node.get('data_root') or '', node.get('ann_file') or '') for node in datasets]
+        reason = f'{type(error).__name__}: {sentence(error)}'
+        named = ''.join(
+            f', {os.path.join(root, file)!r}' for root, file in pairs if file and file not in reason
+        )
+        keys = (f'{split}_{key}' for key in ('dataloader', 'cfg', 'evaluator'))
+        advice = 'correct the config'
+        if isinstance(error, OSError):
+            advice = f'put the data there, set data_root (--data-root of the tools), or {advice}'
+        elif isinstance(error, TypeError):  # an argument, not the files
+            named = ''
+        text = f'{" or ".join(filter(cfg.get, keys))} cannot be built ({reason}){named}; {advice}'
+        with suppress(Exception):  # the library's error is reported
+            for node in datasets:
+                node['serialize_data'] = False  # mmengine cannot serialize an empty data set
+            findings = account(DATASETS.build(loader['dataset']), split).findings()
+            text = next((finding.text for finding in findings if finding.refuse), text)
+        raise UserError(text) from error
 
 
-def data_configs(node: Any) -> Iterator[dict]:
-    """Yield the configs of data sets that name an annotation file, inside wrappers, too."""
-    if isinstance(node, list | tuple):
-        for child in node:
-            yield from data_configs(child)
-    elif isinstance(node, dict):
-        if isinstance(node.get('ann_file'), str):
-            yield node
-        yield from data_configs([node.get('dataset'), node.get('datasets')])
-
-
-def unserialized(dataset: dict) -> dict:
-    """Return the config of a data set with serialization turned off.
-
-    mmengine cannot serialize an empty data set.
-    """
-    inner = dataset.get('dataset')
-    if isinstance(inner, dict):
-        return dict(dataset, dataset=unserialized(inner))
-    return dict(dataset, serialize_data=False)
-
-
-def check_data(runner: Runner, warn_only: bool = False) -> None:
-    """Check the data sets that a runner has built, in the first process.
+def check_data(
+    loaders: Mapping[str, DataLoader],
+    cfg: Config,
+    model: torch.nn.Module | None = None,
+    warn_only: bool = False,
+) -> None:
+    """Check built data sets against files, heads and evaluators, in the first process.
 
     Args:
-        runner: The runner, with the loops that it needs.
+        loaders: The loaders by split.
+        cfg: The config with the evaluators.
+        model: The model, unless it is not built.
         warn_only: Log findings as warnings instead of raising them, unless the run would fail.
 
     Raises:
@@ -216,31 +176,21 @@ def check_data(runner: Runner, warn_only: bool = False) -> None:
     if not is_main_process():
         return
     findings: list[Finding] = []
-    loops, model = built_loops(runner), unwrap(runner.model)
-    datasets = {split: library_dataset(loop.dataloader) for split, loop in loops.items()}
+    datasets = {split: library_dataset(loader) for split, loader in loaders.items()}
+    records = {split: record_of_dataset(data, images=False) for split, data in datasets.items()}
     for split, dataset in datasets.items():
-        findings += check_dataset(dataset, split, model)
-        findings += compare_evaluator(dataset, runner.cfg.get(f'{split}_evaluator') or [])
-    if 'train' in datasets and 'val' in datasets:
-        train, val = (record_of_dataset(datasets[s], images=False) for s in ('train', 'val'))
-        findings += compare(train, val, 'data')
+        counted = account(dataset, split)
+        print_log(counted.line(), logger='current')
+        findings += counted.findings()
+        if model is not None:
+            classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+            findings += check_head_classes(model, counted.labels, len(classes))
+        findings += compare_evaluator(dataset, cfg.get(f'{split}_evaluator') or [])
+    if 'train' in records and 'val' in records:
+        findings += compare(records['train'], records['val'], 'data')
     report(findings, warn_only)
-    for split, loop in loops.items():
-        try_items(loop.dataloader, split, model)
-
-
-def check_dataset(dataset: Any, split: str, model: torch.nn.Module | None = None) -> list[Finding]:
-    """Return findings about the loaded numbers of a data set and about the heads of a model.
-
-    The numbers are logged.
-    """
-    counted = account(dataset, split)
-    print_log(counted.line(), logger='current')
-    findings = counted.findings()
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
-    if model is not None:
-        findings += check_head_classes(model, counted.labels, len(classes))
-    return findings
+    for split, loader in loaders.items():
+        try_items(loader, split, model)
 
 
 def try_items(loader: DataLoader, split: str, model: torch.nn.Module | None = None) -> None:
@@ -263,19 +213,15 @@ def try_items(loader: DataLoader, split: str, model: torch.nn.Module | None = No
                 if preprocess is not None:
                     preprocess(batch, False)
             except Exception as error:  # collate functions may raise anything
+                sample = item.get('data_samples') if isinstance(item, dict) else None
+                name = repr(getattr(sample, 'img_path', 'of unknown name'))
                 raise InputError(
                     f'a sample of {split} fails in the {step} ({type(error).__name__}: '
-                    f'{sentence(error)}), of image {image_name(item)}; compare {split}_dataloader, '
+                    f'{sentence(error)}), of image {name}; compare {split}_dataloader, '
                     'its pipeline and model.data_preprocessor'
                 ) from error
     random.setstate(states[0])
     np.random.set_state(states[1])
-
-
-def image_name(item: Any) -> str:
-    """Return the image file of an item."""
-    sample = item.get('data_samples') if isinstance(item, dict) else None
-    return repr(getattr(sample, 'img_path', 'of unknown name'))
 
 
 def built_loops(runner: Runner) -> dict[str, BaseLoop]:
@@ -290,13 +236,19 @@ def library_dataset(loader: DataLoader) -> Any:
     return loader.dataset.source if isinstance(loader.dataset, Items) else loader.dataset
 
 
+def check_runner(runner: Runner, warn_only: bool = False) -> None:
+    """Check the data sets that a runner has built."""
+    loaders = {split: loop.dataloader for split, loop in built_loops(runner).items()}
+    check_data(loaders, runner.cfg, unwrap(runner.model), warn_only)
+
+
 def prepare(runner: Runner, warn_only: bool = False) -> None:
     """Prepare a runner that another program built, with its loops, as ``build_runner`` does."""
     if isinstance(runner, PreparedRunner):
         return
     for loop in built_loops(runner).values():
         prepare_loop(runner, loop)
-    together(lambda: check_data(runner, warn_only))
+    together(lambda: check_runner(runner, warn_only))
 
 
 def scale_base_batch_size(cfg: Config) -> None:

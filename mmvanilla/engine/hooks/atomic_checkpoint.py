@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
@@ -15,8 +15,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.utils import apply_to
 
-from ...errors import UserError
 from ...whole_files import lock, replace_file
+from ..distributed import together
 from ..latest import NOTHING_YET, checkpoint_folder
 
 INTERRUPTED = 'interrupted.pth'
@@ -84,15 +84,7 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             UserError: If another training uses the work dir.
         """
-        refusal: list = [None]
-        if is_main_process():
-            try:
-                self._lock = lock(runner.work_dir)
-            except UserError as error:
-                refusal = [error]
-        broadcast_object_list(refusal)
-        if refusal[0]:
-            raise refusal[0]
+        self._lock = together(lambda: lock(runner.work_dir) if is_main_process() else None)
         folder = checkpoint_folder(runner.work_dir, self.out_dir)
         self._find_own_files(runner, folder)
         super().before_train(runner)
