@@ -7,23 +7,14 @@ Warnings leave it at 0.
 import argparse
 import os
 
-from mmvanilla.cli import (
-    add_cfg_options,
-    add_data_root,
-    add_debug,
-    check_config,
-    load_config,
-    one_sentence_errors,
-)
+from mmvanilla.cli import add_arguments, check_config, load_config, one_sentence_errors
 from mmvanilla.errors import InputError, UserError, sentence
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Check the data of a config before training.')
-    parser.add_argument('config', help='config file of mmdet, mmseg or mmpretrain')
-    add_data_root(parser)
-    add_cfg_options(parser)
+    add_arguments(parser, 'config', '--data-root', '--cfg-options', '--warn-only')
     parser.add_argument(
         '--decode',
         action='store_true',
@@ -37,10 +28,7 @@ def parse_args() -> argparse.Namespace:
         help='number of threads (default: 1 for headers, all cores with --decode)',
     )
     parser.add_argument('--json', metavar='FILE', help='write the findings to a JSON file')
-    parser.add_argument(
-        '--warn-only', action='store_true', help='count errors of the account as warnings'
-    )
-    add_debug(parser)
+    add_arguments(parser, '--debug')
     args = parser.parse_args()
     if args.workers is None:
         args.workers = (os.cpu_count() or 1) if args.decode else 1

@@ -6,7 +6,7 @@ tools/convert_checkpoint.py vanillanet13.safetensors published.pth --published
 
 import argparse
 
-from mmvanilla.cli import add_debug, one_sentence_errors
+from mmvanilla.cli import add_arguments, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--published', action='store_true', help="write the authors' names instead of OpenMMLab's"
     )
-    add_debug(parser)
+    add_arguments(parser, '--debug')
     return parser.parse_args()
 
 

@@ -8,16 +8,7 @@ model by their metrics on the validation data.
 
 import argparse
 
-from mmvanilla.cli import (
-    add_cfg_options,
-    add_config,
-    add_data_root,
-    add_debug,
-    add_warn_only,
-    check_config,
-    load_config,
-    one_sentence_errors,
-)
+from mmvanilla.cli import add_arguments, check_config, load_config, one_sentence_errors
 
 SUFFIXES = dict(out='.pth', onnx='.onnx', openvino='.xml', export='.pt2')
 
@@ -25,15 +16,14 @@ SUFFIXES = dict(out='.pth', onnx='.onnx', openvino='.xml', export='.pt2')
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_config(parser)
+    add_arguments(parser, 'config')
     parser.add_argument(
         'checkpoint',
         nargs='?',
         help='checkpoint, FILE[#sha256=HASH] or https://...; without one --no-check exports random '
         'weights',
     )
-    add_data_root(parser)
-    add_cfg_options(parser)
+    add_arguments(parser, '--data-root', '--cfg-options')
     parser.add_argument(
         '--out', metavar='FILE.pth', help='fused checkpoint, for a backbone with deploy=True'
     )
@@ -82,8 +72,7 @@ def parse_args() -> argparse.Namespace:
         default=1e-4,
         help='largest relative difference of features by fusion (default: %(default)s)',
     )
-    add_warn_only(parser)
-    add_debug(parser)
+    add_arguments(parser, '--warn-only', '--debug')
     args = parser.parse_args()
     targets = {name: getattr(args, name) for name in SUFFIXES if getattr(args, name)}
     if not targets:

@@ -10,11 +10,9 @@ model.xml model.xml@bf16`.
 import argparse
 
 from mmvanilla.cli import (
-    add_cfg_options,
-    add_debug,
-    add_exported,
-    add_measuring,
-    add_warn_only,
+    EXPORTED,
+    MEASURING,
+    add_arguments,
     load_config,
     one_sentence_errors,
     set_device,
@@ -60,13 +58,10 @@ def parse_args() -> argparse.Namespace:
         parser.add_argument(
             option, dest='forms', action='append_const', const=form, help=f'measure {description}'
         )
-    add_measuring(parser)
-    add_cfg_options(parser)
-    add_exported(parser)
-    add_warn_only(parser)
+    add_arguments(parser, *MEASURING, '--cfg-options', *EXPORTED, '--warn-only')
     parser.add_argument('--json', metavar='FILE.json', help='write all figures to FILE.json')
     parser.add_argument('--plot', metavar='FILE.png', help='draw the speeds')
-    add_debug(parser)
+    add_arguments(parser, '--debug')
     args = parser.parse_args()
     for option, suffix in (('json', '.json'), ('plot', '.png')):
         file = getattr(args, option)

@@ -8,7 +8,7 @@ Example::
 import argparse
 from pathlib import Path
 
-from mmvanilla.cli import add_debug, one_sentence_errors
+from mmvanilla.cli import add_arguments, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--val', type=int, default=100, help='validation images (%(default)s)')
     parser.add_argument('--size', type=int, default=160, help='image side in px (%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')
-    add_debug(parser)
+    add_arguments(parser, '--debug')
     return parser.parse_args()
 
 

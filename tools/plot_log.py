@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmvanilla.cli.one_sentence import add_debug, one_sentence_errors
+from mmvanilla.cli import add_arguments, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -11,7 +11,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Plot a training's losses and validation results.")
     parser.add_argument('work_dir', type=Path, help='work dir of the training')
     parser.add_argument('--out', type=Path, required=True, help='picture to write')
-    add_debug(parser)
+    add_arguments(parser, '--debug')
     return parser.parse_args()
 
 

@@ -8,12 +8,8 @@ its path is printed last. Inputs that fail are named and skipped, and the exit c
 import argparse
 
 from mmvanilla.cli import (
-    add_cfg_options,
-    add_config,
-    add_debug,
-    add_device,
-    add_exported,
-    add_warn_only,
+    EXPORTED,
+    add_arguments,
     check_config,
     load_config,
     one_sentence_errors,
@@ -25,7 +21,7 @@ from mmvanilla.errors import CheckpointError, sentence
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Predict images and videos.')
-    add_config(parser)
+    add_arguments(parser, 'config')
     parser.add_argument(
         'checkpoint',
         help='checkpoint, FILE[#sha256=HASH] or https://..., or exported .onnx, .xml or .pt2 file',
@@ -43,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         metavar='SCORE',
         help='minimum score of boxes to draw (default: %(default)s)',
     )
-    add_device(parser)
+    add_arguments(parser, '--device')
     parser.add_argument(
         '--fuse',
         action=argparse.BooleanOptionalAction,
@@ -55,13 +51,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='run the fused net with fast layers, in 16 bit if that is faster',
     )
-    add_exported(parser)
+    add_arguments(parser, *EXPORTED)
     parser.add_argument(
         '--show', action='store_true', help='open the picture, or the contact sheet of several'
     )
-    add_cfg_options(parser)
-    add_warn_only(parser)
-    add_debug(parser)
+    add_arguments(parser, '--cfg-options', '--warn-only', '--debug')
     args = parser.parse_args()
     if args.accelerate and not args.fuse:
         parser.error('--accelerate fuses the net; leave out --no-fuse')

@@ -7,7 +7,7 @@ results, which go to DIR as Markdown, JSON and PNG.
 
 import argparse
 
-from mmvanilla.cli import add_debug, add_measuring, one_sentence_errors, set_device
+from mmvanilla.cli import MEASURING, add_arguments, one_sentence_errors, set_device
 
 TRAINED = ('table1', 'table2', 'transfer')
 TIMED = ('table3', 'table4', 'figure2', 'ade20k')
@@ -41,8 +41,7 @@ def parse_args() -> argparse.Namespace:
         metavar='SEED',
         help='table1, table2, transfer: seeds of the trainings (default: 0 1 2)',
     )
-    add_measuring(parser)
-    add_debug(parser)
+    add_arguments(parser, *MEASURING, '--debug')
     args = parser.parse_args()
     if args.small and args.what not in TRAINED:
         parser.error('--small is for table1, table2 and transfer, which is always small')

@@ -6,10 +6,9 @@ Tests a checkpoint or an exported file with the metrics of the config.
 import argparse
 
 from mmvanilla.cli import (
-    add_config,
-    add_config_arguments,
-    add_debug,
-    add_exported,
+    EXPORTED,
+    RUN,
+    add_arguments,
     check_config,
     load_config,
     one_sentence_errors,
@@ -19,13 +18,12 @@ from mmvanilla.cli import (
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Test a detector, segmentor or classifier.')
-    add_config(parser)
+    add_arguments(parser, 'config')
     parser.add_argument(
         'checkpoint',
         help='checkpoint, FILE[#sha256=HASH] or https://..., or exported .onnx, .xml or .pt2 file',
     )
-    add_config_arguments(parser)
-    add_exported(parser)
+    add_arguments(parser, *RUN, *EXPORTED)
     parser.add_argument(
         '--compare',
         metavar='OTHER',
@@ -48,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         help='test the fused net with fast layers, in 16 bit if that is faster',
     )
     parser.add_argument('--tta', action='store_true', help='augment at test time')
-    add_debug(parser)
+    add_arguments(parser, '--debug')
     args = parser.parse_args()
     if args.accelerate and not args.fuse:
         parser.error('--accelerate fuses the net; leave out --no-fuse')

@@ -2,21 +2,13 @@
 
 import argparse
 
-from mmvanilla.cli import (
-    add_config,
-    add_config_arguments,
-    add_debug,
-    check_config,
-    load_config,
-    one_sentence_errors,
-)
+from mmvanilla.cli import RUN, add_arguments, check_config, load_config, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train a detector, segmentor or classifier.')
-    add_config(parser)
-    add_config_arguments(parser)
+    add_arguments(parser, 'config', *RUN)
     parser.add_argument(
         '--amp',
         action='store_true',
@@ -37,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tensorboard', action='store_true', help='also log to TensorBoard, in the work dir'
     )
-    add_debug(parser)
+    add_arguments(parser, '--debug')
     args = parser.parse_args()
     check_config(args)
     return args

@@ -136,7 +136,7 @@ def read_settings(args: Namespace, **others: Any) -> Settings:
     """Return the settings of a command line, and set the number of threads.
 
     Args:
-        args: Result of a parser with ``cli.add_measuring``.
+        args: Result of a parser with the arguments ``cli.MEASURING``.
         **others: Settings that the command line does not have.
     """
     if args.threads is not None:

@@ -3,6 +3,7 @@
 import os
 import runpy
 import sys
+from argparse import ArgumentParser
 
 from ..package_configs import MIM
 
@@ -23,14 +24,8 @@ COMMANDS = {
 def main() -> None:
     """Run the program named by the first argument with the other arguments."""
     name = os.path.basename(sys.argv[0]).removesuffix('.py')
-    command = sys.argv[1] if len(sys.argv) > 1 else ''
-    known = ' | '.join(COMMANDS)
-    if command in ('-h', '--help'):
-        print(f'usage: {name} {known} ...')
-        sys.exit(0)
-    if command not in COMMANDS:
-        found = f'{name}: there is no command {command!r}\n' if command else ''
-        print(f'{found}usage: {name} {known} ...', file=sys.stderr)
-        sys.exit(2)
+    parser = ArgumentParser(name, description='Run one of the programs; each has its own --help.')
+    parser.add_argument('command', choices=COMMANDS)
+    command = parser.parse_args(sys.argv[1:2]).command
     sys.argv = [f'{name} {command}', *sys.argv[2:]]
     runpy.run_path(str(MIM / 'tools' / COMMANDS[command]), run_name='__main__')

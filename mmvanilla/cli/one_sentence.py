@@ -2,17 +2,10 @@
 
 import os
 import sys
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import UserError, sentence
-
-
-def add_debug(parser: ArgumentParser) -> None:
-    """Add ``--debug``."""
-    text = 'show the traceback of an error instead of one sentence'
-    parser.add_argument('--debug', action='store_true', help=text)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmvanilla.cli import add_config_arguments, load_config, set_data_root
+from mmvanilla.cli import RUN, add_arguments, load_config, set_data_root
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob('configs/*.py'))
@@ -14,8 +14,7 @@ CONFIGS = sorted(ROOT.glob('configs/*.py'))
 
 def load(*command):
     parser = ArgumentParser()
-    parser.add_argument('config')
-    add_config_arguments(parser)
+    add_arguments(parser, 'config', *RUN)
     return load_config(parser.parse_args([str(c) for c in command]))
 
 
@@ -111,3 +110,22 @@ def test_work_dir():
     assert load(config).work_dir == 'work_dirs/mask_rcnn_vanillanet13'
     assert load(config, '--work-dir', 'here').work_dir == 'here'
     assert load(config, '--cfg-options', 'work_dir=there').work_dir == 'there'
+
+
+@pytest.mark.parametrize(
+    ('option', 'near'),
+    [
+        ('modle.backbone.arch=5', "'model'"),
+        ('optim_wraper.clip_grad=None', "'optim_wrapper'"),
+        ('model.backbone.arch=5', None),
+        ('visualizer.name=a', None),
+        ('auto_scale_lr.base_batch_size=8', None),
+        ('custom_keys.a=1', None),
+    ],
+)
+def test_a_misspelt_key_is_warned_of(option, near, monkeypatch):
+    """It would be a new key of the config, which nothing reads."""
+    warnings = []
+    monkeypatch.setattr('mmengine.logging.print_log', lambda text, **options: warnings.append(text))
+    load(ROOT / 'configs/mask_rcnn_vanillanet13.py', '--cfg-options', option)
+    assert [near in text for text in warnings if '--cfg-options' in text] == [True] * bool(near)
