@@ -8,7 +8,7 @@ import argparse
 import os
 
 from mmvanilla.cli import add_arguments, check_config, load_config, one_sentence_errors
-from mmvanilla.errors import InputError, UserError, sentence
+from mmvanilla.errors import InputError, UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,14 +55,14 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 from rich.table import Table
 
 import mmvanilla  # noqa: F401 - lets mmdet and mmseg be imported without a compiled mmcv
 from mmvanilla.checks import Items, Record, account, compare, noted_json, record_of_dataset
 from mmvanilla.checks.files import check_image, check_label_map
 from mmvanilla.checks.items import failing_step, label_map_step, leaves
-from mmvanilla.type_name import type_name
+from mmvanilla.engine.run import build_errors
 from mmvanilla.whole_files import writing
 
 EXAMPLES = 3  # in the table; the JSON file has all
@@ -71,19 +71,19 @@ Result = tuple[str, str, bool]  # what is found, where, and whether it is an err
 
 def main(args: argparse.Namespace) -> None:
     """Check."""
-    columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
     start, rows, count, lines = time.perf_counter(), [], 0, []
     training: Record | None = None
     with one_sentence_errors(args.debug, Exception):
         cfg = load_config(args)
-        for split, config in data_sets(cfg):
+        for splits, config in data_sets(cfg):
+            split = ', '.join(splits)
             with noted_json():
                 try:
-                    dataset = build(cfg, split, config)
+                    dataset = build(cfg, splits[0], config)
                 except UserError as error:
-                    rows.append(
-                        row(split, 'data set that cannot be built', [sentence(error)], True)
-                    )
+                    if isinstance(error.__cause__, FileNotFoundError):
+                        raise
+                    rows.append(row(split, 'data set that cannot be built', [str(error)], True))
                     continue
                 counted = account(dataset, split)
             lines.append(counted.line())
@@ -95,14 +95,9 @@ def main(args: argparse.Namespace) -> None:
             rows += [dict(each, error=each['error'] and not args.warn_only) for each in judged]
             maps = [LabelMaps(leaf, cfg) for leaf in leaves(dataset)]
             jobs = file_jobs(dataset, maps, args.decode)
-            with (
-                ThreadPoolExecutor(args.workers) as pool,
-                Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar,
-            ):
-                done = pool.map(lambda job: job(), jobs)
-                results = list(bar.track(done, len(jobs), description=split))
+            results = chain(*run_jobs(jobs, args.workers, split))
             places: dict[tuple[str, bool], list[str]] = {}
-            for kind, where, wrong in chain(*results, *(labels.missing() for labels in maps)):
+            for kind, where, wrong in chain(results, *(labels.missing() for labels in maps)):
                 places.setdefault((kind, wrong), []).append(where)
             rows += [row(split, kind, where, wrong) for (kind, wrong), where in places.items()]
             count += len(jobs)
@@ -118,42 +113,38 @@ def main(args: argparse.Namespace) -> None:
     sys.exit(1 if errors else 0)
 
 
-def data_sets(cfg: Config) -> list[tuple[str, dict]]:
-    """Return the config's data sets by split; equal ones once."""
-    found: dict[str, dict] = {}
+def data_sets(cfg: Config) -> list[tuple[list[str], dict]]:
+    """Return the config's data sets with their splits; equal ones once."""
+    found: list[tuple[list[str], dict]] = []
     for split in ('train', 'val', 'test'):
         config = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
-        same = next((name for name, other in found.items() if other == config), None)
-        if config and same:
-            found[f'{same}, {split}'] = found.pop(same)
+        same = next((splits for splits, other in found if other == config), None)
+        if same:
+            same.append(split)
         elif config:
-            found[split] = config
-    return list(found.items())
+            found.append(([split], config))
+    return found
+
+
+def run_jobs(jobs: list[Callable], workers: int, split: str) -> list[list[Result]]:
+    """Run the checks in threads, with a bar on stderr."""
+    with ThreadPoolExecutor(workers) as pool:
+        done = pool.map(lambda job: job(), jobs)
+        return list(track(done, split, len(jobs), console=Console(stderr=True)))
 
 
 def build(cfg: Config, split: str, config: dict) -> Any:
     """Build a data set.
 
     Raises:
-        FileNotFoundError: A file or folder of the data set does not exist.
         UserError: The library cannot build the data set.
     """
     init_default_scope(cfg.default_scope)
-    try:
+    with build_errors(cfg, split):
         dataset = DATASETS.build(config)
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
         return dataset
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'the data set of {split} looks for {error.filename!r}, which does not exist; put the '
-            'data there or set data_root, as --data-root does'
-        ) from error
-    except Exception as error:
-        raise UserError(
-            f'{type_name(config)} {config.get("ann_file", "")} cannot be built '
-            f'({type(error).__name__}: {sentence(error)}); correct the file or the config'
-        ) from error
 
 
 def file_jobs(dataset: Any, maps: list['LabelMaps'], decode: bool) -> list[Callable]:

@@ -91,18 +91,7 @@ def use_mixed_precision(cfg: Config) -> None:
 
 
 def log_to_tensorboard(cfg: Config) -> None:
-    """Add TensorBoard to the visualizer of a config, in place.
-
-    Raises:
-        UserError: TensorBoard is not installed.
-    """
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f'--tensorboard needs TensorBoard, which cannot be imported ({error}); install it '
-            '(pip install tensorboard) or leave the option out'
-        ) from error
+    """Add TensorBoard to the visualizer of a config, in place."""
     cfg.visualizer = cfg.get('visualizer') or dict(type='Visualizer')
     backends = cfg.visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
     if not any(type_name(backend) == 'TensorboardVisBackend' for backend in backends):

@@ -24,6 +24,11 @@ class _CheckedLoop:
     def run(self) -> torch.nn.Module:
         """Train and note signals; after an error hooks release locks and swapped weights."""
         runner = self.runner  # type: ignore[attr-defined]
+        if runner.iter >= runner.max_iters:
+            runner.logger.warning(
+                f'The training is complete after {runner.iter} of {runner.max_iters} iterations; '
+                'to go on, raise max_epochs or max_iters of train_cfg'
+            )
         try:
             with noted_signals():
                 return super().run()  # type: ignore[misc]

@@ -224,6 +224,14 @@ def test_a_missing_or_broken_last_checkpoint(tmp_path, content):
     assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
 
 
+def test_a_training_that_is_complete_says_so(tmp_path):
+    train(tmp_path, 2)
+    assert not any('complete' in text for text in warnings)
+    runner = train(tmp_path, 2, resume=True)
+    assert runner.model.weight.item() == 2
+    assert sum('complete after 2 of 2 iterations' in text for text in warnings) == 1
+
+
 def test_nothing_to_resume(tmp_path):
     assert latest_checkpoint(str(tmp_path)) is None
     assert latest_checkpoint(str(tmp_path / 'new')) is None
