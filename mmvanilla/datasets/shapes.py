@@ -27,12 +27,8 @@ from ..errors import UserError
 
 CLASSES = ('circle', 'square', 'triangle', 'star', 'cross', 'crescent')
 PALETTE = [
-    (230, 60, 60),
-    (235, 200, 50),
-    (70, 200, 80),
-    (60, 210, 220),
-    (80, 90, 235),
-    (220, 80, 210),
+    *((230, 60, 60), (235, 200, 50), (70, 200, 80)),
+    *((60, 210, 220), (80, 90, 235), (220, 80, 210)),
 ]
 METAINFO_DET = dict(classes=CLASSES, palette=PALETTE)
 """Classes of the COCO layout: category ids 1 to 6 in this order."""
@@ -52,19 +48,8 @@ TRIES = 20  # to place a shape so that all stay visible; after them it is left o
 BACKGROUND, UNLABELLED = 0, -1  # in Scene.owner
 
 
-class Split(NamedTuple):
-    """Names of one split in the two layouts; ``stream`` separates the random numbers."""
-
-    stream: int
-    coco: str
-    ade: str
-    prefix: str
-
-
-SPLITS = (
-    Split(0, 'train2017', 'training', 'ADE_train'),
-    Split(1, 'val2017', 'validation', 'ADE_val'),
-)
+# In COCO's layout, in ADE20K's, and the prefix of ADE20K's files.
+SPLITS = (('train2017', 'training', 'ADE_train'), ('val2017', 'validation', 'ADE_val'))
 
 
 class Scene(NamedTuple):
@@ -115,26 +100,23 @@ def make_shapes(
         if type(value) is not int or value < minimum:
             raise UserError(f'{name} must be an integer of at least {minimum}, not {value!r}')
     root = Path(root)
-    stamp = dict(name='mmvanilla shapes', format=FORMAT, **arguments)
-    if _read_stamp(root) == stamp:
+    stamp, found = dict(name='mmvanilla shapes', format=FORMAT, **arguments), _read_stamp(root)
+    if found == stamp:
         return root
-    if root.exists() and not _read_stamp(root) and not (root.is_dir() and not any(root.iterdir())):
+    if root.exists() and not found and not (root.is_dir() and not any(root.iterdir())):
         raise FileExistsError(
             f'{root} exists and is not a set of shapes (no valid {STAMP}); name another folder.'
         )
     root.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root.parent, prefix=f'.{root.name}.') as scratch:
         fresh = Path(scratch, 'new')
-        for split, count in zip(SPLITS, (train, val), strict=True):
-            _write_split(fresh, split, count, size, seed, on_image)
+        for stream, count in enumerate((train, val)):  # of random numbers
+            _write_split(fresh, stream, count, size, seed, on_image)
         _write_json(fresh / STAMP, stamp)
         if root.exists():
             root.rename(Path(scratch, 'old'))
         fresh.rename(root)
     return root
-
-
-# ---- Files
 
 
 def _read_stamp(root: Path) -> dict | None:
@@ -148,19 +130,20 @@ def _read_stamp(root: Path) -> dict | None:
 
 
 def _write_split(
-    root: Path, split: Split, count: int, size: int, seed: int, on_image: Callable[[], None] | None
+    root: Path, stream: int, count: int, size: int, seed: int, on_image: Callable[[], None] | None
 ) -> None:
     coco, ade = root / 'coco', root / 'ADEChallengeData2016'
-    pictures = [coco / split.coco, ade / 'images' / split.ade]
-    labels = ade / 'annotations' / split.ade
+    coco_split, ade_split, prefix = SPLITS[stream]
+    pictures = [coco / coco_split, ade / 'images' / ade_split]
+    labels = ade / 'annotations' / ade_split
     for folder in (coco / 'annotations', *pictures, labels):
         folder.mkdir(parents=True, exist_ok=True)
     images: list[dict] = []
     annotations: list[dict] = []
     for index in range(count):
-        scene = draw_scene(np.random.default_rng((seed, split.stream, index)), size)
-        image_id = split.stream * 1_000_000 + index + 1
-        name, ade_name = f'{image_id:012d}.jpg', f'{split.prefix}_{index + 1:08d}'
+        scene = draw_scene(np.random.default_rng((seed, stream, index)), size)
+        image_id = stream * 1_000_000 + index + 1
+        name, ade_name = f'{image_id:012d}.jpg', f'{prefix}_{index + 1:08d}'
         jpeg = _encode('.jpg', scene.image[..., ::-1])
         (pictures[0] / name).write_bytes(jpeg)
         (pictures[1] / f'{ade_name}.jpg').write_bytes(jpeg)
@@ -171,15 +154,15 @@ def _write_split(
         if on_image:
             on_image()
     document = dict(
-        info=dict(description=f'Generated shapes, {split.coco}', version=str(FORMAT)),
+        info=dict(description=f'Generated shapes, {coco_split}', version=str(FORMAT)),
         licenses=[dict(id=1, name='Generated pictures, free to use', url='')],
         images=images,
         categories=[
-            dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, start=1)
+            dict(id=i, name=name, supercategory='shape') for i, name in enumerate(CLASSES, 1)
         ],
         annotations=annotations,
     )
-    _write_json(coco / 'annotations' / f'instances_{split.coco}.json', document)
+    _write_json(coco / 'annotations' / f'instances_{coco_split}.json', document)
 
 
 def _encode(suffix: str, image: np.ndarray) -> bytes:
@@ -190,9 +173,6 @@ def _write_json(path: Path, document: dict) -> None:
     path.write_text(json.dumps(document, separators=(',', ':')) + '\n')
 
 
-# ---- Targets
-
-
 def label_map(scene: Scene) -> np.ndarray:
     """Return ADE20K's label map (H, W): 0 unlabelled, 1 background, from 2 the classes."""
     labels = np.array([1, *(2 + c for c in scene.classes), 0], np.uint8)
@@ -201,18 +181,17 @@ def label_map(scene: Scene) -> np.ndarray:
 
 def annotate(scene: Scene) -> list[dict]:
     """Return COCO's annotations of the visible area of each shape, without ids."""
-    notes = []
-    for k, index in enumerate(scene.classes, start=1):
-        mask = (scene.owner == k).astype(np.uint8)
-        note = dict(
+    masks = [(scene.owner == k).astype(np.uint8) for k in range(1, len(scene.classes) + 1)]
+    return [
+        dict(
             category_id=index + 1,
             bbox=list(cv2.boundingRect(mask)),
             area=int(mask.sum()),
             iscrowd=0,
             segmentation=[points.ravel().tolist() for points in trace(mask)],
         )
-        notes.append(note)
-    return notes
+        for index, mask in zip(scene.classes, masks, strict=True)
+    ]
 
 
 def trace(mask: np.ndarray) -> list[np.ndarray]:
@@ -231,9 +210,6 @@ def trace(mask: np.ndarray) -> list[np.ndarray]:
     contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     outlines = [(contour[:, 0] + 1) // 3 for contour in contours]
     return [points[(points != np.roll(points, 1, axis=0)).any(axis=1)] for points in outlines]
-
-
-# ---- Scenes
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
@@ -290,10 +266,8 @@ def _photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(photo * 255), 0, 255).astype(np.uint8)
 
 
-# ---- Outlines: (P, 2) float64, on the unit circle and inside it
-
-
 def _arc(start: float, stop: float, radius: float = 1.0, centre: float = 0.0) -> np.ndarray:
+    """Return points on an arc, (P, 2), with the centre on the x axis."""
     angles = np.linspace(start, stop, 48)
     return radius * np.stack([np.cos(angles), np.sin(angles)], 1) + (centre, 0)
 
@@ -304,16 +278,18 @@ def _polar(radii: list[float]) -> np.ndarray:
     return np.array(radii)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
 
 
-def _cross(width: float = 0.35) -> np.ndarray:
-    """Return a plus with arms ``2 * width`` wide."""
+def _cross() -> np.ndarray:
+    """Return a plus."""
+    width = 0.35  # half of an arm's
     length = np.sqrt(1 - width**2)
     arm = np.array([(length, -width), (length, width), (width, width)])
     quarter = np.array([(0, 1), (-1, 0)])  # row vectors turn by 90 degrees
     return np.concatenate([arm @ np.linalg.matrix_power(quarter, i) for i in range(4)])
 
 
-def _crescent(bite: float = 0.75, shift: float = 0.5) -> np.ndarray:
+def _crescent() -> np.ndarray:
     """Return the unit disc without a disc of radius ``bite`` at ``shift`` on the x axis."""
+    bite, shift = 0.75, 0.5
     x = (1 + shift**2 - bite**2) / (2 * shift)  # where the circles meet
     y = np.sqrt(1 - x**2)
     outer, inner = np.arctan2(y, x), np.arctan2(y, x - shift)
@@ -322,6 +298,7 @@ def _crescent(bite: float = 0.75, shift: float = 0.5) -> np.ndarray:
     )
 
 
+# (P, 2) float64, on the unit circle and inside it.
 OUTLINES = dict(
     circle=_arc(0, 2 * np.pi),
     square=_polar([1] * 4),
@@ -345,9 +322,6 @@ def _rasterize(points: np.ndarray, size: int) -> np.ndarray:
     corners = np.rint((points * SUPERSAMPLING - 0.5) * 2**bits).astype(np.int32)
     cv2.fillPoly(canvas, [corners], 255, shift=bits)
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-
-
-# ---- Colour and texture, RGB in 0 to 1
 
 
 def _paint(
