@@ -1,5 +1,6 @@
 """Data loaders with a seed for each sample, so that resumed runs repeat its draws."""
 
+import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
@@ -14,12 +15,6 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..checks.items import Draw, Items
 from .signals import StartWorker, held_signals
-
-# Arguments of a DataLoader that are copied; old versions of torch lack some.
-OPTIONS = (
-    *('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context'),
-    *('generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'in_order'),
-)
 
 
 class Draws:
@@ -77,14 +72,14 @@ def prepare_loader(loader: DataLoader, seed: int | None) -> DataLoader:
     dataset = loader.dataset
     if isinstance(dataset, IterableDataset | Items) or loader.batch_sampler is None:
         return loader
-    options: dict[str, Any] = {o: getattr(loader, o) for o in OPTIONS if hasattr(loader, o)}
+    names = inspect.signature(DataLoader).parameters
+    options: dict[str, Any] = {name: getattr(loader, name, None) for name in names}
+    options |= dict(dataset=Items(dataset, seed), batch_sampler=None, sampler=Draws(loader.sampler))
     if loader.batch_size is None:
-        options['batch_sampler'] = Draws(loader.batch_sampler)
-    else:
-        options |= dict(batch_size=loader.batch_size, drop_last=loader.drop_last)
-        options['sampler'] = Draws(loader.sampler)
+        batches = dict(batch_sampler=Draws(loader.batch_sampler), sampler=None, batch_size=1)
+        options |= dict(batches, drop_last=False)
     options['worker_init_fn'] = StartWorker(loader.worker_init_fn)
-    return DataLoader(Items(dataset, seed), **options)
+    return DataLoader(**options)
 
 
 def prepare_loop(runner: Runner, loop: BaseLoop) -> None:

@@ -27,32 +27,19 @@ def watched(model: nn.Module) -> Iterator[None]:
         UserError: If a module fails; the message names it.
     """
     model = unwrap(model)
-    images: list[int] = []  # the widths of the backbone's inputs
-    found: dict[str, Finding] = {}
+    backbone = getattr(model, 'backbone', None)
+    strides = {name: _strides(module) for name, module in model.named_modules()}
+    seen: dict[str, list[int]] = {}  # the widths that modules were given
 
-    def compare_strides(name: str, strides: list[float], module: nn.Module, inputs: tuple) -> None:
+    def note(name: str, module: nn.Module, inputs: tuple) -> None:
         levels = inputs[0] if inputs and isinstance(inputs[0], list | tuple) else inputs[:1]
-        sides = [level.shape[-1] for level in levels if isinstance(level, Tensor)]
-        if images and len(sides) == len(strides) and _far(sides, strides, images[-1]):
-            given = [round(images[-1] / side, 1) for side in sides]
-            found[name] = Finding(
-                f'model.{name} has strides {strides}, but its features have strides {given}; its '
-                'boxes are misplaced unless it expects that: compare the strides of its anchors or '
-                "RoI extractor with the backbone's out_indices"
-            )
+        seen[name] = [level.shape[-1] for level in levels if isinstance(level, Tensor)]
 
     handles = [
-        module.register_forward_pre_hook(partial(compare_strides, name, strides))
+        module.register_forward_pre_hook(partial(note, name))
         for name, module in model.named_modules()
-        if (strides := _strides(module))
+        if strides[name] or module is backbone
     ]
-    backbone = getattr(model, 'backbone', None)
-    if isinstance(backbone, nn.Module):
-
-        def note_width(module: nn.Module, inputs: tuple) -> None:
-            images.extend(x.shape[-1] for x in inputs[:1] if isinstance(x, Tensor))
-
-        handles.append(backbone.register_forward_pre_hook(note_width))
     try:
         yield
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError):
@@ -70,7 +57,17 @@ def watched(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-    report(found.values())
+    if image := seen.pop('backbone', []):
+        report(
+            Finding(
+                f'model.{name} has strides {strides[name]}, but its features have strides '
+                f'{[round(image[0] / width, 1) for width in widths]}; its boxes are misplaced '
+                'unless it expects that: compare the strides of its anchors or RoI extractor with '
+                "the backbone's out_indices"
+            )
+            for name, widths in seen.items()
+            if len(widths) == len(strides[name]) and _far(widths, strides[name], image[0])
+        )
 
 
 def _strides(module: nn.Module) -> list[float]:
@@ -82,12 +79,11 @@ def _strides(module: nn.Module) -> list[float]:
     return []
 
 
-def _far(sides: list[int], strides: list[float], image: int) -> bool:
-    """Return whether features (widths ``sides``) of an image have other strides than these."""
-    pairs = zip(sides, strides, strict=True)
+def _far(widths: list[int], strides: list[float], image: int) -> bool:
+    """Return whether features of an image have other strides; all are widths in pixels."""
     return any(
-        max(side, image / stride) >= 8 and not 1 / FAR < side * stride / image < FAR
-        for side, stride in pairs
+        max(width, image / stride) >= 8 and not 1 / FAR < width * stride / image < FAR
+        for width, stride in zip(widths, strides, strict=True)
     )
 
 
