@@ -66,8 +66,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
-from mmengine.evaluator import DumpResults
-from mmengine.runner import Runner
+from mmengine.registry import METRICS
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -212,15 +211,6 @@ def flips(pack: ConfigDict) -> dict:
     return dict(type='TestTimeAug', transforms=[turns, [pack]])
 
 
-def dump_results(cfg: Config, runner: Runner, file: str) -> None:
-    """Write the predictions of a test to a file, masks run-length encoded."""
-    if library(cfg) == 'mmdet':
-        from mmdet.evaluation import DumpDetResults as Dump
-    else:
-        Dump = DumpResults
-    runner.test_evaluator.metrics.append(Dump(out_file_path=file))
-
-
 def run_test(args: argparse.Namespace, file: str) -> dict[str, float]:
     """Test a checkpoint or an exported file; return its metrics."""
     with one_sentence_errors(args.debug, Exception):
@@ -231,7 +221,9 @@ def run_test(args: argparse.Namespace, file: str) -> dict[str, float]:
         if args.accelerate:
             runner.register_hook(dict(type='AccelerateHook'))
         if args.out:
-            dump_results(cfg, runner, args.out)
+            kind = 'DumpDetResults' if library(cfg) == 'mmdet' else 'DumpResults'
+            dump = METRICS.build(dict(type=kind, out_file_path=args.out))
+            runner.test_evaluator.metrics.append(dump)
     with (
         one_sentence_errors(args.debug, UserError, FileNotFoundError),
         mmvanilla.engine.progress_bar(runner, args.progress),

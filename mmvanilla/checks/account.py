@@ -1,6 +1,5 @@
 """The account of a data set: images and objects in its files, and those that were loaded."""
 
-import gc
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -38,7 +37,7 @@ class Account:
         if any(source.objects or source.raw_objects for source in self.sources):
             number = len({name for source in self.sources for name in source.classes})
             loaded += f', {self._number("objects")} objects in {number} classes'
-        lost = self._lost((True, False))
+        lost = self._lost()
         return f'{self.split}: {loaded} loaded' + (f'; left out: {lost}' if lost else '')
 
     def findings(self) -> list[Finding]:
@@ -53,7 +52,7 @@ class Account:
             names = ', '.join(map(repr, empty[:3])) + ' ...' * (len(empty) > 3)
             text = f'{self.split}: {len(empty)} of {len(counts)} classes have no objects ({names})'
             found.append(Finding(text))
-        lost = self._lost((True,))
+        lost = self._lost(losses=True)
         if lost and not any(finding.refuse for finding in found):
             found.append(Finding(f'{self.split}: left out: {lost}'))
         nothing = [source for source in self.sources if source.raw_objects == 0]
@@ -79,10 +78,10 @@ class Account:
         raw = [getattr(source, f'raw_{what}') for source in self.sources]
         return f'{loaded:,}' if None in raw else f'{loaded:,} of {sum(raw):,}'
 
-    def _lost(self, wanted: tuple[bool, ...]) -> str:
-        """Describe what was not loaded; ``wanted`` has the values of ``Lost.loss`` to include."""
+    def _lost(self, losses: bool = False) -> str:
+        """Describe what was not loaded, or losses only."""
         lost: Counter = sum((source.lost for source in self.sources), Counter())
-        found = [(key, n) for key, n in lost.items() if key.loss in wanted]
+        found = [(key, n) for key, n in lost.items() if key.loss or not losses]
         return ', '.join(f'{n:,} {key.what} {key.reason}' for key, n in found)
 
 
@@ -93,13 +92,7 @@ def account(dataset: Any, split: str) -> Account:
         dataset: A data set or wrappers of data sets, fully initialized.
         split: Its name in messages, ``'train'``, ``'val'`` or ``'test'``.
     """
-    enabled = gc.isenabled()
-    gc.disable()  # a million small objects make the search for cycles slow
-    try:
-        return Account(split, [_source(leaf) for leaf in leaves(dataset)])
-    finally:
-        if enabled:
-            gc.enable()
+    return Account(split, [_source(leaf) for leaf in leaves(dataset)])
 
 
 def _source(leaf: Any) -> Source:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from mmengine.dist import is_main_process
 
-POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[\s*(?:\[[^\[\]"]*\][\s,]*)*\]')
 _documents: dict[str, Any] = {}  # by path, within a block of noted_json
 
 
@@ -21,10 +19,10 @@ def noted_json() -> Iterator[None]:
     pycocotools, lvis and mmengine call it. Only the first process keeps documents, since only it
     checks the data.
     """
-    load = json.load
     if not is_main_process():
         yield
         return
+    load = json.load
 
     def note(stream: Any, *args: Any, **kwargs: Any) -> Any:
         document = load(stream, *args, **kwargs)
@@ -41,8 +39,5 @@ def noted_json() -> Iterator[None]:
 
 
 def read_json(file: str) -> Any:
-    """Return a document in COCO's format, which may lack its polygons."""
-    document = _documents.get(os.path.realpath(file))
-    if document is None:  # polygons take most of the time and memory
-        document = json.loads(POLYGONS.sub(b'"segmentation":0', Path(file).read_bytes()))
-    return document
+    """Return a document, without reading it again within a block of ``noted_json``."""
+    return _documents.get(os.path.realpath(file)) or json.loads(Path(file).read_bytes())

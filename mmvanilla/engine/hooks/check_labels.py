@@ -24,28 +24,26 @@ class CheckLabelsHook(Hook):
     """
 
     def __init__(self) -> None:
-        self.counts: Tensor | None = None  # pixels of each label, then images, until the warning
+        self.counts = torch.zeros(LABELS + 1, dtype=torch.int64)  # pixels of each label, images
         self.ignored = {IGNORED}
+        self.left = 0  # batches until the warning, as many in every process
 
     def before_train(self, runner: Runner) -> None:
-        """Begin to count, and find the labels that the heads ignore."""
-        self.counts = torch.zeros(LABELS + 1, dtype=torch.int64)
+        """Find the labels that the heads ignore."""
         labels = (getattr(module, 'ignore_index', None) for module in runner.model.modules())
         self.ignored = {label for label in labels if isinstance(label, int)} or {IGNORED}
-        self.left = len(runner.train_dataloader)  # batches, as many in every process
+        self.left = len(runner.train_dataloader)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Check the labels of a batch, and count their pixels."""
         dataset = runner.train_dataloader.dataset
-        pixels = check_labels(dataset, data_batch, self.ignored)
-        if self.counts is None:
-            return
-        self.counts += torch.cat([pixels, torch.tensor([len(data_batch['data_samples'])])])
+        self.counts[:LABELS] += check_labels(dataset, data_batch, self.ignored)
+        self.counts[LABELS] += len(data_batch['data_samples'])
         self.left -= 1
-        if self.left:
+        if self.left != 0:
             return
         all_reduce(self.counts)
-        counts, self.counts, classes = self.counts.tolist(), None, dataset.metainfo['classes']
+        counts, classes = self.counts.tolist(), dataset.metainfo['classes']
         labels = [i for i in range(len(classes)) if not counts[i] and i not in self.ignored]
         if labels:
             ignored = ', '.join(f'{counts[i]} pixels of {i}' for i in self.ignored if counts[i])
