@@ -63,12 +63,7 @@ class ResumableEpochLoop(_CheckedLoop, EpochBasedTrainLoop):
     """
 
     def run(self) -> torch.nn.Module:
-        """Train."""
-        self._count_batches()
-        return super().run()
-
-    def _count_batches(self) -> None:
-        """Start a resumed epoch again if the number of its batches has changed."""
+        """Train; start a resumed epoch again if the number of its batches has changed."""
         hub, number = self.runner.message_hub, len(self.dataloader)
         before, done = hub.get_info(BATCHES_PER_EPOCH, number), hub.get_info(BATCHES_DONE, 0)
         if done and before != number:
@@ -78,6 +73,7 @@ class ResumableEpochLoop(_CheckedLoop, EpochBasedTrainLoop):
             )
             hub.update_info(BATCHES_DONE, 0)
         hub.update_info(BATCHES_PER_EPOCH, number)
+        return super().run()
 
     def run_epoch(self) -> None:
         """Train on the rest of an epoch.
