@@ -14,9 +14,9 @@ from torch import Tensor, fx, nn
 from ..errors import UserError, require
 from ..safe_load import safe_loading
 from .archs import check_bool, check_cfg, check_int
-from .conv_norm import build_norm, initialize
+from .conv_norm import build_conv, build_norm
 from .deep_training import DeepTraining, anneal
-from .reparam import fold, make_conv, merge, uses_twin
+from .reparam import fold, merge
 from .weights import fit_head
 
 
@@ -60,15 +60,14 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.deploy = deploy
-        conv = nn.Conv2d(in_channels, num_classes, 1)
+        conv = build_conv(in_channels, num_classes)
         first = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(drop_rate), conv)
         if deploy:
             self.cls = first
         else:
             self.cls1 = first.append(build_norm({'eps': 1e-6, **norm_cfg}, num_classes))
-            self.cls2 = nn.Sequential(nn.Conv2d(num_classes, num_classes, 1))
+            self.cls2 = nn.Sequential(build_conv(num_classes, num_classes))
             self.add_act_learn()
-        initialize(module for module in self.modules() if isinstance(module, nn.Conv2d))
 
     def init_weights(self) -> None:
         """Initialize by ``init_cfg``; no code in a checkpoint is run."""
@@ -81,8 +80,6 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
 
     def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Return the logits (N, num_classes) of the last level of features, (N, C, H, W)."""
-        if uses_twin(self):
-            return self.twin(feats)
         x = self.pre_logits(feats)
         is_known = not isinstance(x, fx.Proxy)
         if is_known and (x.ndim != 4 or x.shape[1] != self.in_channels):
@@ -94,17 +91,16 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
             return self.cls(x).flatten(1)
         return self.cls2(anneal(self.cls1(x), self.slope)).flatten(1)
 
-    def reparameterize(self, name: str = '') -> Callable[[], None]:
-        """Compute the one convolution; see ``reparam.Reparameterizable``."""
-        self.check_act_learn(name)
+    def reparameterize(self, prefix: str = '') -> Callable[[], None]:
+        """Compute the one convolution; see ``Reparameterizable``."""
+        self.check_act_learn(prefix)
         conv, norm = self.cls1[2:]
-        merged = merge(fold(conv, norm, f'{name}.cls1.3'.lstrip('.')), fold(self.cls2[0], None))
-        fused = make_conv(conv, *merged)
+        fused = merge(conv, fold(conv, norm, f'{prefix}cls1.3'), fold(self.cls2[0], None))
 
         def switch() -> None:
-            self.cls, self.deploy = self.cls1, True
-            self.cls[2] = fused
-            del self.cls[3], self.cls1, self.cls2
-            self.remove_act_learn()
+            cls = self.cls1
+            cls[2] = fused
+            del cls[3]
+            self.become(['cls1', 'cls2'], cls=cls)
 
         return switch

@@ -1,10 +1,11 @@
 """Deep training (paper, section 3.1): train two convolutions, deploy one."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backports import MaybeTensor, is_compiling
 from ..errors import UserError, require
@@ -46,10 +47,11 @@ class DeepTraining(Reparameterizable):
     def add_act_learn(self) -> None:
         """Add ``act_learn`` with the value after deep training, 1."""
         self.register_buffer('_act_learn', torch.tensor(1.0))
-        self._set_known(1)
+        self._known_one = self._act_learn
 
-    def remove_act_learn(self) -> None:
-        """Remove ``act_learn`` from a module that becomes its deploy form."""
+    def become(self, old: Sequence[str], **new: nn.Module) -> None:
+        """Switch to the deploy form, without ``act_learn``; see ``Reparameterizable``."""
+        super().become(old, **new)
         del self._act_learn, self._known_one
 
     @property
@@ -65,7 +67,7 @@ class DeepTraining(Reparameterizable):
             require('act_learn', value, value == 1, '1, the only value in deploy form')
         else:
             self._act_learn.fill_(value)
-            self._set_known(value)
+            self._known_one = self._act_learn if value == 1 else None
 
     @property
     def slope(self) -> Tensor | None:
@@ -77,38 +79,35 @@ class DeepTraining(Reparameterizable):
     def _is_one(self) -> bool:
         """Return whether the value is known to be 1, without synchronizing."""
         buffer = self._act_learn
-        if buffer is not self._known_one:
+        if buffer is not self._known_one:  # also after a conversion or copy replaced the buffer
             return False
         if is_compiling() or type(buffer) is not Tensor or buffer.device.type != 'cpu':
             return self.training  # in eval mode an average may have written the buffer
         return buffer.tolist() == 1
 
-    def _set_known(self, value: float) -> None:
-        # A tensor, not a flag: it is outdated as soon as a conversion or copy replaces the buffer.
-        self._known_one = self._act_learn if value == 1 else None
-
-    def look(self) -> None:
-        """Read ``act_learn``; on a GPU this synchronizes."""
-        has_value = type(self._act_learn) is Tensor and not self._act_learn.is_meta
-        self._set_known(self._act_learn.item() if has_value else 0)
+    def refresh_act_learn(self) -> None:
+        """Read ``act_learn`` after others wrote its buffer; on a GPU this synchronizes."""
+        if not self.deploy:
+            buffer = self._act_learn
+            is_real = type(buffer) is Tensor and not buffer.is_meta
+            self._known_one = buffer if is_real and buffer.item() == 1 else None
 
     def train(self, mode: bool = True) -> 'DeepTraining':
         """Switch the mode and read ``act_learn``."""
         super().train(mode)
-        if not self.deploy:
-            self.look()
+        self.refresh_act_learn()
         return self
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if not self.deploy:
-            self.look()
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.refresh_act_learn()
 
-    def check_act_learn(self, name: str) -> None:
+    def check_act_learn(self, prefix: str) -> None:
         """Raise UserError unless ``act_learn`` is 1, so that two convolutions fuse into one."""
         if self.act_learn != 1:
+            name = prefix.removesuffix('.') or type(self).__name__
             raise UserError(
-                f'act_learn of {name or type(self).__name__} is {self.act_learn:g}, expected 1: '
+                f'act_learn of {name} is {self.act_learn:g}, expected 1: '
                 'fusing would drop the activation between pairs of convolutions; finish deep '
                 'training or use a later checkpoint'
             )

@@ -4,7 +4,7 @@ Fused weights are computed in float64 and stored, contiguous, in the dtype of th
 transposed views a fused net is slower than one that is built in deploy form.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +24,18 @@ class Reparameterizable(nn.Module):
     """Base class of modules that can be fused.
 
     ``deploy`` is True in deploy form. In training form a module may have a fused ``twin``, which
-    computes in its place in eval mode, see ``twins.add_twins``.
+    computes in its place in eval mode, see ``twins.add_twins``; compiled code never uses it.
     """
 
     deploy: bool = False
     twin = None  # type: Any # torch.jit.script would read an annotation
     __constants__ = ('deploy',)  # torch.jit.script compiles only the branch of this form
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute, by the twin if there is one."""
+        if is_compiling() or self.training or self.twin is None:
+            return super().__call__(*args, **kwargs)
+        return self.twin(*args, **kwargs)
 
     def train(self, mode: bool = True) -> 'Reparameterizable':
         """Switch the mode; training drops the twin."""
@@ -43,20 +49,30 @@ class Reparameterizable(nn.Module):
 
     def __getstate__(self) -> dict:
         """Leave the twin out of copies and pickles."""
-        state = super().__getstate__()
-        return {name: value for name, value in state.items() if name != 'twin'}
+        return {name: value for name, value in vars(self).items() if name != 'twin'}
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self.drop_twin()
         super()._load_from_state_dict(*args)
 
-    def reparameterize(self, name: str = '') -> Callable[[], None]:
+    def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Compute the deploy form; return a function that switches to it and cannot fail.
 
+        Args:
+            prefix: Name of the module in the model, with a dot at the end, for messages.
+
         Raises:
-            UserError: If the module, ``name`` in the model, cannot be fused.
+            UserError: If the module cannot be fused.
         """
         raise NotImplementedError
+
+    def become(self, old: Sequence[str], **new: nn.Module) -> None:
+        """Switch to the deploy form: replace old children by new ones, in their order."""
+        for name in old:
+            delattr(self, name)
+        for name, child in new.items():
+            setattr(self, name, child)
+        self.deploy = True
 
     def switch_to_deploy(self) -> None:
         """Fuse this module and all modules in it, see ``fuse``."""
@@ -90,25 +106,20 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
     return model
 
 
-def deploy_switches(model: nn.Module, prefix: str = '') -> list[Callable[[], None]]:
+def deploy_switches(model: nn.Module, model_name: str = '') -> list[Callable[[], None]]:
     """Compute the deploy form of every module; return the functions that switch to them.
 
-    ``prefix`` is the model's name, for messages. Errors are those of ``fuse``.
+    ``model_name`` is for messages. Errors are those of ``fuse``.
     """
     for module in model.modules():
         for hook in _weight_hooks(module).values():
             hook(module, ())  # update the weight, which is from the last forward pass
     switches = []
-    for name, module in model.named_modules(prefix=prefix):
+    for name, module in model.named_modules(prefix=model_name):
         if isinstance(module, Reparameterizable) and not module.deploy:
             _check_values(module, name)
-            switches.append(module.reparameterize(name))
+            switches.append(module.reparameterize(f'{name}.'.lstrip('.')))
     return switches
-
-
-def uses_twin(module: Reparameterizable) -> bool:
-    """Return whether a module computes with its twin; compiled code never does."""
-    return not is_compiling() and not module.training and module.twin is not None
 
 
 def _check_values(module: Reparameterizable, name: str) -> None:
@@ -178,25 +189,23 @@ def fold(conv: nn.Conv2d, norm: nn.Module | None, name: str = '') -> tuple[Tenso
     return weight * scale[:, None, None, None], bias * scale + shift
 
 
-def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Merge a convolution and the 1x1 convolution after it into weight and bias of one.
+def merge(
+    like: nn.Conv2d, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
+) -> nn.Conv2d:
+    """Merge a convolution and the 1x1 convolution after it into one.
 
-    ``first`` has the weight (C_mid, C_in, k, k) and bias of the convolution, ``second``
-    (C_out, C_mid, 1, 1).
+    Args:
+        like: The first convolution; the new one has its geometry, dtype and flags.
+        first: Its weight (C_mid, C_in, k, k) and bias, see ``fold``.
+        second: Weight (C_out, C_mid, 1, 1) and bias of the convolution after it.
     """
     (weight1, bias1), (weight2, bias2) = first, second
     matrix = weight2.flatten(1)
     weight = (matrix @ weight1.flatten(1)).view(-1, *weight1.shape[1:])
-    return weight, matrix @ bias1 + bias2
-
-
-def make_conv(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """Build a convolution with these weights and the geometry and flags of another."""
     names = ('kernel_size', 'stride', 'padding', 'padding_mode')
     geometry: dict[str, Any] = {name: getattr(like, name) for name in names}
-    with torch.device('meta'):  # draw no random numbers, use no memory
-        conv = nn.Conv2d(weight.shape[1], len(weight), **geometry)
-    conv.weight, conv.bias = parameters_like(like.weight, weight, bias)
+    conv = nn.Conv2d(weight.shape[1], len(weight), device='meta', **geometry)
+    conv.weight, conv.bias = parameters_like(like.weight, weight, matrix @ bias1 + bias2)
     return conv.train(like.training)
 
 

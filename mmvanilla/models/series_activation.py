@@ -11,7 +11,7 @@ from ..errors import require
 from ..ops.depthwise_conv import depthwise_conv2d
 from .archs import MAX_SIZE, is_int
 from .conv_norm import build_norm
-from .reparam import Reparameterizable, fold_bn, free_weight, parameters_like, uses_twin
+from .reparam import Reparameterizable, fold_bn, free_weight, parameters_like
 
 fx.wrap('depthwise_conv2d')  # symbolic tracing keeps the call: a proxy has no device
 
@@ -60,14 +60,11 @@ class SeriesActivation(Reparameterizable):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W)."""
-        if not torch.jit.is_scripting():  # noqa: SIM102 - the compiler skips this block only
-            if uses_twin(self):
-                return self.twin(x)
         return self.bn(depthwise_conv2d(F.relu(x), self.weight, self.bias))
 
-    def reparameterize(self, name: str = '') -> Callable[[], None]:
+    def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Fold the norm into weight and bias; see ``Reparameterizable``."""
-        scale, shift = fold_bn(self.bn, f'{name}.bn'.lstrip('.'))
+        scale, shift = fold_bn(self.bn, f'{prefix}bn')
         weight = self.weight.double() * scale[:, None, None, None]
         fused = parameters_like(self.weight, weight, shift)
 

@@ -16,7 +16,6 @@ from .reparam import Reparameterizable, deploy_switches
 NOT_SHARED = ('twin', 'forward', '_compiled_call_impl')
 
 
-@torch.no_grad()
 def add_twins(model: nn.Module) -> None:
     """Give every fusable module a fused twin of its current weights.
 
@@ -27,16 +26,8 @@ def add_twins(model: nn.Module) -> None:
         UserError: If a module cannot be fused, see ``fuse``; then no module has a twin.
     """
     drop_twins(model)
-    twins = []
-    for name, module in fusable_modules(model).items():
-        twin = alias(module).eval()
-        switches = deploy_switches(twin, name)
-        for switch in switches:
-            switch()
-        if switches:
-            twins.append((module, twin))
-    for module, twin in twins:
-        module.__dict__['twin'] = twin  # setattr would make it a submodule
+    for name, twin in _fused_copies(model).items():
+        model.get_submodule(name).__dict__['twin'] = twin  # setattr would make it a submodule
 
 
 def drop_twins(model: nn.Module) -> None:
@@ -46,7 +37,6 @@ def drop_twins(model: nn.Module) -> None:
             module.drop_twin()
 
 
-@torch.no_grad()
 def fused_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Convert the state dict of a model's training form to its deploy form.
 
@@ -58,26 +48,31 @@ def fused_weights(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Ten
         CheckpointError: If the weights do not fit the backbone.
         UserError: If a module cannot be fused, see ``fuse``.
     """
-    fused = dict(weights)
-    for name, module in fusable_modules(model).items():
-        start = f'{name}.' if name else ''
-        own = {key: fused.pop(key) for key in list(fused) if key.startswith(start)}
-        deployed = alias(module)
-        deployed.load_state_dict({k.removeprefix(start): v for k, v in own.items()}, assign=True)
-        for switch in deploy_switches(deployed.eval(), name):
-            switch()
-        fused.update({start + key: value for key, value in deployed.state_dict().items()})
-    return fused
+    for name, fused in _fused_copies(model, weights).items():
+        prefix = f'{name}.'.lstrip('.')
+        weights = {key: value for key, value in weights.items() if not key.startswith(prefix)}
+        weights |= fused.state_dict(prefix=prefix)
+    return weights
 
 
-def fusable_modules(model: nn.Module) -> dict[str, Reparameterizable]:
-    """Return the outermost fusable modules by name."""
-    found: dict[str, Reparameterizable] = {}
+@torch.no_grad()
+def _fused_copies(
+    model: nn.Module, weights: dict[str, Tensor] | None = None
+) -> dict[str, nn.Module]:
+    """Copy and fuse the outermost fusable modules, with other weights if given."""
+    copies: dict[str, nn.Module] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        inside = any(not outer or name.startswith(f'{outer}.') for outer in found)
-        if isinstance(module, Reparameterizable) and not inside:
-            found[name] = module
-    return found
+        inside = any(not outer or name.startswith(f'{outer}.') for outer in copies)
+        if inside or not isinstance(module, Reparameterizable) or module.deploy:
+            continue
+        copies[name] = copy = alias(module).eval()
+        if weights is not None:
+            start = f'{name}.'.lstrip('.')
+            own = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
+            copy.load_state_dict(own, assign=True)
+        for switch in deploy_switches(copy, name):
+            switch()
+    return copies
 
 
 def alias(module: nn.Module) -> nn.Module:

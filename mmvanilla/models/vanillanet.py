@@ -24,9 +24,9 @@ from ..ops.recompute import recompute
 from ..ops.traced import is_traced
 from ..safe_load import safe_loading
 from .archs import MAX_ACT_NUM, check_bool, check_cfg, check_int, check_levels, parse_arch
-from .conv_norm import build_conv, conv_norm, initialize
+from .conv_norm import build_conv, conv_norm
 from .deep_training import DeepTraining, anneal
-from .reparam import Reparameterizable, fold, make_conv, merge, uses_twin
+from .reparam import Reparameterizable, fold, merge
 from .series_activation import SeriesActivation
 from .weights import fit, unwrapped_prefix
 
@@ -87,19 +87,12 @@ class Block(Reparameterizable):
         x = self.conv(x) if self.deploy else self.conv2(anneal(self.conv1(x), slope))
         return self.act(self.pool(x))
 
-    def reparameterize(self, name: str = '') -> Callable[[], None]:
+    def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Merge both convolutions into one; see ``Reparameterizable``."""
-        first = fold(self.conv1[0], self.conv1[1], f'{name}.conv1.1'.lstrip('.'))
-        second = fold(self.conv2[0], self.conv2[1], f'{name}.conv2.1'.lstrip('.'))
-        conv = make_conv(self.conv2[0], *merge(first, second))
-
-        def switch() -> None:
-            pool, act = self.pool, self.act
-            del self.conv1, self.conv2, self.pool, self.act
-            # Registered again, so that the order is that of a block built in deploy form.
-            self.conv, self.pool, self.act, self.deploy = conv, pool, act, True
-
-        return switch
+        first = fold(self.conv1[0], self.conv1[1], f'{prefix}conv1.1')
+        second = fold(self.conv2[0], self.conv2[1], f'{prefix}conv2.1')
+        children = dict(conv=merge(self.conv1[0], first, second), pool=self.pool, act=self.act)
+        return lambda: self.become(['conv1', 'conv2', 'pool', 'act'], **children)
 
 
 @fx.wrap
@@ -153,7 +146,7 @@ class VanillaNet(DeepTraining, BaseModule):
     """
 
     # Whether a loaded checkpoint had weights for this net; None if none was loaded.
-    found: bool | None = None
+    weights_loaded: bool | None = None
 
     def __init__(
         self,
@@ -209,7 +202,6 @@ class VanillaNet(DeepTraining, BaseModule):
             Block(*channels, stride, act_num, norm_cfg, ada_pool, deploy)
             for channels, stride in zip(pairwise(dims), strides, strict=True)
         )
-        initialize(module for module in self.modules() if isinstance(module, nn.Conv2d))
         self._freeze_stages()
 
     def init_weights(self) -> None:
@@ -232,7 +224,7 @@ class VanillaNet(DeepTraining, BaseModule):
             ) from error
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        self.found = fit(state_dict, self, prefix) or self.found or False
+        self.weights_loaded = fit(state_dict, self, prefix) or self.weights_loaded or False
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -249,8 +241,6 @@ class VanillaNet(DeepTraining, BaseModule):
         """
         if not isinstance(x, fx.Proxy):  # symbolic tracing knows no shape
             self.check_input(x)
-        if uses_twin(self):
-            return self.twin(x)
         x = fast_layout(x)
         run = recompute if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
         slope = self.slope
@@ -282,19 +272,18 @@ class VanillaNet(DeepTraining, BaseModule):
                 'or call eval() to use it'
             )
 
-    def reparameterize(self, name: str = '') -> Callable[[], None]:
+    def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Merge both convolutions of the stem into one; the blocks have their own method."""
-        self.check_act_learn(name)
-        first = fold(self.stem1[0], self.stem1[1], f'{name}.stem1.1'.lstrip('.'))
-        second = fold(self.stem2[0], self.stem2[1], f'{name}.stem2.1'.lstrip('.'))
-        conv = make_conv(self.stem1[0], *merge(first, second))
+        self.check_act_learn(prefix)
+        first = fold(self.stem1[0], self.stem1[1], f'{prefix}stem1.1')
+        second = fold(self.stem2[0], self.stem2[1], f'{prefix}stem2.1')
+        conv = merge(self.stem1[0], first, second)
 
         def switch() -> None:
-            stem, stages = self.stem2, self.stages
-            stem[0] = conv.train(stem.training)
-            del stem[1], self.stem1, self.stem2, self.stages
-            self.remove_act_learn()
-            self.stem, self.stages, self.deploy = stem, stages, True
+            stem = self.stem2
+            stem[0] = conv
+            del stem[1]
+            self.become(['stem1', 'stem2', 'stages'], stem=stem, stages=self.stages)
 
         return switch
 

@@ -178,7 +178,7 @@ def check_weights(model: nn.Module, weights: dict, needed: Callable[[str], bool]
     checks the others itself when it is loaded.
     """
     for name, module in model.named_modules():
-        if hasattr(module, 'found') and not any(key.startswith(name) for key in weights):
+        if hasattr(module, 'weights_loaded') and not any(key.startswith(name) for key in weights):
             raise CheckpointError(NO_BACKBONE.format(f'{name}.'))
     remedy = 'use the checkpoint of this config'
     for name, value in model.state_dict().items():

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmvanilla import UserError, fuse
 from mmvanilla.models.conv_norm import build_norm
 from mmvanilla.models.deep_training import DeepTraining, anneal
-from mmvanilla.models.reparam import fold, make_conv, merge, uses_twin
+from mmvanilla.models.reparam import fold, merge
 
 
 class DeepConv(DeepTraining):
@@ -70,27 +70,19 @@ class DeepConv(DeepTraining):
         """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         if self.deploy:
             return self.conv(x)
-        if uses_twin(self):
-            return self.twin(x)
         return self.conv2(anneal(self.norm(self.conv1(x)), self.slope))
 
     def __prepare_scriptable__(self) -> DeepTraining:
         """Let torch.jit.script compile the deploy form."""
         return self if self.deploy else super().__prepare_scriptable__()
 
-    def reparameterize(self, name: str = '') -> Callable[[], None]:
+    def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Compute the one convolution, ``conv``, with a bias; see ``Reparameterizable``."""
-        self.check_act_learn(name)
+        self.check_act_learn(prefix)
         norm = None if isinstance(self.norm, nn.Identity) else self.norm
-        first = fold(self.conv1, norm, f'{name}.norm'.lstrip('.'))
-        conv = make_conv(self.conv1, *merge(first, fold(self.conv2, None))).train(self.training)
-
-        def switch() -> None:
-            del self.conv1, self.norm, self.conv2
-            self.remove_act_learn()
-            self.conv, self.deploy = conv, True
-
-        return switch
+        first = fold(self.conv1, norm, f'{prefix}norm')
+        conv = merge(self.conv1, first, fold(self.conv2, None))
+        return lambda: self.become(['conv1', 'norm', 'conv2'], conv=conv)
 
 
 def why_not(conv: nn.Module) -> str | None:

@@ -22,5 +22,5 @@ class BroadcastBuffersHook(Hook):
         for module in runner.model.modules():
             for buffer in module.buffers(recurse=False):
                 broadcast(buffer)
-            if isinstance(module, DeepTraining) and not module.deploy:
-                module.look()
+            if isinstance(module, DeepTraining):
+                module.refresh_act_learn()

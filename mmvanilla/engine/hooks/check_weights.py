@@ -32,7 +32,7 @@ class CheckWeightsHook(Hook):
         """Forget what was loaded before the run."""
         for net in runner.model.modules():
             if isinstance(net, VanillaNet):
-                net.found = net.found or None
+                net.weights_loaded = net.weights_loaded or None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the checkpoint's weights for the comparison."""
@@ -48,7 +48,7 @@ class CheckWeightsHook(Hook):
         model = unwrap(model.module) if isinstance(model, BaseTTAModel) else model
         nets = {name: net for name, net in model.named_modules() if isinstance(net, VanillaNet)}
         for name, net in nets.items():
-            if net.found is False:
+            if net.weights_loaded is False:
                 raise CheckpointError(NO_BACKBONE.format(name))
         if self._weights is None:
             return
