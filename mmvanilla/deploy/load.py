@@ -85,7 +85,6 @@ def build_model(cfg: Config, file: str, warn_only: bool = False) -> tuple[BaseMo
     with safe_loading():  # a model may load a teacher while it is built
         model = MODELS.build(cfg.model)
     weights = checkpoint.get('state_dict', checkpoint)
-    # The backbone checks its own weights in load_state_dict.
-    check_weights(model, weights, lambda name: not name.startswith('backbone.'))
+    check_weights(model, weights)
     load_state_dict(model, weights, strict=False, logger='silent')
     return model.eval(), checkpoint.get('meta', {})

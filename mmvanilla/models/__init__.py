@@ -12,14 +12,7 @@ from .reparam import fuse
 from .series_activation import SeriesActivation
 from .vanillanet import VanillaNet
 
-__all__ = [
-    'ARCHS',
-    'DeepTraining',
-    'SeriesActivation',
-    'VanillaNet',
-    'fuse',
-    'safe_loading',
-]
+__all__ = ['ARCHS', 'DeepTraining', 'SeriesActivation', 'VanillaNet', 'fuse', 'safe_loading']
 
 
 @MODELS.register_module('VanillaNetClsHead')

@@ -1,7 +1,6 @@
 """The architectures of VanillaNet and checks of its arguments."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from ..errors import UserError, require
 
@@ -79,9 +78,8 @@ def check_levels(out_indices: Sequence[int], frozen_stages: int, number: int) ->
     """Raise UserError if arguments do not fit the number of resolution levels."""
     ascending = (
         isinstance(out_indices, Sequence)
-        and len(out_indices) > 0
         and all(is_int(i, 0, number - 1) for i in out_indices)
-        and all(a < b for a, b in pairwise(out_indices))
+        and [] != list(out_indices) == sorted(set(out_indices))
     )
     levels = f'ascending resolution levels from 0 to {number - 1}, such as {tuple(range(number))}'
     require('out_indices', out_indices, ascending, levels)

@@ -8,8 +8,6 @@ from torch import nn
 
 from ..errors import UserError, sentence
 
-_TRIED: set[tuple[str, int]] = set()
-
 
 def conv_norm(in_channels: int, out_channels: int, norm_cfg: dict, **conv: Any) -> nn.Sequential:
     """Build a convolution, see ``build_conv``, and a norm layer after it."""
@@ -33,18 +31,15 @@ def build_conv(in_channels: int, out_channels: int, kernel_size: int = 1, **conv
 def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
     """Build a norm layer for (N, channels, H, W).
 
-    The first layer of each config and width is tried: many norms are for vectors or sequences.
+    A layer like it is tried: many norms are for vectors or sequences.
 
     Raises:
         UserError: If the config cannot be built or its layer does not take images.
     """
     try:
-        norm = build_norm_layer(norm_cfg, channels)[1]
-        if (repr(norm_cfg), channels) not in _TRIED:
-            tried = build_norm_layer(norm_cfg, channels)[1]
-            # Synchronized batch norms train on GPUs only.
-            tried.train(not isinstance(tried, nn.SyncBatchNorm))(torch.zeros(2, channels, 2, 2))
-            _TRIED.add((repr(norm_cfg), channels))
+        norm, tried = (build_norm_layer(norm_cfg, channels)[1] for _ in range(2))
+        # Synchronized batch norms train on GPUs only.
+        tried.train(not isinstance(tried, nn.SyncBatchNorm))(torch.zeros(2, channels, 2, 2))
     except Exception as error:  # of any type: mmengine, mmcv and the layer raise them
         raise UserError(
             f'norm_cfg is {norm_cfg!r}, expected a norm layer for images of {channels} channels '

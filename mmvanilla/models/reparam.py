@@ -11,7 +11,7 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import parametrize
+from torch.nn.utils import fuse_conv_bn_weights, parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -117,19 +117,14 @@ def deploy_switches(model: nn.Module, model_name: str = '') -> list[Callable[[],
     switches = []
     for name, module in model.named_modules(prefix=model_name):
         if isinstance(module, Reparameterizable) and not module.deploy:
-            _check_values(module, name)
+            storages = [tensor.untyped_storage() for tensor in module.state_dict().values()]
+            if any(storage.device.type == 'meta' for storage in storages):  # also of fake tensors
+                raise UserError(
+                    f'the weights of {name or type(module).__name__} are meta or fake tensors, '
+                    'which have no values to fuse; load weights first, or build with deploy=True'
+                )
             switches.append(module.reparameterize(f'{name}.'.lstrip('.')))
     return switches
-
-
-def _check_values(module: Reparameterizable, name: str) -> None:
-    """Raise UserError if weights of a module are meta or fake tensors."""
-    for tensor in [*module.parameters(), *module.buffers()]:
-        if tensor.untyped_storage().device.type == 'meta':  # also for fake tensors
-            raise UserError(
-                f'the weights of {name or type(module).__name__} are meta or fake tensors, which '
-                'have no values to fuse; load weights first, or build with deploy=True'
-            )
 
 
 def _weight_hooks(module: nn.Module) -> dict[int, Any]:
@@ -148,12 +143,22 @@ def free_weight(module: nn.Module) -> None:
         del module._forward_pre_hooks[key]
 
 
-def fold_bn(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """Return scale and shift (C,) of a batch norm at inference, in float64.
+def fold(conv: nn.Module, norm: nn.Module | None, name: str = '') -> tuple[Tensor, Tensor]:
+    """Return weight (C_out, C_in, k, k) and bias of a convolution with its norm, in float64.
 
-    Raises:
-        UserError: If ``norm`` is not a batch norm or its statistics are unusable.
+    ``norm`` is the batch norm after it, ``name`` in the model, or None.
     """
+    weight = conv.weight.double()
+    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.double()
+    if norm is None:
+        return weight, bias
+    check_bn(norm, name)
+    mean, var = norm.running_mean.double(), norm.running_var.double()
+    return fuse_conv_bn_weights(weight, bias, mean, var, norm.eps, norm.weight, norm.bias)
+
+
+def check_bn(norm: nn.Module, name: str) -> None:
+    """Raise UserError unless ``norm`` is a batch norm with usable statistics."""
     if not isinstance(norm, _BatchNorm):
         reason = f'is a {type(norm).__name__}, expected a batch norm'
     elif norm.running_mean is None:
@@ -169,24 +174,8 @@ def fold_bn(norm: nn.Module, name: str) -> tuple[Tensor, Tensor]:
     elif not (norm.num_batches_tracked or norm.running_mean.any() or (norm.running_var != 1).any()):
         reason = 'has never seen a batch; load trained weights first, or build with deploy=True'
     else:
-        scale = (norm.running_var.double() + norm.eps).rsqrt()
-        scale = scale if norm.weight is None else scale * norm.weight.double()
-        shift = -norm.running_mean.double() * scale
-        return scale, shift if norm.bias is None else shift + norm.bias.double()
+        return
     raise UserError(f'{name} cannot be fused: it {reason}')
-
-
-def fold(conv: nn.Conv2d, norm: nn.Module | None, name: str = '') -> tuple[Tensor, Tensor]:
-    """Return weight (C_out, C_in, k, k) and bias of a convolution with its norm, in float64.
-
-    ``norm`` is the batch norm after it, ``name`` in the model, or None.
-    """
-    weight = conv.weight.double()
-    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.double()
-    if norm is None:
-        return weight, bias
-    scale, shift = fold_bn(norm, name)
-    return weight * scale[:, None, None, None], bias * scale + shift
 
 
 def merge(

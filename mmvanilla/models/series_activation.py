@@ -11,7 +11,7 @@ from ..errors import require
 from ..ops.depthwise_conv import depthwise_conv2d
 from .archs import MAX_SIZE, is_int
 from .conv_norm import build_norm
-from .reparam import Reparameterizable, fold_bn, free_weight, parameters_like
+from .reparam import Reparameterizable, fold, free_weight, parameters_like
 
 fx.wrap('depthwise_conv2d')  # symbolic tracing keeps the call: a proxy has no device
 
@@ -64,9 +64,7 @@ class SeriesActivation(Reparameterizable):
 
     def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Fold the norm into weight and bias; see ``Reparameterizable``."""
-        scale, shift = fold_bn(self.bn, f'{prefix}bn')
-        weight = self.weight.double() * scale[:, None, None, None]
-        fused = parameters_like(self.weight, weight, shift)
+        fused = parameters_like(self.weight, *fold(self, self.bn, f'{prefix}bn'))
 
         def switch() -> None:
             free_weight(self)

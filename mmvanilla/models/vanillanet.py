@@ -37,9 +37,6 @@ class AdaptivePool(nn.Module):
     """Max-pool (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)), adaptively.
 
     The ``ada`` variant pools 75 x 75 to 38, 19 and 10; this extends it to any size.
-
-    Args:
-        stride: Ratio of the input's size to the output's.
     """
 
     def __init__(self, stride: int) -> None:
@@ -99,8 +96,7 @@ class Block(Reparameterizable):
 def fast_layout(x: Tensor) -> Tensor:
     """Return (N, C, H, W) in the fastest layout of its device.
 
-    On CPUs it is channels-last: depthwise convolutions, above all backward, are several times
-    faster.
+    Depthwise convolutions on CPUs are several times faster channels-last, above all backward.
     """
     return channels_last(x) if x.device.type == 'cpu' else x
 
@@ -161,9 +157,6 @@ class VanillaNet(DeepTraining, BaseModule):
         deploy: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        for each in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
-            if each is not None:
-                check_cfg('init_cfg', each)
         super().__init__(unwrapped_prefix(init_cfg))
         self.arch = parse_arch(arch)
         dims, strides, ada_pool = self.arch.values()

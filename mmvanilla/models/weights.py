@@ -5,7 +5,6 @@ prefix. Detectors are ``{'meta': ..., 'state_dict': ...}``, with the prefix ``ba
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -95,17 +94,15 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
     _check_form('backbone', deployed, net.deploy)
     remedy = "set the backbone's arch to that of the checkpoint"
     expected = _expected(state_dict, net, prefix, f'it is of another net or incomplete; {remedy}')
-    padded = 0
-    for name, value in expected.items():
-        if state_dict[name].shape != value.shape:
-            state_dict[name] = _pad_kernel(name, state_dict[name], value, remedy)
-            padded += 1
+    smaller = [name for name, value in expected.items() if state_dict[name].shape != value.shape]
+    for name in smaller:
+        state_dict[name] = _pad_kernel(name, state_dict[name], expected[name], remedy)
     if surplus := sorted(state_dict.keys() - expected.keys()):
         raise CheckpointError(
             f'the checkpoint holds {surplus[0]!r}, which the net does not have, so it is of '
             f'another net; {remedy}'
         )
-    note = f', {padded} of them with kernels padded from a smaller act_num' if padded else ''
+    note = f', {len(smaller)} of them with kernels padded from a smaller act_num' if smaller else ''
     print_log(f'VanillaNet: {len(expected)} tensors loaded{note}', logger='current')
     return True
 
@@ -171,18 +168,18 @@ def _misfit(name: str, found: Tensor, value: Tensor, remedy: str) -> str:
     return f'{name!r} has the shape {shapes[0]} in the checkpoint and {shapes[1]} here; {remedy}'
 
 
-def check_weights(model: nn.Module, weights: dict, needed: Callable[[str], bool]) -> None:
-    """Raise CheckpointError unless weights hold a model's needed tensors in their shapes.
+def check_weights(model: nn.Module, weights: dict) -> None:
+    """Raise CheckpointError unless weights hold a model's tensors in their shapes.
 
-    ``needed`` returns whether a name is needed. A VanillaNet needs at least one weight here and
-    checks the others itself when it is loaded.
+    A VanillaNet needs at least one weight here and checks the others when it is loaded.
     """
-    for name, module in model.named_modules():
-        if hasattr(module, 'weights_loaded') and not any(key.startswith(name) for key in weights):
-            raise CheckpointError(NO_BACKBONE.format(f'{name}.'))
+    nets = [f'{name}.' for name, m in model.named_modules() if hasattr(m, 'weights_loaded')]
+    for net in nets:
+        if not any(name.startswith(net) for name in weights):
+            raise CheckpointError(NO_BACKBONE.format(net))
     remedy = 'use the checkpoint of this config'
     for name, value in model.state_dict().items():
-        if name.endswith(OPTIONAL) or not needed(name):
+        if name.endswith(OPTIONAL) or name.startswith(tuple(nets)):
             continue
         if name not in weights:
             raise CheckpointError(
