@@ -8,6 +8,7 @@ MaybeTensor = Optional[torch.Tensor]  # noqa: UP045 - torch.jit.script before 2.
 # torch.compile supports recomputation, and custom backward passes with dynamic shapes.
 COMPILES = torch.__version__ >= '2.8'
 _AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # 2.4
+_is_exporting = getattr(torch.compiler, 'is_exporting', torch.jit.is_tracing)  # 2.7
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
@@ -25,3 +26,11 @@ def is_compiling() -> bool:
     if hasattr(torch.compiler, 'is_compiling'):  # 2.3
         return torch.compiler.is_compiling()
     return torch._utils.is_compiling()
+
+
+def is_traced() -> bool:
+    """Return whether torch.jit.trace (also a FLOP counter's) or torch.export is at work.
+
+    Neither knows custom operators.
+    """
+    return torch.jit.is_tracing() or _is_exporting()

@@ -26,7 +26,7 @@ def check_installed() -> None:
             same package, so that one overwrote files of the other.
     """
     torch = version('torch') or '2.1'  # a build of the user's own may have no metadata
-    if tuple(int(part) for part in torch.split('.')[:2]) < OLDEST_TORCH:
+    if release(torch) < OLDEST_TORCH:
         raise ImportError(f'mmvanilla needs torch 2.1 or later, and {torch} is installed')
     for package, names in DISTRIBUTIONS.items():
         found = [name for name in names if version(name)]
@@ -73,3 +73,8 @@ def version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version."""
+    return tuple(int(number) for number in version.split('.')[:2])

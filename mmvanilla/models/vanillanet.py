@@ -16,12 +16,11 @@ from mmengine.registry import MODELS
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..backports import MaybeTensor
+from ..backports import MaybeTensor, is_traced
 from ..errors import UserError, sentence
 from ..installed import mmcv_is_compiled
 from ..ops.depthwise_conv import channels_last
 from ..ops.recompute import recompute
-from ..ops.traced import is_traced
 from ..safe_load import safe_loading
 from .archs import MAX_ACT_NUM, check_bool, check_cfg, check_int, check_levels, parse_arch
 from .conv_norm import build_conv, conv_norm

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-from ..backports import COMPILES, MaybeTensor, autocast_dtype, is_compiling
-from .traced import is_traced
+from ..backports import COMPILES, MaybeTensor, autocast_dtype, is_compiling, is_traced
 
 GROUP_BYTES = 2**22  # of planes that are convolved together; should fit into the cache
 VECTORS = 32  # planes; groups of a multiple fill the processor's vectors
@@ -115,12 +114,7 @@ def _grad_weight(x: Tensor, grad: Tensor, padding: int) -> Tensor:
     planes = x.reshape(1, batch * channels, height, width).split(size, 1)
     windows = grad.reshape(batch * channels, 1, height, width).split(size)
     groups = [
-        F.conv2d(
-            channels_last(plane),
-            window,
-            padding=padding,
-            groups=len(window),
-        )
+        F.conv2d(channels_last(plane), window, padding=padding, groups=len(window))
         for plane, window in zip(planes, windows, strict=True)
     ]
     side = 2 * padding + 1

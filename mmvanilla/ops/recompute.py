@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import checkpoint as checkpointing
 
-from ..backports import COMPILES, is_compiling
-from .traced import is_traced
+from ..backports import COMPILES, is_compiling, is_traced
 
 IS_SELECTIVE = hasattr(checkpointing, 'create_selective_checkpoint_contexts')  # torch 2.4
 
@@ -22,9 +21,6 @@ def recompute(module: nn.Module, *args: object) -> Tensor:
     a layer's time and most of its memory. Before torch 2.4 everything is recomputed. PyTorch
     refuses a second backward pass, as for a gradient penalty.
 
-    Args:
-        module: The module to call.
-        *args: Its arguments.
     """
     # Compiled by torch before 2.8, recomputed norms count a batch twice.
     if is_traced() or (is_compiling() and not COMPILES):

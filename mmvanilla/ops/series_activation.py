@@ -1,6 +1,5 @@
 """Max-pool, ReLU and depthwise convolution in one pass over memory, for inference on a GPU."""
 
-import importlib.metadata
 import warnings
 from typing import Any
 
@@ -9,21 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, library
 
 from ..backports import autocast_dtype
-
-
-def _has_triton() -> bool:
-    """Return whether there is a Triton that compiles the kernel: 3.5 (torch 2.9) or later."""
-    if not _HAS_CUSTOM_OP:
-        return False
-    try:
-        version = importlib.metadata.version('triton')
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return tuple(int(number) for number in version.split('.')[:2]) >= (3, 5)
-
+from ..errors import require
+from ..installed import release, version
 
 _HAS_CUSTOM_OP = hasattr(library, 'custom_op')  # torch 2.4
-_HAS_TRITON = _has_triton()
+_TRITON = version('triton')
+# Triton before 3.5 (torch 2.9) cannot compile the kernel.
+_HAS_TRITON = _HAS_CUSTOM_OP and _TRITON is not None and release(_TRITON) >= (3, 5)
 _FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -122,9 +113,9 @@ if _HAS_TRITON:
             _without_kernel.add(x.device)
             cause = ' '.join(str(error).split())[:300]
             warnings.warn(
-                f'Triton {importlib.metadata.version("triton")} cannot compile or launch the '
-                f'series activation on {x.device} ({type(error).__name__}: {cause}); PyTorch '
-                'computes it there from now on, slower; try a newer Triton or driver',
+                f'Triton {_TRITON} cannot compile or launch the series activation on {x.device} '
+                f'({type(error).__name__}: {cause}); PyTorch computes it there from now on, '
+                'slower; try a newer Triton or driver',
                 stacklevel=2,
             )
             return _on_other_devices(x, weight, bias, pool)
@@ -132,30 +123,16 @@ if _HAS_TRITON:
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, pool: int) -> None:
-    if pool not in (1, 2):
-        raise ValueError(f'pool of series_activation is {pool!r}, expected 1 or 2')
-    if x.ndim != 4 or not x.is_floating_point():
-        raise ValueError(
-            f'series_activation got an input of shape {tuple(x.shape)} and dtype {x.dtype}, '
-            'expected floating-point (N, C, H, W)'
-        )
-    if min(x.shape[2:]) < pool:
-        raise ValueError(
-            f'series_activation got {x.shape[2]} x {x.shape[3]} pixels, '
-            f'expected at least {pool} x {pool}; enlarge the image'
-        )
-    channels, side = x.shape[1], weight.shape[-1] if weight.ndim else 0
-    if tuple(weight.shape) != (channels, 1, side, side) or side not in (3, 5, 7, 9):
-        raise ValueError(
-            f'weight of series_activation has shape {tuple(weight.shape)}, '
-            f'expected ({channels}, 1, k, k) with k = 3, 5, 7 or 9'
-        )
-    if tuple(bias.shape) != (channels,):
-        raise ValueError(
-            f'bias of series_activation has shape {tuple(bias.shape)}, expected ({channels},)'
-        )
-    if not x.device == weight.device == bias.device:
-        raise ValueError(
-            f'series_activation got an input on {x.device}, a weight on {weight.device} and a bias '
-            f'on {bias.device}, expected one device; move them'
-        )
+    require('pool of series_activation', pool, pool in (1, 2), '1 or 2')
+    require('shape of the input', x.shape, x.ndim == 4, '(N, C, H, W)')
+    require('dtype of the input', x.dtype, x.is_floating_point(), 'a floating-point dtype')
+    fits = min(x.shape[2:]) >= pool
+    require('size of the input', x.shape[2:], fits, 'at least that of the pool; enlarge the image')
+    side = weight.shape[-1] if weight.ndim else 0
+    fits = tuple(weight.shape) == (x.shape[1], 1, side, side) and side in (3, 5, 7, 9)
+    window = '(C, 1, k, k) with the C channels of the input and k = 3, 5, 7 or 9'
+    require('shape of the weight', weight.shape, fits, window)
+    require('shape of the bias', bias.shape, bias.shape == weight.shape[:1], '(C,)')
+    devices = x.device, weight.device, bias.device
+    fits = devices[0] == devices[1] == devices[2]
+    require('devices of input, weight and bias', devices, fits, 'one device; move them')

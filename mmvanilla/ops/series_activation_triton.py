@@ -163,9 +163,11 @@ def launch(x: Tensor, weight: Tensor, bias: Tensor, pool: int, out: Tensor) -> N
     images, channels, height, width = x.shape
     out_height, out_width = out.shape[2:]
     n = weight.shape[-1] // 2
-    strips = triton.cdiv(channels, _LANES.value) * triton.cdiv(out_width, WIDTH)
-    blocks = images * strips
-    chunks = choose_chunks(blocks, out_height, n, _count_processors(x.device))
+    blocks = images * triton.cdiv(channels, _LANES.value) * triton.cdiv(out_width, WIDTH)
+    processors = 1  # of the interpreter, on a CPU
+    if x.is_cuda:
+        processors = torch.cuda.get_device_properties(x.device).multi_processor_count
+    chunks = choose_chunks(blocks, out_height, n, processors)
     weight = weight.flatten(1).t().to(torch.float32).contiguous()
     bias = bias.to(torch.float32).contiguous()
     sizes = (height, width, out_height, out_width, chunks)
@@ -195,11 +197,3 @@ def choose_chunks(blocks: int, rows: int, n: int, processors: int) -> int:
         return busiest * (triton.cdiv(rows, chunks) + n * min(chunks - 1, 2))
 
     return min(range(1, min(MAX_CHUNKS, rows) + 1), key=cost)
-
-
-@functools.lru_cache(maxsize=64)
-def _count_processors(device: torch.device) -> int:
-    """Return the number of streaming multiprocessors of a GPU; 1 in the interpreter on a CPU."""
-    if device.type != 'cuda':
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
