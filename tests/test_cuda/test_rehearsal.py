@@ -300,7 +300,7 @@ def test_a_whole_run(tmp_path, monkeypatch, needs):
     assert runner.iter == steps
     assert done.pop(('after_train_iter', 'copied to the CPU')) == steps
     waits = {function for function, kind in done if kind in ('waits', 'copied to the CPU')}
-    assert waits <= {'act_learn', 'look', 'fold_bn', 'parameters_like', 'nms'}
+    assert waits <= {'act_learn', 'refresh_act_learn', 'check_bn', 'parameters_like', 'nms'}
     state = torch.load('work/iter_4.pth', weights_only=True)
     assert all(type(value) is torch.Tensor for value in state['state_dict'].values())
 
