@@ -24,7 +24,7 @@ class Reparameterizable(nn.Module):
     """Base class of modules that can be fused.
 
     ``deploy`` is True in deploy form. In training form a module may have a fused ``twin``, which
-    computes in its place in eval mode, see ``twins.add_twins``; compiled code never uses it.
+    computes in its place in eval mode, as in a validation; compiled code never uses it.
     """
 
     deploy: bool = False

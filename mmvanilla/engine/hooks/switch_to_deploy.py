@@ -14,9 +14,9 @@ from torch import nn
 
 from ...errors import UserError
 from ...models import fuse, safe_loading
-from ...models.twins import add_twins, drop_twins, fused_weights
 from ...whole_files import replace_file
 from ..look import unwrap
+from ..twins import add_twins, drop_twins, fused_weights
 
 
 @HOOKS.register_module()

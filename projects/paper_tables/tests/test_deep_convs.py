@@ -8,9 +8,9 @@ from mmengine.registry import MODELS
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mmvanilla.engine.twins import add_twins
 from mmvanilla.errors import UserError
 from mmvanilla.models import fuse
-from mmvanilla.models.twins import add_twins
 from projects.paper_tables.deep_convs import DeepConv, join_convs, split_convs
 
 

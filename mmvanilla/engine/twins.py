@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from .reparam import Reparameterizable, deploy_switches
+from ..models.reparam import Reparameterizable, deploy_switches
 
 # Activation checkpointing sets a forward on the instance, bound to the original.
 NOT_SHARED = ('twin', 'forward', '_compiled_call_impl')

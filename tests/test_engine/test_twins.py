@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from mmvanilla import VanillaNet, fuse
+from mmvanilla.engine.twins import add_twins, drop_twins, fused_weights
 from mmvanilla.errors import UserError
 from mmvanilla.models import SeriesActivation
-from mmvanilla.models.twins import add_twins, drop_twins, fused_weights
 
 ARCH = dict(dims=[4, 6, 8], strides=[2, 1])
 
