@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -29,13 +30,13 @@ class AfterFirstImport(MetaPathFinder):
         """Find a module with the other finders and follow its import."""
         if name not in LIBRARIES and name.rpartition('.')[0] != __package__:
             return None
-        finders = [finder for finder in sys.meta_path if finder is not self]
-        found = (finder.find_spec(name, path, target) for finder in finders)
-        spec = next((spec for spec in found if spec and spec.loader), None)
-        if spec and spec.loader:
-            execute = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: self.follow(execute, module)  # type: ignore
-        return spec
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(name, path, target)
+            if spec and spec.loader:
+                follow = partial(self.follow, spec.loader.exec_module)
+                spec.loader.exec_module = follow  # type: ignore[method-assign]
+                return spec
+        return None
 
     def follow(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
         """Execute a module; call the function if it was the outermost."""

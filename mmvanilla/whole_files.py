@@ -17,11 +17,9 @@ UNSUPPORTED = {
 
 
 def replace_file(file: str, content: bytes) -> None:
-    """Write a file so that at any moment, also of a power cut, the old or the new one is whole.
+    """Write a file so that the old or the new one is whole, also after a power cut.
 
-    Args:
-        file: Where to write; missing folders are made.
-        content: All of it.
+    Missing folders are made.
 
     Raises:
         OSError: If it cannot be written; the old file stays, and nothing else.

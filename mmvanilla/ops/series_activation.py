@@ -63,9 +63,7 @@ def channels_innermost(weight: Tensor) -> Tensor:
 
 
 def _can_fuse(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    needs_gradient = torch.is_grad_enabled() and (
-        x.requires_grad or weight.requires_grad or bias.requires_grad
-    )
+    needs_gradient = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, bias))
     return _HAS_TRITON and x.is_cuda and x.dtype in _FUSED_DTYPES and not needs_gradient
 
 
