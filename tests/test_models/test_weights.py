@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.model import BaseModule
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 
 from mmvanilla import VanillaNet, safe_loading
@@ -60,15 +60,6 @@ def test_init_cfg(name, prefix, publish):
     net = build(record, file, prefix)
     net.init_weights()
     assert_features(net, record)
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_load_from(name, publish):
-    record, file = publish(name)
-    model = Detector(build(record))
-    with safe_loading():
-        load_checkpoint(model, file)  # as a runner's load_from
-    assert_features(model.backbone, record)
 
 
 def run(model, file, tmp_path, safe=True):
