@@ -4,6 +4,7 @@ import copy
 import functools
 import gc
 import inspect
+import json
 import logging
 import multiprocessing
 import os
@@ -428,3 +429,33 @@ def files(build, small_config, tmp_path):
         return model, tmp_path / 'config.py', tmp_path / 'trained.pth'
 
     return write
+
+
+@pytest.fixture(scope='session')
+def fresh_python(tmp_path_factory):
+    """Run a program where nothing of OpenMMLab has been imported yet, see fresh_python.py."""
+    command = [sys.executable, '-W', 'ignore', str(ROOT / 'tests/fresh_python.py')]
+    environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    outputs = [tmp_path_factory.mktemp('fresh') / name for name in ('out', 'error')]
+    started = []
+
+    def run(*arguments, folder=ROOT, **variables):
+        if not started:
+            started.append(subprocess.Popen(command, env=environment, **pipes))
+        (server,) = started
+        request = dict(
+            arguments=list(map(str, arguments)),
+            environment={**os.environ, **variables},
+            folder=str(folder),
+            outputs=list(map(str, outputs)),
+        )
+        print(json.dumps(request), file=server.stdin, flush=True)
+        code = int(server.stdout.readline())
+        texts = (path.read_text() for path in outputs)
+        return subprocess.CompletedProcess(arguments, code, *texts)
+
+    yield run
+    for server in started:
+        server.stdin.close()
+        server.wait()

@@ -1,7 +1,6 @@
 """Effects of importing the package, in a fresh interpreter, and the project's metadata."""
 
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -26,14 +25,9 @@ IGNORED = {'.venv', '.venv-docs', '.git', 'site', 'work_dirs', 'data', 'build'}
 IGNORED |= {'.pytest_cache', '.mypy_cache'}
 
 
-def run(code):
-    command = [sys.executable, '-W', 'ignore', '-c', code]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize('package', ['mmcv', 'mmengine'])
-def test_a_missing_library_gets_one_sentence(package):
-    done = run(f"import sys; sys.modules['{package}'] = None; import mmvanilla")
+def test_a_missing_library_gets_one_sentence(package, fresh_python):
+    done = fresh_python('-c', f"import sys; sys.modules['{package}'] = None; import mmvanilla")
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f'ImportError: mmvanilla needs {package}')
     assert 'mmvanilla[lite]' in last
@@ -107,15 +101,15 @@ def wheel(tmp_path_factory):
     return site
 
 
-def run_wheel(wheel, folder, *command):
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'mmvanilla', *command],
-        cwd=folder,
-        env={**os.environ, 'PYTHONPATH': str(wheel)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def run_wheel(wheel, fresh_python, tmp_path):
+    """Run a command of the unpacked wheel in an empty folder."""
+
+    def run_command(*command):
+        program = ('-m', 'mmvanilla', *command)
+        return fresh_python(*program, folder=tmp_path, PYTHONPATH=str(wheel))
+
+    return run_command
 
 
 @checkout
@@ -129,30 +123,27 @@ def test_the_wheel_has_every_config_and_tool(wheel):
 
 
 @checkout
-def test_the_commands_work_from_the_wheel_in_an_empty_folder(wheel, tmp_path):
-    done = run_wheel(
-        wheel, tmp_path, 'shapes', '--out', 'data/shapes', '--train', '4', '--val', '2'
-    )
+def test_the_commands_work_from_the_wheel_in_an_empty_folder(run_wheel):
+    done = run_wheel('shapes', '--out', 'data/shapes', '--train', '4', '--val', '2')
     assert done.returncode == 0, done.stderr
-    done = run_wheel(wheel, tmp_path, 'check-data', 'configs/mask_rcnn_vanillanet13_shapes.py')
+    done = run_wheel('check-data', 'configs/mask_rcnn_vanillanet13_shapes.py')
     assert done.returncode == 0, done.stderr
     assert '6 files checked' in done.stdout
 
 
 @checkout
-def test_the_wheel_reproduces_the_papers_tables(wheel, tmp_path):
-    command = ('reproduce', 'figure2', '--published', '--out', 'out')
-    done = run_wheel(wheel, tmp_path, *command)
+def test_the_wheel_reproduces_the_papers_tables(run_wheel, tmp_path):
+    done = run_wheel('reproduce', 'figure2', '--published', '--out', 'out')
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'out/figure2_published.png').is_file()
-    done = run_wheel(wheel, tmp_path, 'reproduce', 'table1')
+    done = run_wheel('reproduce', 'table1')
     assert done.returncode == 2
     assert 'there is no ImageNet' in done.stderr  # the configs of the trainings are read
 
 
 @checkout
-def test_a_config_that_is_nowhere_is_looked_for_in_both_places(wheel, tmp_path):
-    done = run_wheel(wheel, tmp_path, 'train', 'mask_rcnn_vanillanet99.py')
+def test_a_config_that_is_nowhere_is_looked_for_in_both_places(run_wheel, tmp_path):
+    done = run_wheel('train', 'mask_rcnn_vanillanet99.py')
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr
     assert 'mask_rcnn_vanillanet99.py' in done.stderr
@@ -184,7 +175,7 @@ def test_configs_of_the_package_by_name(tmp_path):
         Config.fromfile('mmvanilla::none.py')
 
 
-def test_import_alone_registers_everything():
+def test_import_alone_registers_everything(fresh_python):
     code = """
 import mmvanilla
 from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
@@ -195,11 +186,11 @@ import sys
 assert not {'mmdet', 'mmseg', 'mmpretrain'} & set(sys.modules), 'only what is asked for is imported'
 import mmdet.models, mmseg.models  # which ask for operators that mmcv-lite lacks
 """
-    done = run(code)
+    done = fresh_python('-c', code)
     assert done.returncode == 0, done.stderr
 
 
-def test_import_adds_its_own_names_to_the_registries_and_changes_no_name_and_no_loader():
+def test_import_adds_its_own_names_to_the_registries_and_changes_no_loader(fresh_python):
     code = """
 import mmcv, mmengine.registry as registry
 from mmengine.registry import Registry
@@ -220,7 +211,7 @@ for name, found in registries.items():
         assert found.module_dict[key].__module__.startswith('mmvanilla.'), key
         print(key)
 """
-    done = run(code)
+    done = fresh_python('-c', code)
     assert done.returncode == 0, done.stderr
     names = set(done.stdout.split())
     assert {'VanillaNet', 'VanillaNetClsHead', 'SeriesActivation', 'DeepTrainingHook'} <= names
@@ -261,25 +252,20 @@ def test_the_citation_names_this_version():
     assert f'## [{mmvanilla.__version__}]' in (ROOT / 'CHANGELOG.md').read_text()
 
 
-def test_a_script_that_imports_mmdet_first_runs_as_it_is(tmp_path):
+def test_a_script_that_imports_mmdet_first_runs_as_it_is(fresh_python, tmp_path):
     (tmp_path / 'beside.py').write_text('NAME = "beside"\n')
     script = tmp_path / 'script.py'
     script.write_text(
         'import sys\nfrom mmdet.apis import init_detector\nimport beside\n'
         "if __name__ == '__main__':\n    print(sys.argv[1:], beside.NAME)\n"
     )
-    done = run_module('mmvanilla.run', script, 'a', '--b')
+    done = fresh_python('-m', 'mmvanilla.run', script, 'a', '--b')
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "['a', '--b'] beside"
-    missing = run_module('mmvanilla.run', tmp_path / 'none.py')
+    missing = fresh_python('-m', 'mmvanilla.run', tmp_path / 'none.py')
     assert missing.returncode == 1
     assert 'none.py' in missing.stderr
     assert 'Traceback' not in missing.stderr
-
-
-def run_module(*command):
-    command = [sys.executable, '-W', 'ignore', '-m', *map(str, command)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

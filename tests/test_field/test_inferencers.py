@@ -3,7 +3,6 @@
 import json
 import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -280,17 +279,12 @@ print(json.dumps(results))
 """
 
 
-def test_programs_that_import_nothing_of_ours(detector, segmentor, classifier, tmp_path):
+def test_programs_that_import_nothing_of_ours(
+    detector, segmentor, classifier, fresh_python, tmp_path
+):
     all_trained = dict(detector=detector, segmentor=segmentor, classifier=classifier)
     files = {name: [*one[:2], one.images[0]] for name, one in all_trained.items()}
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', FRESH, json.dumps(files)],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = fresh_python('-c', FRESH, json.dumps(files), folder=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     for name, one in all_trained.items():

@@ -1,7 +1,5 @@
-import subprocess
 import sys
 from importlib import util
-from pathlib import Path
 
 import mmcv.ops
 import pytest
@@ -11,17 +9,6 @@ from mmengine.utils.dl_utils.misc import mmcv_full_available
 
 from mmvanilla import mmcv_ops
 from mmvanilla.mmcv_ops import ext
-
-ROOT = Path(__file__).parents[2]
-
-
-def run(code):
-    """Run Python code in another interpreter; return its last line."""
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
 
 
 def test_mmcv_believes_its_operators_exist():
@@ -66,11 +53,12 @@ def test_environment_report():
     assert isinstance(mmcv.ops.get_compiling_cuda_version(), str)
 
 
-def test_a_compiled_module_is_left_alone(tmp_path):
+def test_a_compiled_module_is_left_alone(fresh_python, tmp_path):
     (tmp_path / '_ext.py').write_text('def __getattr__(name):\n    return "compiled"\n')
     code = (
         f'import mmcv; mmcv.__path__.insert(0, {str(tmp_path)!r})\n'
         'import mmvanilla, mmcv._ext\n'
         'print(mmcv._ext.__file__, mmcv._ext.nms)'
     )
-    assert run(code) == f'{tmp_path / "_ext.py"} compiled'
+    done = fresh_python('-c', code)
+    assert done.stdout.splitlines()[-1:] == [f'{tmp_path / "_ext.py"} compiled'], done.stderr

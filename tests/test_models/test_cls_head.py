@@ -1,7 +1,5 @@
 """The classification head, against the authors' logits and PyTorch's functions."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -183,7 +181,7 @@ def test_features_that_were_pooled():
         head((torch.rand(2, 6),))
 
 
-def test_importing_the_package_imports_no_framework_and_registers_the_head():
+def test_importing_the_package_imports_no_framework_and_registers_the_head(fresh_python):
     code = (
         'import sys, mmvanilla\n'
         'assert "mmpretrain" not in sys.modules\n'
@@ -193,4 +191,5 @@ def test_importing_the_package_imports_no_framework_and_registers_the_head():
         'assert type(build_head(dict(type="VanillaNetClsHead", num_classes=2, in_channels=3)))'
         ' is type(head)\n'
     )
-    subprocess.run([sys.executable, '-c', code], check=True)
+    done = fresh_python('-c', code)
+    assert done.returncode == 0, done.stderr

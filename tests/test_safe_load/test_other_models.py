@@ -2,21 +2,15 @@
 
 import inspect
 import json
-import os
-import subprocess
-import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
 from mmvanilla.installed import version
-
-ROOT = Path(__file__).parents[2]
 
 # Stand-ins for storage clients; they read from the folder.
 SCRIPT = """
@@ -107,28 +101,30 @@ def names(tmp_path):
     server.server_close()
 
 
-def results(before, names, folder, **environment):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', before + SCRIPT, str(folder), *names],
-        env={**os.environ, 'MMENGINE_HOME': str(folder), 'PYTHONPATH': str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture
+def results(fresh_python, names, tmp_path):
+    """Load all names after some code; return what is loaded, and the loaders."""
+
+    def run(before, **variables):
+        program = ('-c', before + SCRIPT, tmp_path, *names)
+        done = fresh_python(*program, MMENGINE_HOME=str(tmp_path), **variables)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 @pytest.mark.parametrize('trusting', [False, True])
-def test_importing_changes_nothing(trusting, names, tmp_path):
+def test_importing_changes_nothing(trusting, names, results):
     options = dict(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD='1') if trusting else {}
-    alone = results('', names, tmp_path, **options)
+    alone = results('', **options)
     loaded = {name for name, result in alone[0].items() if 'Error' not in result}
     # A history is not a tensor: without trust only what comes over http may hold one.
     # As torch.load did before 2.6, and OneDL's mmengine does.
     trusts = inspect.signature(torch.load).parameters['weights_only'].default is False
     trusts |= version('onedl-mmengine') is not None
     assert len(loaded) == (4 * 7 if trusting or trusts else 3 * 7 + 1)
-    found, loaders = results(USE, names, tmp_path, **options)
+    found, loaders = results(USE, **options)
     assert loaders == alone[1]
     for name in names:
         assert found[name] == alone[0][name]
