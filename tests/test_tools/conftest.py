@@ -49,9 +49,15 @@ class Process:
 
 
 @pytest.fixture
-def start_tool(monkeypatch):
+def fork_server(monkeypatch):
+    """Return the context of processes that have imported mmdet and nothing from the test."""
+    monkeypatch.setenv('PYTHONPATH', f'{ROOT}:{ROOT / "tests"}')  # where the server starts
+    return SERVER
+
+
+@pytest.fixture
+def start_tool(fork_server):
     """Start tools in processes of their own, and kill those that outlive the test."""
-    monkeypatch.setenv('PYTHONPATH', f'{ROOT}:{ROOT / "tests"}')  # for the server
     started = []
 
     def start(tool, *arguments, **environment):

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from mmvanilla.benchmark import processes
+
 FAST = ('--shape', 64, 96, '--repeat', 2, '--warmup', 1, '--device', 'cpu')
 
 
@@ -17,7 +19,10 @@ def config(small_config, tmp_path):
     return write
 
 
-def test_forms_in_one_run(config, run_tool, tmp_path):
+@pytest.mark.parametrize('start', ['forkserver', pytest.param('spawn', marks=pytest.mark.slow)])
+def test_forms_in_one_run(start, config, run_tool, fork_server, monkeypatch, tmp_path):
+    if start == 'forkserver':
+        monkeypatch.setattr(processes, 'CONTEXT', fork_server)
     out = tmp_path / 'new' / 'speed.json'
     code, printed, _ = run_tool(
         'fps.py',
