@@ -42,6 +42,7 @@ KINDS = {
     'retinanet': 'configs/retinanet_vanillanet13_shapes.py',
     'mask_rcnn': 'configs/mask_rcnn_vanillanet13_shapes.py',
     'upernet': 'configs/upernet_vanillanet13_shapes.py',
+    'fcn': 'configs/upernet_vanillanet13_shapes.py',  # with one head, which is exported sooner
 }
 
 
@@ -209,9 +210,11 @@ def small_config():
             dims=[8, 16, 24, 32, 32], strides=[1, 2, 2, 2], ada_pool=ada_pool
         )
         widths = [16, 24, 32, 32]
-        if kind == 'upernet':
+        if kind in ('upernet', 'fcn'):
             cfg.model.decode_head.in_channels = widths
             cfg.model.auxiliary_head.in_channels = widths[2]
+            if kind == 'fcn':
+                cfg.model.decode_head = cfg.model.pop('auxiliary_head')
         else:
             cfg.model.neck.in_channels = widths[-len(cfg.model.neck.in_channels) :]
             cfg.merge_from_dict(HEADS[kind])

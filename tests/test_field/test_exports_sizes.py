@@ -122,11 +122,11 @@ def test_an_image_that_is_too_small_is_named_with_the_least(suffix, classifier, 
 def test_one_image_that_is_too_small_does_not_end_the_others(
     build, small_config, run_tool, tmp_path
 ):
-    cfg = small_config('upernet')
+    cfg = small_config('fcn')
     steps = cfg.test_dataloader.dataset.pipeline
     cfg.test_dataloader.dataset.pipeline = [s for s in steps if s['type'] != 'Resize']
     cfg.dump(tmp_path / 'config.py')
-    module = exportable(build('upernet'), label_map=True)
+    module = exportable(build('fcn'), label_map=True)
     write_model(module, image_of((64, 64)), str(tmp_path / 'model.onnx'))
     (tmp_path / 'images').mkdir()
     for name, size in (('a', 64), ('b', 16), ('c', 80)):

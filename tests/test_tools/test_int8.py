@@ -57,7 +57,7 @@ def exported_once(exports, monkeypatch):
 @pytest.fixture
 def deploy(files, run_tool, shapes, tmp_path):
     """Run the tool on a small segmentor, whose data are shapes."""
-    _, config, checkpoint = files('upernet')
+    _, config, checkpoint = files('fcn')
     data = shapes / 'ADEChallengeData2016'
 
     def run(*arguments, weights=(checkpoint,)):
@@ -142,7 +142,7 @@ def test_layers_are_kept_until_it_is_accurate(deploy, tmp_path, monkeypatch):
 
 def test_calibration_images_are_the_same_in_every_pass(small_config, shapes):
     """They are read again for every pass, and the training pipeline flips at random."""
-    cfg = small_config('upernet')
+    cfg = small_config('fcn')
     set_data_root(cfg, str(shapes / 'ADEChallengeData2016'))
     images = mmvanilla.deploy.int8.CalibrationImages(cfg, 3)
     first, second = list(images), list(images)
