@@ -18,6 +18,7 @@ COMMANDS = {
     'convert': 'convert_checkpoint.py',
     'shapes': 'make_shapes.py',
     'check-data': 'check_data.py',
+    'import-data': 'import_data.py',
 }
 
 

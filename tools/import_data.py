@@ -1,0 +1,170 @@
+"""Import labelled pictures: tools/import_data.py SOURCE --out DIR.
+
+Reads YOLO, Pascal VOC, LabelMe, CVAT for images, Label Studio, COCO and folders of masks, and
+writes the layout that the recipes read. The source is never changed. A picture with a damaged label
+is left out whole; a table says how much was left out, and why. Example::
+
+    python tools/import_data.py my_yolo_data --out data/mine
+"""
+
+import argparse
+from pathlib import Path
+
+from mmvanilla.cli import add_debug, one_sentence_errors
+
+FORMATS = ('yolo', 'voc', 'labelme', 'cvat', 'label-studio', 'coco', 'masks')
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Import labelled pictures.')
+    parser.add_argument('source', type=Path, help='folder or file with the labels')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to make')
+    parser.add_argument('--format', choices=FORMATS, help='of the labels (default: found)')
+    parser.add_argument(
+        '--task',
+        choices=('detection', 'segmentation'),
+        help='layout of COCO or of ADE20K (default: detection, segmentation for masks)',
+    )
+    parser.add_argument('--val', type=float, default=0.2, help='share of images (%(default)s)')
+    parser.add_argument('--test', type=float, default=0, help='share of images (%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of the split (%(default)s)')
+    parser.add_argument(
+        '--group',
+        metavar='REGEX',
+        help='part of a name that images of one group share, such as a video; a group is not split',
+    )
+    parser.add_argument(
+        '--rename', action='append', default=[], metavar='OLD=NEW', help='rename or merge a class'
+    )
+    parser.add_argument(
+        '--classes', nargs='+', metavar='NAME', help='names of the labels 0, 1, ... of masks'
+    )
+    parser.add_argument('--link', action='store_true', help='link to the images, do not copy them')
+    add_debug(parser)
+    args = parser.parse_args()
+    for name in ('val', 'test'):
+        if not 0 <= getattr(args, name) < 1 or args.val + args.test >= 1:
+            parser.error(f'--val is {args.val} and --test {args.test}, expected shares below 1')
+    if any('=' not in pair for pair in args.rename):
+        parser.error(f'--rename is {args.rename[-1]!r}, expected OLD=NEW')
+    return args
+
+
+if __name__ == '__main__':
+    args = parse_args()  # before the imports below, which take seconds
+
+from functools import partial
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from mmvanilla import UserError
+from mmvanilla.labels import (
+    FORMATS as READERS,
+)
+from mmvanilla.labels import (
+    Item,
+    Picture,
+    Taken,
+    find_format,
+    split_pictures,
+    take,
+    write_detection,
+    write_segmentation,
+)
+from mmvanilla.labels.masks import read_legend, read_mask
+from mmvanilla.labels.write import draw_label_map
+
+EXAMPLES = 3  # in the table
+BACKGROUND = 'background'
+
+
+def main(args: argparse.Namespace) -> None:
+    """Import."""
+    with one_sentence_errors(args.debug, UserError, OSError), Progress(transient=True) as progress:
+        form = args.format or find_format(args.source)
+        task = args.task or ('segmentation' if form == 'masks' else 'detection')
+        if form == 'masks' and task == 'detection':
+            raise UserError('masks have no objects for --task detection; use segmentation')
+        rename = dict(pair.split('=', 1) for pair in args.rename)
+        found = READERS[form].read(args.source)
+        legend, highest = {}, [0]
+        if form == 'masks':
+            legend = read_legend(args.source) or dict.fromkeys(args.classes or ())
+
+        def check(item: Item, size: tuple[int, int]) -> None:
+            if form == 'masks':
+                if item.label_map is None:
+                    raise FileNotFoundError
+                labels = read_mask(item.label_map, size, legend)
+                highest[0] = max(highest[0], int(labels.max()))
+
+        bar = progress.add_task('labels', total=None)
+        taken = take(found, check, rename, partial(progress.advance, bar))
+        shares = dict(val=args.val, test=args.test)
+        pictures = split_pictures(taken.pictures, shares, args.seed, args.group)
+        bar = progress.add_task('images', total=len(pictures))
+        advance = partial(progress.advance, bar)
+        if task == 'detection':
+            write_detection(args.out, pictures, taken.classes, args.link, advance)
+        else:
+            taken.classes = segment(args, form, taken, pictures, legend, highest[0], advance)
+    report(taken, pictures, task, args.out)
+
+
+def segment(
+    args: argparse.Namespace,
+    form: str,
+    taken: Taken,
+    pictures: list[Picture],
+    legend: dict,
+    highest: int,
+    advance: partial,
+) -> tuple[str, ...]:
+    """Write the layout of segmentation; return its classes."""
+    if form == 'masks':
+        classes = tuple(legend) or (BACKGROUND, *(f'class{i}' for i in range(1, highest + 1)))
+        if not legend and highest == 1:
+            classes = (BACKGROUND, 'foreground')
+
+        def read(picture: Picture) -> np.ndarray:
+            return read_mask(picture.label_map, picture.size, legend)
+    else:
+        classes = (BACKGROUND, *(name for name in taken.classes if name != BACKGROUND))
+        for picture in pictures:
+            if box := next((shape for shape in picture.shapes if not shape.polygons), None):
+                raise UserError(
+                    f'{str(picture.image)!r} has a box of {box.name!r} without a polygon; '
+                    'segmentation needs polygons, use --task detection'
+                )
+        read = partial(draw_label_map, classes=classes)
+    write_segmentation(args.out, pictures, read, args.link, advance)
+    return classes
+
+
+def report(taken: Taken, pictures: list[Picture], task: str, out: Path) -> None:
+    """Print the numbers of images, and a table of those left out."""
+    console = Console(highlight=False, soft_wrap=True)
+    if taken.left:
+        table = Table('count', 'what', 'why')
+        table.add_column('examples', overflow='fold')
+        for key, number in taken.left.most_common():
+            shown = taken.examples[key][:EXAMPLES]
+            text = '\n'.join(shown + ['...'] * (number > EXAMPLES)).replace('[', r'\[')
+            table.add_row(str(number), key.what, key.reason, text)
+        console.print(table)
+    for split in ('train', 'val', 'test'):
+        chosen = [picture for picture in pictures if picture.split == split]
+        if chosen:
+            objects = sum(len(picture.shapes) for picture in chosen)
+            text = f', {objects} objects' if task == 'detection' else ''
+            print(f'{split}: {len(chosen)} images{text}')
+    print(f'classes: {", ".join(taken.classes)}')
+    print(f'written to {out}')
+
+
+if __name__ == '__main__':
+    main(args)
