@@ -141,7 +141,7 @@ def segment(
                     'segmentation needs polygons, use --task detection'
                 )
         read = partial(draw_label_map, classes=classes)
-    write_segmentation(args.out, pictures, read, args.link, advance)
+    write_segmentation(args.out, pictures, classes, read, args.link, advance)
     return classes
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     'shapes': 'make_shapes.py',
     'check-data': 'check_data.py',
     'import-data': 'import_data.py',
+    'make-config': 'make_config.py',
 }
 
 

@@ -15,7 +15,7 @@ from ..errors import UserError
 from .records import Picture
 
 ADE = dict(train='training', val='validation', test='test')
-UNLABELLED = 0  # ADE20K's label maps begin with 1
+CLASSES_FILE = 'classes.txt'  # the classes of a segmentation, one a line
 
 
 @contextmanager
@@ -114,6 +114,7 @@ def _area(points: tuple[float, ...]) -> float:
 def write_segmentation(
     out: Path,
     pictures: list[Picture],
+    classes: tuple[str, ...],
     read: Callable[[Picture], np.ndarray],
     link: bool = False,
     on_image: Callable[[], None] = lambda: None,
@@ -127,6 +128,7 @@ def write_segmentation(
     Args:
         out: The folder; it appears whole or not at all.
         pictures: Pictures with a split each.
+        classes: Classes in order, written to ``classes.txt``.
         read: Returns the classes (H, W) of a picture, uint8, 255 where nothing is labelled.
         link: Link to the images instead of copying them, where they need no conversion.
         on_image: Called after each image.
@@ -137,6 +139,7 @@ def write_segmentation(
     suffixes = {picture.image.suffix for picture in pictures}
     suffix = suffixes.pop() if len(suffixes) == 1 else '.jpg'
     with new_folder(out) as folder:
+        (folder / CLASSES_FILE).write_text('\n'.join(classes) + '\n', encoding='utf-8')
         for picture, name in zip(pictures, unique_names(pictures, suffix), strict=True):
             split = ADE[picture.split]
             target = folder / 'images' / split / name

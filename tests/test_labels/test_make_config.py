@@ -1,0 +1,193 @@
+"""tools/make_config.py: the written configs train, and every choice follows from the data."""
+
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+from mmvanilla import UserError
+from mmvanilla.datasets import CLASSES, make_shapes
+from mmvanilla.labels.facts import Facts, find_facts
+from mmvanilla.labels.suggest import covered, with_classes
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """The shapes with three of their classes, in the layouts of COCO, ADE20K and ImageNet."""
+    root = make_shapes(tmp_path_factory.mktemp('data') / 'shapes', train=12, val=4, size=96)
+    for split in ('train', 'val'):
+        file = root / f'coco/annotations/instances_{split}2017.json'
+        document = json.loads(file.read_text())
+        document['categories'] = document['categories'][:3]
+        document['annotations'] = [n for n in document['annotations'] if n['category_id'] <= 3]
+        file.write_text(json.dumps(document))
+        for name in ('cat', 'dog'):
+            folder = root / 'folders' / split / name
+            shutil.copytree(root / f'coco/{split}2017', folder)
+    ade = root / 'ADEChallengeData2016'
+    (ade / 'classes.txt').write_text('\n'.join(['background', *CLASSES]) + '\n')
+    return root
+
+
+def write(tool_output, tmp_path, data, recipe, *options):
+    file = tmp_path / 'mine.py'
+    tool_output('make_config.py', data, '--recipe', recipe, '--out', file, *options)
+    return file, Config.fromfile(file)
+
+
+TRAINED = {
+    'mask_rcnn_vanillanet13_shapes': ('coco', 'coco/segm_mAP'),
+    'retinanet_vanillanet13_shapes': ('coco', 'coco/bbox_mAP'),
+    'upernet_vanillanet13_shapes': ('ADEChallengeData2016', 'mIoU'),
+}
+
+
+@pytest.mark.parametrize('recipe', TRAINED)
+def test_the_config_trains(recipe, data, tool_output, tmp_path):
+    layout, monitor = TRAINED[recipe]
+    file, cfg = write(tool_output, tmp_path, data / layout, recipe, '--batch-size', 4)
+    length = 'train_cfg.max_iters=2' if 'upernet' in recipe else 'train_cfg.max_epochs=1'
+    options = [length, 'train_cfg.val_interval=1', 'train_dataloader.num_workers=0']
+    options += ['train_dataloader.persistent_workers=False']
+    options += ['custom_hooks.3.end=1'] * ('upernet' in recipe)  # of the deep training
+    work = tmp_path / 'work'
+    tool_output('train.py', file, '--work-dir', work, '--cfg-options', *options)
+    best = list(work.glob(f'best_{monitor.replace("/", "_")}*.pth'))
+    assert best or 'retinanet' in recipe  # which detects nothing after three steps
+    assert cfg.default_hooks.checkpoint.save_best == monitor
+    assert list(work.glob('*_1.pth')) or list(work.glob('*_2.pth'))
+    assert cfg.train_dataloader.batch_size == 4
+
+
+FULL = [
+    ('mask_rcnn_vanillanet13', 'coco', 3),
+    ('cascade_mask_rcnn_vanillanet13', 'coco', 3),
+    ('retinanet_vanillanet13', 'coco', 3),
+    ('faster_rcnn_vanillanet13', 'coco', 3),
+    ('upernet_vanillanet13', 'ADEChallengeData2016', 7),
+    ('vanillanet9_imagenet', 'folders', 2),
+    ('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py', 'coco', 3),
+    ('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py', 'coco', 3),
+    ('mmseg::pspnet/pspnet_r18-d8_4xb4-80k_potsdam-512x512.py', 'ADEChallengeData2016', 7),
+]
+
+
+@pytest.mark.parametrize(('recipe', 'layout', 'number'), FULL)
+def test_every_number_of_classes(recipe, layout, number, data, tool_output, tmp_path):
+    """The model is built, and its data sets read images with these classes."""
+    _, cfg = write(tool_output, tmp_path, data / layout, recipe)
+    assert not re.search(r"'num_classes': (80|150|1000)\b", str(cfg.model))
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        MODELS.build(cfg.model)
+    for split in ('train', 'val', 'test'):
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+        assert len(dataset.metainfo['classes']) == number
+        copies = 2 if layout == 'folders' else 1
+        assert len(dataset) == (12 if split == 'train' else 4) * copies
+        dataset[0]
+
+
+def test_class_weights_change_their_length():
+    head = dict(num_classes=80, loss=dict(class_weight=[1.0] * 80 + [0.1]), other=1)
+    changed = with_classes(dict(head=head), 3)
+    assert changed == dict(head=dict(num_classes=3, loss=dict(class_weight=[1.0] * 3 + [0.1])))
+
+
+def test_images_are_enlarged_twice_at_most(tool_output, tmp_path, data):
+    _, cfg = write(tool_output, tmp_path, data / 'coco', 'mask_rcnn_vanillanet13')
+    resize = next(step for step in cfg.val_pipeline if step.type == 'Resize')
+    assert min(resize.scale) == 192
+    _, cfg = write(tool_output, tmp_path, data / 'ADEChallengeData2016', 'upernet_vanillanet13')
+    crop = next(step for step in cfg.train_pipeline if step.type == 'RandomCrop')
+    assert tuple(crop.crop_size) == (192, 192)
+    assert tuple(cfg.model.data_preprocessor.size) == (192, 192)
+
+
+def test_coverage_of_anchors():
+    """Against a brute-force IoU of boxes on a fine grid of pixels."""
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(10, 200, (20, 2))
+    sizes, ratios = np.array([32.0, 64, 128]), np.array([0.5, 1.0, 2.0])
+    found = 0
+    grid = np.arange(-300, 300) + 0.5
+    for width, height in boxes:
+        inside = (abs(grid[None]) < width / 2) & (abs(grid[:, None]) < height / 2)
+        best = 0
+        for size in sizes:
+            for ratio in ratios:
+                w, h = size / ratio**0.5, size * ratio**0.5
+                anchor = (abs(grid[None]) < w / 2) & (abs(grid[:, None]) < h / 2)
+                best = max(best, (inside & anchor).sum() / (inside | anchor).sum())
+        found += best >= 0.5
+    assert covered(boxes, sizes, ratios) == pytest.approx(found / 20, abs=0.051)
+
+
+def test_anchors_for_small_objects(tool_output, tmp_path):
+    """Objects of 10 pixels at the scale of the net get smaller anchors; of 100, the recipe's."""
+    for side, changed in ((5, True), (50, False)):
+        root = tmp_path / str(side)
+        for split in ('train', 'val'):
+            (root / f'{split}2017').mkdir(parents=True)
+            cv2.imwrite(root / f'{split}2017/a.png', np.zeros((400, 600, 3), np.uint8))
+            box = dict(id=1, image_id=1, category_id=1, bbox=[9, 9, side, side], area=side**2)
+            document = dict(
+                images=[dict(id=1, file_name='a.png', width=600, height=400)],
+                annotations=[dict(box, iscrowd=0)],
+                categories=[dict(id=1, name='x')],
+            )
+            (root / 'annotations').mkdir(exist_ok=True)
+            file = root / f'annotations/instances_{split}2017.json'
+            file.write_text(json.dumps(document))
+        _, cfg = write(tool_output, tmp_path, root, 'faster_rcnn_vanillanet13')
+        assert (cfg.model.rpn_head.anchor_generator.scales != [8]) == changed
+
+
+def test_refusals(data, tool_error, tmp_path):
+    def refused(folder, recipe, *options):
+        return tool_error('make_config.py', folder, '--recipe', recipe, '--dry-run', *options)
+
+    assert 'for segmentation' in refused(data / 'ADEChallengeData2016', 'mask_rcnn_vanillanet13')
+    assert 'no folder' in refused(tmp_path / 'none', 'mask_rcnn_vanillanet13')
+    assert 'neither' in refused(data, 'mask_rcnn_vanillanet13')
+    assert 'no config file' in refused(data / 'coco', 'mask_rcnn_vanillanet14')
+    boxes = tmp_path / 'boxes'
+    shutil.copytree(data / 'coco', boxes)
+    file = boxes / 'annotations/instances_train2017.json'
+    document = json.loads(file.read_text())
+    for note in document['annotations']:
+        note['segmentation'] = []
+    file.write_text(json.dumps(document))
+    assert 'faster_rcnn' in refused(boxes, 'mask_rcnn_vanillanet13')
+    document['images'] = []
+    document['annotations'] = []
+    file.write_text(json.dumps(document))
+    with pytest.raises(UserError, match="'train'"):
+        find_facts(boxes)
+
+
+def test_warnings_name_rare_classes(data, run_tool):
+    options = ('--recipe', 'retinanet_vanillanet13', '--dry-run')
+    code, out, error = run_tool('make_config.py', data / 'coco', *options)
+    assert code == 0
+    assert "'circle' (" in error
+    assert '_base_' in out
+
+
+def test_facts_equal_pycocotools(data):
+    from pycocotools.coco import COCO
+
+    coco = COCO(data / 'coco/annotations/instances_train2017.json')
+    facts = find_facts(data / 'coco')
+    assert isinstance(facts, Facts)
+    assert facts.classes == CLASSES[:3]
+    assert facts.masks
+    assert sum(facts.objects.values()) == len(coco.getAnnIds())
+    for i, name in enumerate(facts.classes, 1):
+        assert facts.objects[name] == len(coco.getAnnIds(catIds=i))
