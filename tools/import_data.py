@@ -10,7 +10,7 @@ is left out whole; a table says how much was left out, and why. Example::
 import argparse
 from pathlib import Path
 
-from mmvanilla.cli import add_debug, one_sentence_errors
+from mmvanilla.cli import add_arguments, one_sentence_errors
 
 FORMATS = ('yolo', 'voc', 'labelme', 'cvat', 'label-studio', 'coco', 'masks')
 
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
         '--classes', nargs='+', metavar='NAME', help='names of the labels 0, 1, ... of masks'
     )
     parser.add_argument('--link', action='store_true', help='link to the images, do not copy them')
-    add_debug(parser)
+    add_arguments(parser, '--debug')
     args = parser.parse_args()
     for name in ('val', 'test'):
         if not 0 <= getattr(args, name) < 1 or args.val + args.test >= 1:

@@ -10,7 +10,7 @@ rate, schedule and hooks, each with its reason. Example::
 import argparse
 from pathlib import Path
 
-from mmvanilla.cli import add_debug, one_sentence_errors
+from mmvanilla.cli import add_arguments, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
         metavar='FILE',
         help="checkpoint to start from, FILE or https://... (default: the recipe's backbone)",
     )
-    add_debug(parser)
+    add_arguments(parser, '--debug')
     args = parser.parse_args()
     if bool(args.out) == args.dry_run:
         parser.error('give either --out FILE or --dry-run')
