@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import supervision as sv
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from mmvanilla.deploy.draw import Annotator, first_free
 from mmvanilla.deploy.predict.results import as_picture
+from mmvanilla.deploy.show import make_annotator
 
 PALETTE = [(250, 20, 20), (20, 250, 20), (20, 20, 250)]  # RGB
 CLASSES = ('cat', 'dog', 'bird')
@@ -295,3 +298,30 @@ def test_letters_stand_out_from_their_background(labels_at):
         (x1, y1, x2, y2) = labels_at.pop()[1]
         label = drawn[y1 : y2 + 1, x1 : x2 + 1].reshape(-1, 3).astype(int)
         assert (np.abs(label - letters).max(1) < 60).any()
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_visualizers_of_the_libraries(scope):
+    """They draw in colors as well, in BGR, and of two annotators each has its own classes."""
+    init_default_scope(scope)
+    sample = dict(
+        mmdet=detected([[30, 50, 90, 100]], [1]),
+        mmseg=segmented(np.ones((120, 160), np.int64)),
+        mmpretrain=classified([0.1, 0.6, 0.3]),
+    )[scope]
+    if scope == 'mmpretrain':
+        from mmpretrain.structures import DataSample
+
+        sample = DataSample().set_pred_score(sample.pred_score)
+    drawn = []
+    for classes in (CLASSES, ('a', 'b', 'c')):
+        metainfo = dict(classes=classes, palette=PALETTE)
+        annotator = make_annotator(Config(dict(default_scope=scope)), metainfo, 0.3, 'library')
+        drawn.append(annotator)
+    first, second = (annotator.prediction(gray(), sample).astype(int) for annotator in drawn)
+    assert first.shape == (120, 160, 3)
+    assert not np.array_equal(first, second)
+    if scope != 'mmpretrain':
+        assert (first[90, 30:90].mean(0) - GRAY)[1] > 5 + (first[90, 30:90].mean(0) - GRAY)[
+            [0, 2]
+        ].max()

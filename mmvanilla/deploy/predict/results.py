@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ import mmengine
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from torchvision.datasets.folder import find_classes
@@ -21,10 +20,10 @@ from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from ...errors import UserError
 from ...type_name import scope
 from ...whole_files import writing
-from ..show import visualizer_config
+from ..draw import TOP
+from ..show import make_annotator
 from .pipeline import tested_dataset
 
-TOP = 5  # most likely classes of an image
 SHEET, CELL = 36, 320  # pictures on a contact sheet, and their longest side in pixels
 
 
@@ -39,14 +38,16 @@ class Results:
         folder: The folder.
         cfg: The config, for the classes and their colors.
         score_thr: Smallest score of a drawn box; ``predictions.json`` has all boxes.
+        draw: ``supervision`` or ``library``, see ``make_annotator``.
 
     Raises:
         UserError: If the folder cannot be written, or the classes are unknown.
     """
 
-    def __init__(self, folder: str, cfg: Config, score_thr: float = 0.3) -> None:
+    def __init__(
+        self, folder: str, cfg: Config, score_thr: float = 0.3, draw: str = 'supervision'
+    ) -> None:
         self.folder = folder
-        self.score_thr = score_thr
         self.predictions: list[dict] | None = None
         self.pictures: list[str] = []
         with writing(os.path.join(folder, 'predictions.json')):  # fail before predicting
@@ -56,11 +57,8 @@ class Results:
         dataset = DATASETS.build(dict(tested_dataset(cfg), lazy_init=True))
         self.classes = dataset.metainfo.get('classes') or folder_classes(dataset)
         self.categories = category_ids(self.classes)
-        visualizer = {**visualizer_config(cfg), 'vis_backends': None, 'save_dir': None}
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about the missing backend
-            self.visualizer = VISUALIZERS.build(visualizer)
-        self.visualizer.dataset_meta = dict(dataset.metainfo, classes=self.classes)
+        metainfo = dict(dataset.metainfo, classes=self.classes)
+        self.annotator = make_annotator(cfg, metainfo, score_thr, draw)
 
     def add(self, name: str, image: np.ndarray, sample: BaseDataElement) -> None:
         """Write the picture of an image, see ``as_picture``, and add its prediction."""
@@ -107,15 +105,7 @@ class Results:
 
     def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
         """Draw a prediction over an image, see ``as_picture``; return (H, W, 3), BGR."""
-        picture = np.ascontiguousarray(as_picture(image)[..., ::-1])
-        if 'pred_score' in sample:
-            best = sample.new()
-            best.set_pred_label([entry['label'] for entry in self.top(sample)])
-            drawn = self.visualizer.visualize_cls(picture, best, draw_gt=False)
-            return np.ascontiguousarray(drawn[..., ::-1])
-        options = {} if 'pred_sem_seg' in sample else dict(pred_score_thr=self.score_thr)
-        self.visualizer.add_datasample('prediction', picture, sample, draw_gt=False, **options)
-        return np.ascontiguousarray(self.visualizer.get_image()[..., ::-1])
+        return self.annotator.prediction(as_picture(image), sample)
 
     @contextmanager
     def video(
