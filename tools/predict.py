@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         metavar='SCORE',
         help='minimum score of boxes to draw (default: %(default)s)',
     )
-    add_arguments(parser, '--device')
+    add_arguments(parser, '--draw', '--device')
     parser.add_argument(
         '--fuse',
         action=argparse.BooleanOptionalAction,
@@ -153,7 +153,7 @@ def main(args: argparse.Namespace) -> None:
         check_device(args.device)
         inputs = find_inputs(args.inputs)
         cfg = load_config(args)
-        results = Results(args.out, cfg, args.score_thr)
+        results = Results(args.out, cfg, args.score_thr, args.draw)
         predict = make_predictor(
             cfg,
             args.checkpoint,

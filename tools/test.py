@@ -34,6 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--show-dir', metavar='DIR', help='write pictures of the predictions to DIR'
     )
+    add_arguments(parser, '--draw')
     parser.add_argument(
         '--fuse',
         action=argparse.BooleanOptionalAction,
@@ -80,7 +81,6 @@ from mmvanilla.deploy.predict import (
     tested_classes,
     tested_datasets,
 )
-from mmvanilla.deploy.show import visualizer_config
 from mmvanilla.type_name import library, type_name
 
 TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')  # required by mmengine
@@ -106,7 +106,7 @@ def test_config(args: argparse.Namespace, file: str) -> Config:
         cfg.load_from = file
         match_form(cfg, file, args.warn_only)
     if args.show_dir:
-        show_results(cfg, args.show_dir)
+        show_results(cfg, args.show_dir, args.draw)
     if args.tta:
         augment(cfg)
     if args.compare:
@@ -162,11 +162,10 @@ def choose_form(cfg: Config, fuse: bool) -> None:
     cfg.custom_hooks = [hook for hook in custom if type_name(hook) != 'SwitchToDeployHook']
 
 
-def show_results(cfg: Config, folder: str) -> None:
+def show_results(cfg: Config, folder: str, draw: str) -> None:
     """Draw every image of the test."""
     threshold = (cfg.default_hooks.get('visualization') or {}).get('score_thr', 0.3)
-    cfg.visualizer = visualizer_config(cfg)
-    cfg.custom_hooks.append(dict(type='ShowHook', folder=folder, score_thr=threshold))
+    cfg.custom_hooks.append(dict(type='ShowHook', folder=folder, score_thr=threshold, draw=draw))
 
 
 def augment(cfg: Config) -> None:

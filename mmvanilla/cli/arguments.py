@@ -76,6 +76,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         'processor',
     ),
     '--trust': _flag('open a .pt2 file, which is a program; trust only your own'),
+    '--draw': _choice(
+        *('supervision', 'library'),
+        text='draw with supervision, or with the visualizer of the config or its library',
+    ),
     '--debug': _flag('show the traceback of an error instead of one sentence'),
 }
 RUN = ('--work-dir', '--data-root', '--cfg-options', '--warn-only', '--launcher', '--progress')

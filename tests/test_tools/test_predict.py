@@ -86,6 +86,30 @@ def test_a_segmentor(exported, files, photos, run_tool, tmp_path, request):
     assert not (out / 'predictions.json').exists()
 
 
+def test_pictures_by_the_library(files, photos, run_tool, tmp_path):
+    from mmdet.apis import inference_detector
+    from mmdet.registry import DATASETS
+    from mmdet.visualization import DetLocalVisualizer
+
+    model, config, checkpoint = files('mask_rcnn')
+    photo, drawn = photos / 'street.png', tmp_path / 'drawn.png'
+    command = [config, checkpoint, photo, '--score-thr', '0.2', '--out']
+    for draw in ('library', 'supervision'):
+        code, *_ = run_tool('predict.py', *command, tmp_path / draw, '--draw', draw)
+        assert code == 0
+    model.cfg = load(config)
+    sample = inference_detector(model, str(photo))
+    visualizer = DetLocalVisualizer('expected')
+    dataset = dict(model.cfg.test_dataloader.dataset, lazy_init=True)
+    visualizer.dataset_meta = DATASETS.build(dataset).metainfo
+    options = dict(draw_gt=False, pred_score_thr=0.2, out_file=str(drawn))
+    visualizer.add_datasample('', cv2.imread(str(photo))[..., ::-1], sample, **options)
+    files = [drawn] + [tmp_path / f'{d}/pictures/street.png' for d in ('library', 'supervision')]
+    expected, picture, other = (cv2.imread(str(file)).astype(int) for file in files)
+    assert np.mean(np.abs(picture - expected) > 2) < 0.01
+    assert np.mean(np.abs(picture - other) > 2) > 0.1
+
+
 def test_the_pictures_on_one(small_config, tmp_path):
     """Every one stands in its cell, shrunk to 320 pixels; those after the 36th are left out."""
     results = Results(str(tmp_path), small_config('retinanet'))

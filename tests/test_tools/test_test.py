@@ -61,8 +61,9 @@ def test_names_of_a_checkpoint(named, tta, files, run_test, tmp_path, monkeypatc
     assert Config.fromfile(tmp_path / 'work/config.py').load_from == name
 
 
+@pytest.mark.parametrize('draw', ['supervision', 'library'])
 @pytest.mark.parametrize('kind', ['retinanet', 'upernet'])
-def test_pictures_of_images_of_the_same_name(kind, files, run_test, tmp_path):
+def test_pictures_of_images_of_the_same_name(kind, draw, files, run_test, tmp_path):
     """Images in several folders or with other suffixes."""
     _, config, checkpoint = files(kind)
     data = make_shapes(tmp_path / 'shapes', train=1, val=3, size=64)
@@ -86,7 +87,7 @@ def test_pictures_of_images_of_the_same_name(kind, files, run_test, tmp_path):
                 move_image(file, (data / folder / 'validation' / name).with_suffix(suffix))
         names = [name.replace('.png', '.jpg') for name in names]
     cfg.dump(config)
-    run_test(config, checkpoint, data, '--show-dir', tmp_path / 'pictures')
+    run_test(config, checkpoint, data, '--show-dir', tmp_path / 'pictures', '--draw', draw)
     drawn = [path for path in (tmp_path / 'pictures').rglob('*') if path.is_file()]
     assert {str(path.relative_to(tmp_path / 'pictures')) for path in drawn} == set(names)
     for path in drawn:
