@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from PIL import Image
 from sahi import AutoDetectionModel
 from sahi.predict import get_prediction, get_sliced_prediction
 from sahi.prediction import ObjectPrediction
 from sahi.slicing import slice_coco
-from sahi.utils.cv import visualize_object_predictions
 from torchvision.ops import box_iou
 
-import mmvanilla  # noqa: F401 - supplies mmcv's operators before SAHI imports mmdet
+from mmvanilla.deploy import Annotator  # supplies mmcv's operators before SAHI imports mmdet
 
 ROOT = Path(__file__).parents[1]
 SIZE = 256  # of a slice, in pixels
@@ -82,6 +82,17 @@ def count_found(boxes: torch.Tensor, predictions: list[ObjectPrediction]) -> int
     return int((overlaps >= 0.5).any(1).sum())
 
 
+def as_instances(predictions: list[ObjectPrediction]) -> InstanceData:
+    """Return predictions as mmdet's instances, the highest scores first."""
+    predictions = sorted(predictions, key=lambda p: p.score.value, reverse=True)
+    return InstanceData(
+        bboxes=torch.tensor([p.bbox.to_xyxy() for p in predictions]).reshape(-1, 4),
+        labels=torch.tensor([p.category.id for p in predictions]),
+        scores=torch.tensor([p.score.value for p in predictions]),
+        masks=np.array([p.mask.bool_mask for p in predictions]),
+    )
+
+
 def main() -> None:
     """Run the command."""
     args = parse_args()
@@ -102,9 +113,10 @@ def main() -> None:
     found = [result.object_prediction_list for result in (whole, sliced)]
     counts = [count_found(boxes, predictions) for predictions in found]
     print(f'of {len(boxes)} objects {counts[0]} are found whole, {counts[1]} in slices')
-    photo = cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB)
-    drawn = [visualize_object_predictions(photo.copy(), p, text_size=0.4)['image'] for p in found]
-    Image.fromarray(np.hstack(drawn)).quantize(256).save(args.out, optimize=True)
+    photo, meta = cv2.imread(file), model.model.dataset_meta
+    annotator = Annotator(meta['classes'], meta['palette'])
+    drawn = np.hstack([annotator.draw_objects(photo, as_instances(p)) for p in found])
+    Image.fromarray(drawn[..., ::-1]).quantize(256).save(args.out, optimize=True)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 from .accelerate.accelerate import accelerate
 from .accelerate.hook import AccelerateHook
+from .draw import Annotator
 from .show import ShowHook
 
-__all__ = ['AccelerateHook', 'ShowHook', 'accelerate']
+__all__ = ['AccelerateHook', 'Annotator', 'ShowHook', 'accelerate']
