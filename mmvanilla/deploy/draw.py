@@ -8,6 +8,8 @@ import mmcv
 import numpy as np
 from mmengine.structures import BaseDataElement
 
+from ..errors import UserError
+
 TOP = 5  # most likely classes of an image
 OPACITY = 0.5  # of masks
 MIN_TEXT_SCALE = 0.35  # in OpenCV's unit of about 22 pixels
@@ -61,7 +63,11 @@ class Annotator:
             self.palette = sv.ColorPalette([sv.Color(*map(int, color)) for color in palette])
 
     def prediction(self, picture: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-        """Return a copy of a picture with the prediction of its sample."""
+        """Return a copy of a picture with the prediction of its sample.
+
+        Raises:
+            UserError: If the sample has a prediction of another task, such as a depth map.
+        """
         if 'pred_score' in sample:
             scores, labels = sample.pred_score.topk(min(TOP, len(sample.pred_score)))
             return self.draw_list(picture, labels.tolist(), scores.tolist())
@@ -70,6 +76,11 @@ class Annotator:
             return self.draw_regions(picture, ids % PANOPTIC_OFFSET)
         if 'pred_sem_seg' in sample:
             return self.draw_regions(picture, sample.pred_sem_seg.data[0].numpy())
+        if 'pred_instances' not in sample:
+            raise UserError(
+                f'the model predicts {", ".join(sample.keys()) or "nothing"}, and supervision '
+                'draws objects, label maps and classes; use --draw library'
+            )
         instances = sample.pred_instances
         return self.draw_objects(picture, instances[instances.scores >= self.score_thr])
 
@@ -99,13 +110,8 @@ class Annotator:
         sv, picture = self.sv, picture.copy()
         height, width = picture.shape[:2]
         labels = np.asarray(instances.labels)
-        boxes = np.nan_to_num(getattr(instances.bboxes, 'tensor', instances.bboxes))
-        boxes = boxes.clip(-FARTHEST, FARTHEST)
-        masks, rotated = None, {}
-        if boxes.shape[1] == 5:
-            corners = np.array([box_corners(box) for box in boxes]).reshape(-1, 4, 2)
-            rotated = {'xyxyxyxy': corners}  # the key that supervision reads
-            boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
+        boxes, rotated = as_boxes(instances.bboxes)
+        masks = None
         if len(labels) and 'masks' in instances:
             dense = as_array(instances.masks)
             extents = np.array([extent(mask) for mask in dense])
@@ -256,10 +262,14 @@ def flatten(
     return label_map, union
 
 
-def box_corners(box: np.ndarray) -> np.ndarray:
-    """Return the corners (4, 2) of a rotated box."""
-    x, y, width, height, angle = box.tolist()
-    return cv2.boxPoints(((x, y), (width, height), np.degrees(angle)))
+def as_boxes(bboxes: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return finite boxes (N, 4), and the corners of rotated ones as supervision takes them."""
+    boxes = np.nan_to_num(getattr(bboxes, 'tensor', bboxes)).clip(-FARTHEST, FARTHEST)
+    if boxes.shape[1] == 4:
+        return boxes, {}
+    turned = [((x, y), (w, h), np.degrees(angle)) for x, y, w, h, angle in boxes.tolist()]
+    corners = np.array([cv2.boxPoints(box) for box in turned]).reshape(-1, 4, 2)
+    return np.concatenate([corners.min(1), corners.max(1)], axis=1), {'xyxyxyxy': corners}
 
 
 def middle(region: np.ndarray) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmvanilla.deploy.draw import Annotator, first_free
 from mmvanilla.deploy.predict.results import as_picture
 from mmvanilla.deploy.show import make_annotator
+from mmvanilla.errors import UserError
 
 PALETTE = [(250, 20, 20), (20, 250, 20), (20, 20, 250)]  # RGB
 CLASSES = ('cat', 'dog', 'bird')
@@ -257,6 +258,23 @@ def test_lines_and_letters_grow_with_the_picture(labels_at):
 )
 def test_without_objects_a_picture_stays_as_it_is(sample):
     assert (draw(sample) == GRAY).all()
+
+
+def test_panoptic_segmentations_show_their_classes(labels_at):
+    ids = np.zeros((1, 120, 160), np.int64)
+    ids[..., 50:100], ids[..., 100:] = 1001, 2001  # two dogs
+    sample = BaseDataElement()
+    sample.pred_panoptic_seg = PixelData(sem_seg=torch.from_numpy(ids))
+    drawn = draw(sample)
+    assert np.abs(drawn[2:10, 50:] - half(1)).max() <= 1
+    assert {text for text, _ in labels_at} == {'cat', 'dog'}
+
+
+def test_other_predictions_are_left_to_the_library():
+    sample = BaseDataElement()
+    sample.pred_depth_map = PixelData(data=torch.zeros(1, 120, 160))
+    with pytest.raises(UserError, match=r'pred_depth_map.*--draw library'):
+        draw(sample)
 
 
 @pytest.mark.parametrize('palette', [None, [], 'coco', PALETTE])
