@@ -36,6 +36,14 @@ def parse_args() -> argparse.Namespace:
     )
     add_arguments(parser, '--draw')
     parser.add_argument(
+        '--report', metavar='DIR', help='write a page to DIR that shows what the model gets wrong'
+    )
+    parser.add_argument(
+        '--against',
+        metavar='OTHER',
+        help='with --report: put another checkpoint or exported file beside it',
+    )
+    parser.add_argument(
         '--fuse',
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -53,6 +61,10 @@ def parse_args() -> argparse.Namespace:
         parser.error('--accelerate fuses the net; leave out --no-fuse')
     if args.compare and (args.out or args.show_dir):
         parser.error('--out and --show-dir write the results of one model; leave out --compare')
+    if args.against and not args.report:
+        parser.error('--against is for a report; add --report DIR')
+    if args.against and (args.compare or args.out or args.show_dir):
+        parser.error('--against tests two models for a report; leave out --compare and others')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out is {args.out!r}, expected a name that ends in .pkl')
     check_config(args)
@@ -64,15 +76,18 @@ if __name__ == '__main__':
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
-from mmengine.registry import METRICS
+from mmengine.registry import DATASETS, METRICS, init_default_scope
 from rich.console import Console
 from rich.table import Column, Table
 
 import mmvanilla
 from mmvanilla import UserError
+from mmvanilla.checks import account
 from mmvanilla.deploy.load import match_form
 from mmvanilla.deploy.predict import (
     check_precision,
@@ -81,6 +96,7 @@ from mmvanilla.deploy.predict import (
     tested_classes,
     tested_datasets,
 )
+from mmvanilla.report import Evaluation, ReportMetric, write_page
 from mmvanilla.type_name import library, type_name
 
 TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')  # required by mmengine
@@ -109,7 +125,7 @@ def test_config(args: argparse.Namespace, file: str) -> Config:
         show_results(cfg, args.show_dir, args.draw)
     if args.tta:
         augment(cfg)
-    if args.compare:
+    if args.compare or args.against:
         # Batches pad images to the largest; exported models get unpadded ones.
         cfg.test_dataloader.batch_size = 1
     return cfg
@@ -164,8 +180,13 @@ def choose_form(cfg: Config, fuse: bool) -> None:
 
 def show_results(cfg: Config, folder: str, draw: str) -> None:
     """Draw every image of the test."""
-    threshold = (cfg.default_hooks.get('visualization') or {}).get('score_thr', 0.3)
-    cfg.custom_hooks.append(dict(type='ShowHook', folder=folder, score_thr=threshold, draw=draw))
+    options = dict(folder=folder, score_thr=score_thr(cfg), draw=draw)
+    cfg.custom_hooks.append(dict(type='ShowHook', **options))
+
+
+def score_thr(cfg: Config) -> float:
+    """Return the smallest score of a detection that is shown."""
+    return (cfg.default_hooks.get('visualization') or {}).get('score_thr', 0.3)
 
 
 def augment(cfg: Config) -> None:
@@ -210,8 +231,8 @@ def flips(pack: ConfigDict) -> dict:
     return dict(type='TestTimeAug', transforms=[turns, [pack]])
 
 
-def run_test(args: argparse.Namespace, file: str) -> dict[str, float]:
-    """Test a checkpoint or an exported file; return its metrics."""
+def run_test(args: argparse.Namespace, file: str) -> tuple[dict[str, float], Any]:
+    """Test a checkpoint or an exported file; return its metrics and its figures for a report."""
     with one_sentence_errors(args.debug, Exception):
         cfg = test_config(args, file)
         runner = mmvanilla.engine.build_runner(cfg, 'test', args.warn_only)
@@ -223,11 +244,16 @@ def run_test(args: argparse.Namespace, file: str) -> dict[str, float]:
             kind = 'DumpDetResults' if library(cfg) == 'mmdet' else 'DumpResults'
             dump = METRICS.build(dict(type=kind, out_file_path=args.out))
             runner.test_evaluator.metrics.append(dump)
+        report = None
+        if args.report:
+            report = ReportMetric(file, runner.test_dataloader.dataset, score_thr(cfg))
+            report.dataset_meta = runner.test_evaluator.dataset_meta
+            runner.test_evaluator.metrics.append(report)
     with (
         one_sentence_errors(args.debug, UserError, FileNotFoundError),
         mmvanilla.engine.progress_bar(runner, args.progress),
     ):
-        return runner.test()
+        return runner.test(), report and report.evaluation
 
 
 def print_metrics(results: dict[str, dict[str, float]]) -> None:
@@ -242,16 +268,33 @@ def print_metrics(results: dict[str, dict[str, float]]) -> None:
     Console(soft_wrap=True).print(table)
 
 
+def write_report(args: argparse.Namespace, evaluations: list[Evaluation]) -> str:
+    """Write the page; return its path."""
+    cfg = load_config(args)
+    init_default_scope(cfg.default_scope)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    title = f'What {Path(args.config).stem} gets wrong'
+    settings = (
+        f'detections of a score of {score_thr(cfg)} or more count as errors if they are wrong'
+    )
+    lines = [*(evaluation.name for evaluation in evaluations), account(dataset, 'test').line()]
+    lines += [settings] * (library(cfg) == 'mmdet')
+    return write_page(args.report, evaluations, title, lines)
+
+
 def main(args: argparse.Namespace) -> None:
     """Test."""
     mmvanilla.safe_loading()
-    files = dict.fromkeys(filter(None, [args.checkpoint, args.compare]))
+    files = dict.fromkeys(filter(None, [args.checkpoint, args.compare, args.against]))
     with one_sentence_errors(args.debug, UserError):
         if not any(map(is_exported, files)):
             check_precision(args.checkpoint, args.precision)
     results = {file: run_test(args, file) for file in files}
     if len(results) == 2 and is_main_process():
-        print_metrics(results)
+        print_metrics({file: metrics for file, (metrics, _) in results.items()})
+    if args.report and is_main_process():
+        with one_sentence_errors(args.debug, OSError):
+            print(write_report(args, [evaluation for _, evaluation in results.values()]))
 
 
 if __name__ == '__main__':
