@@ -29,6 +29,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--tensorboard', action='store_true', help='also log to TensorBoard, in the work dir'
     )
+    parser.add_argument(
+        '--preview',
+        type=int,
+        default=0,
+        metavar='N',
+        help='first write N augmented batches with their labels, as the model gets them, to '
+        'WORK_DIR/preview',
+    )
     add_arguments(parser, '--debug')
     args = parser.parse_args()
     check_config(args)
@@ -41,10 +49,12 @@ if __name__ == '__main__':
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 
 import mmvanilla
 from mmvanilla import UserError
 from mmvanilla.deploy.accelerate.low_precision import has_fast_bfloat16
+from mmvanilla.report import write_preview
 from mmvanilla.type_name import type_name
 
 
@@ -105,6 +115,9 @@ def main(args: argparse.Namespace) -> None:
         cfg = train_config(args)
         with mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, OSError):
             runner = mmvanilla.engine.build_runner(cfg, 'train', args.warn_only)
+        if args.preview and is_main_process():
+            for path in write_preview(runner, args.preview):
+                print(path)
     with (
         one_sentence_errors(args.debug, UserError),
         mmvanilla.engine.naming_last_checkpoint(cfg.work_dir, UserError, OSError),
