@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,19 +12,18 @@ from mmcv.transforms import LoadAnnotations
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import TRANSFORMS
+from PIL import Image
 
 from ...checks import record_of_config
 from ...errors import UserError
 from ...type_name import type_name
-from .inputs import read_image, reading
+from .inputs import as_bgr, read_image, reading
 
 LOADERS = ('test_dataloader', 'val_dataloader')
 # Keys that only data sets provide; a step that reads one loads annotations.
 ANNOTATIONS = ('instances', 'seg_map_path', 'seg_fields', 'reduce_zero_label', 'label_map')
 ANNOTATOR = re.compile('Annotation|Load.*(Label|Mask|GT)')
 READER = re.compile('Load|Read|Open|Decode')
-# Lossless formats of frames in memory, by decoder.
-FRAME_SUFFIXES = dict(tifffile='.tiff')
 
 
 def tested_datasets(cfg: Config) -> list[list[ConfigDict]]:
@@ -72,6 +70,9 @@ def steps_of(path: list[ConfigDict]) -> list:
     return [step for node in reversed(path) for step in node.get('pipeline') or []]
 
 
+ImageLike = str | os.PathLike | np.ndarray | Image.Image
+
+
 @dataclass
 class LoadedImage:
     """An image after the loading step of a pipeline.
@@ -105,39 +106,53 @@ class TestPipeline:
             raise UserError('the data set that the config tests on has no pipeline; add one')
         self.steps = Compose(steps).transforms
         # Some data sets, such as CIFAR, have their images in memory; no step loads them.
-        self.wants_pixels = not any(loads_files(step) for step in self.steps)
+        self.loader = next((step for step in self.steps if loads_files(step)), None)
 
-    def load(self, image: str | np.ndarray) -> LoadedImage:
-        """Load a file, or an image (H, W, 3), uint8, BGR, by the config's loading step.
+    def load(self, image: ImageLike) -> LoadedImage:
+        """Load a file by the config's loading step, or put an image in its place.
+
+        Args:
+            image: A file, a PIL image or an array, see ``as_bgr``. A loading step that is not for
+                8-bit pictures is replaced by any array.
 
         Raises:
-            InputError: If the file cannot be read as a whole.
+            InputError: If the file cannot be read as a whole, or the image is not as ``as_bgr``
+                expects it.
             UserError: If no step loads images.
         """
-        if self.wants_pixels:
-            pixels = read_image(image) if isinstance(image, str) else image
-            shape = pixels.shape[:2]
-            results = dict(img=pixels, img_path=None, img_id=0, img_shape=shape, ori_shape=shape)
-            return LoadedImage(pixels.copy(), results, self.steps)
-        if isinstance(image, str):
-            with reading(image):
-                return self._load(image)
-        backends = (getattr(step, 'imdecode_backend', None) for step in self.steps)
-        suffix = next((FRAME_SUFFIXES[name] for name in backends if name in FRAME_SUFFIXES), '.bmp')
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, f'frame{suffix}')
-            cv2.imwrite(path, image)
-            return self._load(path)
+        if not isinstance(image, str | os.PathLike):
+            return self._from_memory(image)
+        path = os.fspath(image)
+        if self.loader is None:
+            return self._from_memory(read_image(path))
+        with reading(path):
+            return self._from_file(path)
 
-    def _load(self, path: str) -> LoadedImage:
+    def _from_memory(self, image: Any) -> LoadedImage:
+        """Take an image without the steps that load, but as they would return it."""
+        color_type = getattr(self.loader, 'color_type', 'color' if self.loader is None else '')
+        if color_type in ('', 'unchanged') and isinstance(image, np.ndarray):
+            pixels = image
+        else:
+            pixels = as_bgr(image)
+            if color_type.startswith('grayscale'):
+                pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+        if getattr(self.loader, 'to_float32', False):
+            pixels = pixels.astype(np.float32)
+        shape = pixels.shape[:2]
+        results = dict(img=pixels, img_path=None, img_id=0, img_shape=shape, ori_shape=shape)
+        steps = [step for step in self.steps if not loads_files(step)]
+        return LoadedImage(pixels.copy(), results, steps)  # steps may change the image in place
+
+    def _from_file(self, path: str) -> LoadedImage:
         results: Any = dict(img_path=path, img_id=0)
         for number, step in enumerate(self.steps, 1):
             results = step(results)
             if results is None:
                 raise ValueError(f'{type(step).__name__} returns nothing')
             if 'img' in results:
-                # Later steps may change the image in place.
-                return LoadedImage(np.array(results['img']), results, self.steps[number:])
+                pixels = np.array(results['img'])  # later steps may change the image in place
+                return LoadedImage(pixels, results, self.steps[number:])
         raise UserError('no step of the test pipeline loads an image; add LoadImageFromFile')
 
     def pack(self, loaded: LoadedImage) -> dict:
