@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -31,6 +32,7 @@ PROVIDERS = (
     'DmlExecutionProvider',
     'CPUExecutionProvider',
 )
+STREAMS = 4  # images in ONNX Runtime at the same time; each needs memory for its activations
 # From this version on ONNX Runtime is known to read weights from the model's folder only.
 KEEPS_TO_FOLDER = 1, 32
 
@@ -46,11 +48,13 @@ class OpenedModel:
         refusals: Errors that ``run`` raises for an unsuitable image.
         details: Metadata of the file: ``least_size``, in pixels, and the ``details`` of
             ``write_model``.
+        parallel: How many threads may call it at the same time.
     """
 
     run: Runnable
     refusals: tuple[type[Exception], ...]
     details: dict[str, Any]
+    parallel: int = 1
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
         """Return the outputs of an image, float32 (1, C, H, W), by name.
@@ -129,7 +133,7 @@ def onnx_to_openvino(onnx_file: str, file: str) -> None:
     openvino.save_model(model, file, compress_to_fp16=False)
 
 
-def open_pt2(file: str, precision: str) -> OpenedModel:
+def open_pt2(file: str, precision: str, throughput: bool = False) -> OpenedModel:
     """Open a .pt2 file in PyTorch, which unpickles it and evaluates strings in it."""
     refuse_bfloat16(file, precision, 'its tensors keep the types of the export')
     extra = {NAMES: '', DETAILS: ''}
@@ -145,7 +149,7 @@ def open_pt2(file: str, precision: str) -> OpenedModel:
     return OpenedModel(run, refusals, json.loads(extra[DETAILS] or '{}'))
 
 
-def open_onnx(file: str, precision: str) -> OpenedModel:
+def open_onnx(file: str, precision: str, throughput: bool = False) -> OpenedModel:
     """Open an .onnx file in ONNX Runtime, on a GPU if the installed build supports one."""
     refuse_bfloat16(file, precision, 'ONNX Runtime computes in the types of the file')
     onnxruntime, state = need('onnxruntime', 'onnxruntime.capi.onnxruntime_pybind11_state')
@@ -153,9 +157,11 @@ def open_onnx(file: str, precision: str) -> OpenedModel:
         need('onnx')[0].checker.check_model(file)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
     available = onnxruntime.get_available_providers()
     providers = [name for name in PROVIDERS if name in available]
+    threads = torch.get_num_threads()
+    parallel = min(threads, STREAMS) if throughput and providers == [PROVIDERS[-1]] else 1
+    options.intra_op_num_threads = threads // parallel
     session = onnxruntime.InferenceSession(file, options, providers=providers)
     names = [output.name for output in session.get_outputs()]
     details = session.get_modelmeta().custom_metadata_map.get(DETAILS, '{}')
@@ -165,10 +171,10 @@ def open_onnx(file: str, precision: str) -> OpenedModel:
 
     # ONNX Runtime's errors have no common base class.
     refusals = (state.InvalidArgument, state.RuntimeException, state.Fail)
-    return OpenedModel(run, refusals, json.loads(details))
+    return OpenedModel(run, refusals, json.loads(details), parallel)
 
 
-def open_openvino(file: str, precision: str) -> OpenedModel:
+def open_openvino(file: str, precision: str, throughput: bool = False) -> OpenedModel:
     """Open an .xml file in OpenVINO."""
     (openvino,) = need('openvino')
     core = openvino.Core()
@@ -183,13 +189,19 @@ def open_openvino(file: str, precision: str) -> OpenedModel:
     hints: dict[str, Any] = {'INFERENCE_NUM_THREADS': torch.get_num_threads()}
     if precision != 'auto':  # OpenVINO's default is bfloat16 if the processor supports it
         hints['INFERENCE_PRECISION_HINT'] = HINTS[precision]
+    if throughput:
+        hints['PERFORMANCE_HINT'] = 'THROUGHPUT'
     model = core.compile_model(network, 'CPU', hints)
+    parallel = model.get_property('OPTIMAL_NUMBER_OF_INFER_REQUESTS') if throughput else 1
+    requests = threading.local()  # one for each thread
 
     def run(image: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = model(image)
-        return {output.get_any_name(): outputs[output].copy() for output in model.outputs}
+        if not hasattr(requests, 'own'):
+            requests.own = model.create_infer_request()
+        outputs = requests.own.infer(image, share_inputs=True)
+        return {output.get_any_name(): outputs[output] for output in model.outputs}
 
-    return OpenedModel(run, (RuntimeError,), json.loads(details))
+    return OpenedModel(run, (RuntimeError,), json.loads(details), parallel)
 
 
 def refuse_bfloat16(file: str, precision: str, reason: str) -> None:
@@ -210,7 +222,7 @@ class Format(NamedTuple):
     """A file format: its writer, its opener and the name of its runtime."""
 
     write: Callable[[nn.Module, Tensor, str, dict], None]
-    open: Callable[[str, str], OpenedModel]
+    open: Callable[..., OpenedModel]
     runtime: str
 
 
@@ -273,7 +285,9 @@ def convert_onnx(
         check(form.open(path, 'fp32'))
 
 
-def open_model(file: str, trust: bool = False, precision: str = 'fp32') -> OpenedModel:
+def open_model(
+    file: str, trust: bool = False, precision: str = 'fp32', throughput: bool = False
+) -> OpenedModel:
     """Open a file of ``write_model``.
 
     Args:
@@ -283,6 +297,8 @@ def open_model(file: str, trust: bool = False, precision: str = 'fp32') -> Opene
         precision: The dtype of operators that are not in 8 bits, in OpenVINO: ``fp32``, ``bf16``
             or the fastest (``auto``). Other runtimes have no choice. On a CPU all runtimes use as
             many threads as torch.
+        throughput: Divide the threads among several images at the same time, in ONNX Runtime and
+            OpenVINO on a CPU; by default all of them compute one image.
 
     Returns:
         A function of an image, float32 (1, C, H, W), BGR of 0 to 255, that returns its outputs by
@@ -307,7 +323,7 @@ def open_model(file: str, trust: bool = False, precision: str = 'fp32') -> Opene
             '(--trust) if it is your own, or use ONNX or OpenVINO'
         )
     try:
-        return form.open(file, precision)
+        return form.open(file, precision, throughput)
     except (UserError, MemoryError, ImportError):
         raise
     except Exception as error:  # the runtimes' errors have no common base class

@@ -30,6 +30,7 @@ class ExportedModel(BaseModel):
         precision: ``fp32``, ``bf16`` or ``auto``, see ``open_model``.
         data_preprocessor: The config's preprocessor if ``model`` has none; only compared.
         warn_only: Warn about a file of another config instead of refusing it.
+        throughput: Let several threads predict at the same time, see ``open_model``.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -46,10 +47,12 @@ class ExportedModel(BaseModel):
         precision: str = 'fp32',
         data_preprocessor: dict | None = None,
         warn_only: bool = False,
+        throughput: bool = False,
     ) -> None:
         super().__init__()
         self.none = nn.Parameter(torch.zeros(0))  # DDP refuses a model without parameters
-        opened = open_model(file, trust, precision) if isinstance(file, str) else file
+        options = (trust, precision, throughput)
+        opened = open_model(file, *options) if isinstance(file, str) else file
         self.opened, self.model_cfg = opened, ConfigDict(model)
         self.file = file if isinstance(file, str) else 'the exported model'
         cfg = dict(model=self.model_cfg, data_preprocessor=data_preprocessor)

@@ -1,10 +1,9 @@
-"""Predict single images with a checkpoint or an exported file."""
+"""Predict images with a checkpoint or an exported file."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -19,33 +18,35 @@ from ...type_name import scope
 from ..accelerate import accelerate
 from ..load import build_model
 from .exported import ExportedModel, check_precision, is_exported
-from .pipeline import LoadedImage, TestPipeline, tested_classes
+from .pipeline import ImageLike, LoadedImage, TestPipeline, tested_classes
 
 
 @dataclass
 class Predictor:
-    """A model for single images.
+    """A model for images.
 
-    A call with a file, an image (H, W, 3), uint8, BGR, or the result of ``load`` returns a
-    ``DetDataSample`` with ``pred_instances``, a ``SegDataSample`` with ``pred_sem_seg``, both in
-    the size of the loaded image, or a ``DataSample`` with ``pred_score``, on the CPU.
+    A call with an image, or the result of ``load``, returns a ``DetDataSample`` with
+    ``pred_instances``, a ``SegDataSample`` with ``pred_sem_seg``, both in the size of the loaded
+    image, or a ``DataSample`` with ``pred_score``, on the CPU.
 
     Attributes:
         pipeline: Loads and prepares images.
-        run: Maps a prepared image to the result.
+        run: Maps a batch of prepared images to their results.
+        parallel: How many threads may call ``run`` at the same time.
     """
 
     pipeline: TestPipeline
-    run: Callable[[dict], BaseDataElement]
+    run: Callable[[list[dict]], list[BaseDataElement]]
+    parallel: int = 1
 
-    def load(self, image: str | np.ndarray) -> LoadedImage:
-        """Load an image, see ``TestPipeline.load``."""
+    def load(self, image: ImageLike) -> LoadedImage:
+        """Load a file, an array or a PIL image, see ``TestPipeline.load``."""
         return self.pipeline.load(image)
 
-    def __call__(self, image: str | np.ndarray | LoadedImage) -> BaseDataElement:
+    def __call__(self, image: ImageLike | LoadedImage) -> BaseDataElement:
         """Predict an image."""
         loaded = image if isinstance(image, LoadedImage) else self.load(image)
-        return self.run(self.pipeline.pack(loaded))
+        return self.run([self.pipeline.pack(loaded)])[0]
 
 
 def make_predictor(
@@ -57,8 +58,9 @@ def make_predictor(
     fast: bool = False,
     precision: str = 'fp32',
     warn_only: bool = False,
+    throughput: bool = False,
 ) -> Predictor:
-    """Open a model for single images.
+    """Open a model for images.
 
     Args:
         cfg: The config with the test pipeline.
@@ -69,6 +71,8 @@ def make_predictor(
         fast: Accelerate a checkpoint's model, see ``mmvanilla.accelerate``.
         precision: The precision of an exported file, see ``open_model``.
         warn_only: Warn about a file of another config instead of refusing it.
+        throughput: Let several threads run an exported file, each with some of the cores, so that
+            many images take less time and one image more; see ``Predictor.parallel``.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit the config.
@@ -78,6 +82,8 @@ def make_predictor(
     """
     init_default_scope(scope(cfg))
     pipeline = TestPipeline(cfg)
+    model: BaseModel
+    parallel = 1
     if not is_exported(file):
         check_precision(file, precision)
         model = trained(cfg, file, device, fuse_model, fast, warn_only)
@@ -85,14 +91,15 @@ def make_predictor(
         raise UserError(f'{file!r} is exported and as fast as its runtime; accelerate a checkpoint')
     else:
         preprocessor = cfg.get('data_preprocessor')
-        options = (trust, precision, preprocessor, warn_only)
+        options = (trust, precision, preprocessor, warn_only, throughput)
         model = ExportedModel(file, cfg.model, tested_classes(cfg), *options)
+        parallel = model.opened.parallel
 
     @torch.no_grad()
-    def run(packed: dict) -> BaseDataElement:
-        return model.test_step(pseudo_collate([packed]))[0].cpu()
+    def run(packed: list[dict]) -> list[BaseDataElement]:
+        return [sample.cpu() for sample in model.test_step(pseudo_collate(packed))]
 
-    return Predictor(pipeline, run)
+    return Predictor(pipeline, run, parallel)
 
 
 def trained(
