@@ -1,8 +1,11 @@
 """Predict images and videos: tools/predict.py CONFIG CHECKPOINT INPUT... --out DIR.
 
-Writes pictures, and JSON of a detector (in COCO's result format) or classifier, or label maps of a
-segmentor. The top classes of a classifier are printed. Several pictures are put on a contact sheet;
-its path is printed last. Inputs that fail are named and skipped, and the exit code is then 1.
+Writes a picture of each input and a line of JSON in predictions.jsonl as soon as it is predicted,
+and label maps of a segmentor. At the end, also after Ctrl-C, SIGTERM or on a full disk, the lines
+of a detector (in COCO's result format) or classifier are put together in predictions.json; the run
+goes on with --resume. The top classes of a classifier are printed. The first pictures are put on a
+contact sheet; its path is printed last. Inputs that fail are named and skipped, and the exit code
+is then 1.
 """
 
 import argparse
@@ -15,7 +18,6 @@ from mmvanilla.cli import (
     one_sentence_errors,
     set_device,
 )
-from mmvanilla.errors import CheckpointError, sentence
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +41,26 @@ def parse_args() -> argparse.Namespace:
         metavar='SCORE',
         help='minimum score of boxes to draw (default: %(default)s)',
     )
+    parser.add_argument(
+        '--pictures',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='draw pictures and videos (default: yes)',
+    )
+    parser.add_argument(
+        '--resume',
+        action='store_true',
+        help='go on with the inputs that are missing in the predictions of --out',
+    )
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=1,
+        metavar='N',
+        help='images in a call of a checkpoint (default: %(default)s); the results are those of '
+        'single images if the sizes in a batch are the same, otherwise padding changes them '
+        'slightly at the borders; exported files predict several images at the same time instead',
+    )
     add_arguments(parser, '--draw', '--device')
     parser.add_argument(
         '--fuse',
@@ -59,6 +81,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.accelerate and not args.fuse:
         parser.error('--accelerate fuses the net; leave out --no-fuse')
+    if args.batch_size < 1:
+        parser.error(f'--batch-size is {args.batch_size}; expected a positive number')
     check_config(args)
     return args
 
@@ -66,94 +90,97 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     args = parse_args()  # before the imports below, which take seconds
 
+import hashlib
+import json
+import os
+import signal
 import sys
 import webbrowser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from mmengine.config import Config
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmvanilla import UserError, safe_loading
 from mmvanilla.benchmark.settings import check_device
 from mmvanilla.deploy.predict import (
+    Flow,
     Input,
-    InputError,
-    Predictor,
+    Job,
     Results,
     find_inputs,
-    frames,
+    is_exported,
     make_predictor,
-    open_video,
 )
-
-DEFAULT_FPS = 25  # of videos that do not say
-
-
-@contextmanager
-def naming(what: str, debug: bool) -> Iterator[None]:
-    """Add the name of an image to errors, so that the run goes on with the next.
-
-    Raises:
-        InputError: In place of any error except CheckpointError.
-    """
-    try:
-        yield
-    except (InputError, CheckpointError):
-        raise
-    except Exception as error:  # many kinds, of nets, runtimes and drivers
-        if debug:
-            raise
-        kind = '' if isinstance(error, UserError) else f' ({type(error).__name__})'
-        raise InputError(f'{what} cannot be predicted: {sentence(error)}{kind}') from error
+from mmvanilla.engine.signals import noted_signals
+from mmvanilla.safe_load.digest import hash_file, split_digest
 
 
-def predict_image(predict: Predictor, item: Input, results: Results, debug: bool) -> None:
-    """Predict an image; print the top classes of a classifier."""
-    with naming(f'image {item.path!r}', debug):
-        loaded = predict.load(item.path)
-        sample = predict(loaded)
-    results.add(item.name, loaded.pixels, sample)
-    if 'pred_score' in sample:
-        top = (f'{entry["class"]} {entry["score"]:.3f}' for entry in results.top(sample))
-        print(f'{item.name}: {"; ".join(top)}')
+def identify(args: argparse.Namespace, cfg: Config) -> dict:
+    """Return what predictions and pictures depend on, for ``--resume``."""
+    file = split_digest(os.path.expanduser(args.checkpoint))[0]
+    text = json.dumps(cfg.to_dict(), sort_keys=True, default=lambda value: type(value).__name__)
+    return dict(
+        checkpoint=hash_file(file)[:16] if os.path.isfile(file) else file,
+        config=hashlib.sha256(text.encode()).hexdigest()[:16],
+        score_thr=args.score_thr,
+        pictures=args.pictures,
+        draw=args.draw,
+        accelerate=args.accelerate,
+        precision=args.precision,
+    )
 
 
-def predict_video(
-    predict: Predictor, item: Input, results: Results, progress: Progress, debug: bool
-) -> None:
-    """Predict a video frame by frame; write the frames before an error."""
-    reader = open_video(item.path)
-    early = None
-    task = progress.add_task(item.name, total=reader.frame_cnt)
-    with results.video(item.name, reader.fps or DEFAULT_FPS, reader.resolution) as append:
-        try:
-            for number, frame in enumerate(frames(reader, item.path)):
-                with naming(f'frame {number} of video {item.path!r}', debug):
-                    loaded = predict.load(frame)
-                    sample = predict(loaded)
-                append(loaded.pixels, sample)
-                results.add_prediction(f'{item.name}_{number:06d}', sample)
-                progress.advance(task)
-        except InputError as error:
-            early = error
-    if early:
-        raise early
+class Report:
+    """Progress bars, the top classes of images, and errors."""
+
+    def __init__(self, inputs: list[Input]) -> None:
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
+        self.progress = Progress(
+            *columns,
+            TimeRemainingColumn(),
+            console=self.console,
+            redirect_stdout=sys.stdout.isatty(),  # not if stdout is a file
+        )
+        self.inputs = self.progress.add_task('inputs', total=len(inputs))
+        self.video = None
+        self.done = self.failures = 0
+
+    def add(self, job: Job) -> None:
+        """Report a finished image, frame or video."""
+        if job.frame is not None:
+            if self.video is None:
+                self.video = self.progress.add_task(job.input.name, total=job.frames)
+            self.progress.advance(self.video)
+            return
+        self.video = None
+        self.progress.advance(self.inputs)
+        self.done += 1
+        if job.error:
+            self.failures += 1
+            self.console.print(f'predict.py: {job.error}')
+        elif 'top' in job.record:
+            top = (f'{entry["class"]} {entry["score"]:.3f}' for entry in job.record['top'])
+            print(f'{job.name}: {"; ".join(top)}')
 
 
 def main(args: argparse.Namespace) -> None:
     """Predict."""
     safe_loading()
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()]
-    failures = 0
     with one_sentence_errors(args.debug, Exception):
         set_device(args)
         check_device(args.device)
+        if args.batch_size > 1 and is_exported(args.checkpoint):
+            raise UserError(
+                f'--batch-size is {args.batch_size}, but exported files take one image; leave it '
+                'out, several images are predicted at the same time'
+            )
         inputs = find_inputs(args.inputs)
         cfg = load_config(args)
-        results = Results(args.out, cfg, args.score_thr, args.draw)
+        made_by = identify(args, cfg)
+        results = Results(args.out, cfg, args.score_thr, args.pictures, args.draw)
         predict = make_predictor(
             cfg,
             args.checkpoint,
@@ -163,30 +190,40 @@ def main(args: argparse.Namespace) -> None:
             args.accelerate,
             args.precision,
             args.warn_only,
+            throughput=len(inputs) > 1 or inputs[0].is_video,
         )
-        with Progress(
-            *columns,
-            TimeRemainingColumn(),
-            console=console,
-            redirect_stdout=sys.stdout.isatty(),  # not if stdout is a file
-        ) as progress:
-            for item in progress.track(inputs, description='inputs'):
-                try:
-                    if item.is_video:
-                        predict_video(predict, item, results, progress, args.debug)
-                    else:
-                        predict_image(predict, item, results, args.debug)
-                except InputError as error:
-                    failures += 1
-                    console.print(f'predict.py: {error}')
-        results.save()
-        picture = results.overview()
-    print(f'{len(inputs) - failures} of {len(inputs)} inputs predicted, written to {args.out}')
+        missing = results.start(inputs, made_by, args.resume)
+        report = Report(missing)
+        with noted_signals() as signals:
+            flow = Flow(
+                predict,
+                missing,
+                results,
+                args.batch_size,
+                stopped=lambda: signals.received > 0,
+                debug=args.debug,
+            )
+            try:
+                with report.progress:
+                    for job in flow:
+                        report.add(job)
+            finally:
+                results.finish()
+        picture = results.overview(inputs)
+    earlier = len(inputs) - len(missing)
+    count = f'{earlier + report.done - report.failures} of {len(inputs)} inputs predicted'
+    before = f', {earlier} of them before' if earlier else ''
+    print(f'{count}{before}, written to {args.out}')
     if picture:
         print(picture)
-        if args.show and not webbrowser.open(Path(picture).absolute().as_uri()):
-            console.print('predict.py: --show found no program that opens pictures')
-    sys.exit(1 if failures else 0)
+    if signals.received:
+        left = len(missing) - report.done
+        name = signal.Signals(signals.received).name
+        report.console.print(f'predict.py: {name} with {left} inputs left; go on with --resume')
+        sys.exit(128 + signals.received)
+    if args.show and picture and not webbrowser.open(Path(picture).absolute().as_uri()):
+        report.console.print('predict.py: --show found no program that opens pictures')
+    sys.exit(1 if report.failures else 0)
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from mmvanilla.datasets.shapes import draw_scene
 from mmvanilla.deploy.export import OpenedModel, compare, exportable
 from mmvanilla.deploy.predict import Results, exported, make_predictor
-from mmvanilla.deploy.predict.results import category_ids
+from mmvanilla.deploy.predict.coco import category_ids
 from mmvanilla.errors import UserError
 
 
@@ -74,7 +74,7 @@ def test_a_model_of_other_classes_is_refused(small_config, tmp_path):
     )
     sample = DetDataSample(pred_instances=instances)
     with pytest.raises(UserError, match='class 79, but the config has'):
-        results.add_prediction('image', sample)
+        results.record('image', sample)
 
 
 def test_classes_that_only_folders_name(tmp_path):

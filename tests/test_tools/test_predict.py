@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from mmvanilla.datasets.shapes import draw_scene
 from mmvanilla.deploy.export import exportable, write_model
-from mmvanilla.deploy.predict import Results
+from mmvanilla.deploy.predict import Input, Results
 
 
 def scene(seed, size=96):
@@ -113,15 +113,16 @@ def test_pictures_by_the_library(files, photos, run_tool, tmp_path):
 def test_the_pictures_on_one(small_config, tmp_path):
     """Every one stands in its cell, shrunk to 320 pixels; those after the 36th are left out."""
     results = Results(str(tmp_path), small_config('retinanet'))
-    assert results.overview() is None
+    inputs = [Input(f'{number}.jpg', str(number)) for number in range(40)]
+    assert results.overview(inputs) is None
     colours = np.random.default_rng(0).integers(60, 255, (40, 3))
     for number, colour in enumerate(colours):
         size = (400, 800, 3) if number == 1 else (20, 40, 3)
         picture = np.broadcast_to(colour.astype(np.uint8), size)
-        results.pictures.append(results.write_png(f'pictures/{number}', picture))
+        results.write_png(f'pictures/{number}', picture)
         if number == 0:
-            assert results.overview() == str(tmp_path / 'pictures/0.png')
-    sheet = Image.open(results.overview())
+            assert results.overview(inputs) == str(tmp_path / 'pictures/0.png')
+    sheet = Image.open(results.overview(inputs))
     assert sheet.size == (6 * 320, 6 * 160)
     for number, colour in enumerate(colours[:36].tolist()):
         row, column = divmod(number, 6)

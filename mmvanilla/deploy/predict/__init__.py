@@ -2,6 +2,7 @@
 
 from ...errors import InputError
 from .exported import ExportedModel, check_precision, is_exported, runtime_of
+from .flow import Flow, Job
 from .inputs import Input, find_inputs, frames, open_video, read_image
 from .pipeline import TestPipeline, steps_of, tested_classes, tested_dataset, tested_datasets
 from .predictor import Predictor, make_predictor
@@ -9,8 +10,10 @@ from .results import Results, tile
 
 __all__ = [
     'ExportedModel',
+    'Flow',
     'Input',
     'InputError',
+    'Job',
     'Predictor',
     'Results',
     'TestPipeline',

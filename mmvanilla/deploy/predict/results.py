@@ -1,27 +1,30 @@
-"""Write predictions as pictures, label maps and JSON, in COCO's result format for detectors."""
+"""Write predictions as pictures, label maps, JSON Lines and JSON."""
 
+import json
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 
 import cv2
-import mmengine
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from torchvision.datasets.folder import find_classes
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
-from ...errors import UserError
+from ...errors import CheckpointError, UserError
 from ...type_name import scope
 from ...whole_files import writing
 from ..draw import TOP
 from ..show import make_annotator
+from .coco import CocoFormat
+from .inputs import Input
+from .lines import Lines
 from .pipeline import tested_dataset
 
 SHEET, CELL = 36, 320  # pictures on a contact sheet, and their longest side in pixels
@@ -30,14 +33,15 @@ SHEET, CELL = 36, 320  # pictures on a contact sheet, and their longest side in 
 class Results:
     """A folder of predictions.
 
-    Each image gets ``pictures/NAME.png``, and from a segmentor ``labels/NAME.png`` with the model's
-    class numbers. At the end detectors and classifiers write ``predictions.json``, and several
-    pictures are shown on ``contact_sheet.png``.
+    Each image gets ``pictures/NAME.png`` and a line in ``predictions.jsonl``, and from a segmentor
+    ``labels/NAME.png`` with the model's class numbers. At the end detectors and classifiers write
+    ``predictions.json``, and several pictures are shown on ``contact_sheet.png``.
 
     Args:
         folder: The folder.
         cfg: The config, for the classes and their colors.
         score_thr: Smallest score of a drawn box; ``predictions.json`` has all boxes.
+        pictures: Whether to draw.
         draw: ``supervision`` or ``library``, see ``make_annotator``.
 
     Raises:
@@ -45,46 +49,55 @@ class Results:
     """
 
     def __init__(
-        self, folder: str, cfg: Config, score_thr: float = 0.3, draw: str = 'supervision'
+        self,
+        folder: str,
+        cfg: Config,
+        score_thr: float = 0.3,
+        pictures: bool = True,
+        draw: str = 'supervision',
     ) -> None:
-        self.folder = folder
-        self.predictions: list[dict] | None = None
-        self.pictures: list[str] = []
-        with writing(os.path.join(folder, 'predictions.json')):  # fail before predicting
+        self.folder, self.pictures = folder, pictures
+        self.json_path = os.path.join(folder, 'predictions.json')
+        with writing(self.json_path):  # fail before predicting
             pass
-        self.names: list[str] = []
+        self.lines = Lines(folder)
+        self.video = ExitStack()
+        self.append_frame: Callable[[np.ndarray], None] | None = None
         init_default_scope(scope(cfg))
         dataset = DATASETS.build(dict(tested_dataset(cfg), lazy_init=True))
         self.classes = dataset.metainfo.get('classes') or folder_classes(dataset)
-        self.categories = category_ids(self.classes)
+        self.coco = CocoFormat(dataset, self.classes)
         metainfo = dict(dataset.metainfo, classes=self.classes)
         self.annotator = make_annotator(cfg, metainfo, score_thr, draw)
 
-    def add(self, name: str, image: np.ndarray, sample: BaseDataElement) -> None:
-        """Write the picture of an image, see ``as_picture``, and add its prediction."""
-        self.add_prediction(name, sample)
-        picture = self.draw(image, sample)
-        self.pictures.append(self.write_png(os.path.join('pictures', name), picture))
+    def start(self, inputs: list[Input], run: Mapping, resume: bool = False) -> list[Input]:
+        """Begin the folder, or resume it; return the missing inputs, see ``Lines.start``."""
+        missing = self.lines.start(inputs, run, resume)
+        self.coco.name_images({*(item.name for item in inputs), *self.lines.names})
+        with suppress(FileNotFoundError):
+            os.remove(self.json_path)
+        return missing
 
-    def add_prediction(self, name: str, sample: BaseDataElement) -> None:
-        """Write a label map, or add a prediction to ``predictions.json``.
+    def record(self, name: str, sample: BaseDataElement) -> dict:
+        """Return the prediction of an image for its line.
 
         Raises:
-            UserError: If a class is beyond those of the config.
+            CheckpointError: If a class is beyond those of the config.
         """
         if 'pred_sem_seg' in sample:
-            labels = sample.pred_sem_seg.data[0].numpy()
-            self.check_classes(labels)
-            dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
-            self.write_png(os.path.join('labels', name), labels.astype(dtype))
-            return
-        self.names.append(name)
-        self.predictions = self.predictions or []
+            return dict(labels=f'labels/{name}.png')
         if 'pred_score' in sample:
-            self.predictions.append(dict(image=name, top=self.top(sample)))
-        else:
-            self.check_classes(sample.pred_instances.labels.numpy())
-            self.predictions.extend(coco_results(name, sample.pred_instances, self.categories))
+            return dict(top=self.top(sample))
+        self.check_classes(sample.pred_instances.labels.numpy())
+        return dict(results=self.coco.results(name, sample.pred_instances))
+
+    def label_map(self, sample: BaseDataElement) -> np.ndarray | None:
+        """Return the class numbers (H, W) of a segmentor, uint8 for up to 256 classes."""
+        if 'pred_sem_seg' not in sample:
+            return None
+        labels = sample.pred_sem_seg.data[0].numpy()
+        self.check_classes(labels)
+        return labels.astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
 
     def top(self, sample: BaseDataElement) -> list[dict]:
         """Return the 5 most likely classes of a classifier, best first."""
@@ -96,9 +109,9 @@ class Results:
         ]
 
     def check_classes(self, labels: np.ndarray) -> None:
-        """Raise a UserError for labels beyond the config's classes."""
+        """Raise a CheckpointError for labels beyond the config's classes."""
         if labels.size and labels.max() >= len(self.classes):
-            raise UserError(
+            raise CheckpointError(
                 f'the model predicts class {labels.max()}, but the config has '
                 f'{len(self.classes)} classes; use the config that it was trained with'
             )
@@ -108,53 +121,114 @@ class Results:
         return self.annotator.prediction(as_picture(image), sample)
 
     @contextmanager
-    def video(
-        self, name: str, fps: float, size: tuple[int, int]
-    ) -> Iterator[Callable[[np.ndarray, BaseDataElement], object]]:
-        """Open ``NAME.mp4`` and yield a function that draws and appends a frame.
+    def writing(self) -> Iterator[None]:
+        """Turn errors of the disk into a UserError with the folder."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f'{self.folder!r} cannot be written ({error.strerror or error}); free disk space, '
+                'and go on with --resume'
+            ) from error
 
-        ``size`` is width and height in pixels. Raise a UserError if OpenCV cannot write the video.
+    def write_png(self, name: str, image: np.ndarray | bytes) -> str:
+        """Write an image, or an encoded one, into the folder; return its path."""
+        content = image if isinstance(image, bytes) else encode(image)
+        path = os.path.join(self.folder, f'{name}.png')
+        with writing(path) as scratch, open(scratch, 'wb') as file:
+            file.write(content)
+        return path
+
+    def write_frame(self, name: str, fps: float, picture: np.ndarray) -> None:
+        """Append a picture to ``NAME.mp4``, which begins with the first one."""
+        if self.append_frame is None:
+            path = os.path.join(self.folder, f'{name}.mp4')
+            height, width = picture.shape[:2]
+            video = writing_video(path, fps, (width, height))
+            self.append_frame = self.video.enter_context(video)
+        self.append_frame(picture)
+
+    def end_video(self) -> None:
+        """Complete the video that frames were written to, if any."""
+        self.append_frame = None
+        self.video.close()
+
+    def finish(self) -> None:
+        """Complete a video, and write the predictions of a detector or classifier as JSON.
+
+        Raises:
+            UserError: If the video is incomplete.
         """
-        with writing(os.path.join(self.folder, f'{name}.mp4')) as path:
-            writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
-            if not writer.isOpened():
-                raise UserError(
-                    f'OpenCV cannot write a video of {size[0]} x {size[1]} pixels at {fps:g} '
-                    'frames a second; install an OpenCV with FFmpeg'
-                )
-            try:
-                yield lambda image, sample: writer.write(self.draw(image, sample))
-            finally:
-                writer.release()
+        first = next((line for line in self.lines if entries_of(line) is not None), None)
+        if first:
+            if 'results' in first:
+                print_log(self.coco.source, 'current')
+            with self.writing(), writing(self.json_path) as path, open(path, 'w') as file:
+                separator = '['
+                for line in self.lines:
+                    for entry in entries_of(line) or ():
+                        file.write(f'{separator}\n{json.dumps(entry)}')
+                        separator = ','
+                file.write('\n]\n' if separator == ',' else '[]\n')
+        self.end_video()
 
-    def write_png(self, name: str, image: np.ndarray) -> str:
-        """Write an image into the folder; return its path."""
-        file = os.path.join(self.folder, f'{name}.png')
-        with writing(file) as path:
-            cv2.imwrite(path, image)
-        return file
-
-    def overview(self) -> str | None:
+    def overview(self, inputs: Iterable[Input]) -> str | None:
         """Return the path of the only picture, or write the first 36 on a contact sheet."""
-        if len(self.pictures) < 2:
-            return self.pictures[0] if self.pictures else None
-        small = [thumbnail(file) for file in self.pictures[:SHEET]]
+        paths = (os.path.join(self.folder, 'pictures', f'{item.name}.png') for item in inputs)
+        drawn = list(islice(filter(os.path.exists, paths), SHEET))
+        if len(drawn) < 2:
+            return drawn[0] if drawn else None
+        small = [thumbnail(file) for file in drawn]
         return self.write_png('contact_sheet', tile(small, math.ceil(math.sqrt(len(small)))))
 
-    def save(self) -> None:
-        """Write the predictions of a detector or classifier.
 
-        In COCO's format the id of an image is its name, as an integer if no other name is the same
-        number.
-        """
-        if self.predictions is not None:
-            numbers = Counter(int(name) for name in self.names if name.isdecimal())
-            for entry in self.predictions:
-                name = entry.get('image_id', '')
-                if name.isdecimal() and numbers[int(name)] == 1:
-                    entry['image_id'] = int(name)
-            with writing(os.path.join(self.folder, 'predictions.json')) as path:
-                mmengine.dump(self.predictions, path)
+@contextmanager
+def writing_video(
+    file: str, fps: float, size: tuple[int, int]
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that appends a picture (H, W, 3), uint8, BGR, to a video.
+
+    ``size`` is width and height in pixels.
+
+    Raises:
+        UserError: If OpenCV cannot write the video, or not all frames fit on the disk.
+    """
+    with writing(file) as path:
+        writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*'mp4v'), fps, size)
+        if not writer.isOpened():
+            raise UserError(
+                f'OpenCV cannot write a video of {size[0]} x {size[1]} pixels at {fps:g} '
+                'frames a second; install an OpenCV with FFmpeg'
+            )
+        count = 0
+
+        def append(picture: np.ndarray) -> None:
+            nonlocal count
+            writer.write(picture)
+            count += 1
+
+        try:
+            yield append
+        finally:
+            writer.release()
+        written = int(cv2.VideoCapture(path).get(cv2.CAP_PROP_FRAME_COUNT))
+        if written < count:  # OpenCV raises no errors
+            raise UserError(
+                f'{file!r} is not written, since {count - written} of {count} frames are missing '
+                'in it; free disk space, and go on with --resume'
+            )
+
+
+def encode(image: np.ndarray) -> bytes:
+    """Return an image as the content of a PNG file."""
+    return cv2.imencode('.png', image)[1].tobytes()
+
+
+def entries_of(line: Mapping) -> list[dict] | None:
+    """Return the entries of a line in ``predictions.json``; None for label maps and videos."""
+    if 'top' in line:
+        return [dict(image=line['name'], top=line['top'])]
+    return line.get('results')
 
 
 def thumbnail(file: str) -> np.ndarray:
@@ -202,32 +276,3 @@ def folder_classes(dataset: BaseDataset) -> list[str]:
         'the test data of the config have neither class names nor a folder per class; set '
         'test_dataloader.dataset.metainfo.classes, or data_root to the parent of the folders'
     )
-
-
-def category_ids(classes: Sequence[str]) -> list[int]:
-    """Return COCO's category ids, which have gaps, for its classes; for others 1, 2, 3, ..."""
-    coco = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta['categories']
-    coco_names = {name: i for i, name in enumerate(coco) if name not in ('__background__', 'N/A')}
-    if set(classes) == set(coco_names):
-        return [coco_names[name] for name in classes]
-    return list(range(1, len(classes) + 1))
-
-
-def coco_results(name: str, instances: BaseDataElement, categories: list[int]) -> list[dict]:
-    """Return detections in COCO's result format, with the image's name as its id."""
-    # Imported here, since segmentors do not need it.
-    from pycocotools import mask as coco_mask
-
-    boxes = instances.bboxes.numpy().astype(float)
-    boxes[:, 2:] -= boxes[:, :2]
-    results = [
-        dict(image_id=name, category_id=categories[label], bbox=box, score=score)
-        for label, box, score in zip(
-            instances.labels.tolist(), boxes.tolist(), instances.scores.tolist(), strict=True
-        )
-    ]
-    if 'masks' in instances:
-        for result, mask in zip(results, np.asarray(instances.masks), strict=True):
-            encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-            result['segmentation'] = dict(encoded, counts=encoded['counts'].decode())
-    return results
