@@ -151,7 +151,7 @@ class Flow:
                 share = max(1, torch.get_num_threads() // parallel)
                 runners = pool(parallel, partial(torch.set_num_threads, share))
                 predicted = in_order(runners, self.predict, batches, parallel)
-            ready = chain.from_iterable(predicted)
+            ready = chain.from_iterable(takewhile(bool, predicted))
             drawn = in_order(pool(threads), self.draw, ready, threads)
             yield from in_order(pool(1), self.write, drawn, threads)
 
@@ -185,7 +185,7 @@ class Flow:
         return job
 
     def predict(self, jobs: list[Job]) -> list[Job]:
-        """Predict images, in a batch if the model takes it; drop them after a stop."""
+        """Predict images, in a batch if the model takes it; return nothing after a stop."""
         if self.stopped():
             return []
         ready = [job for job in jobs if job.packed is not None]

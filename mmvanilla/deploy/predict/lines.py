@@ -27,11 +27,14 @@ class Lines:
         self.names: set[str] = set()
 
     def __iter__(self) -> Iterator[dict]:
-        """Yield the complete lines."""
+        """Yield the lines, except for an incomplete one."""
         with open(self.path, 'rb') as lines:
             for line in lines:
-                if line.endswith(b'\n'):
-                    yield json.loads(line)
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                yield entry
 
     def append(self, entry: Mapping) -> None:
         """Append a line."""

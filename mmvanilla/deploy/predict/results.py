@@ -174,6 +174,7 @@ class Results:
 
     def overview(self, inputs: Iterable[Input]) -> str | None:
         """Return the path of the only picture, or write the first 36 on a contact sheet."""
+        inputs = inputs if self.pictures else ()
         paths = (os.path.join(self.folder, 'pictures', f'{item.name}.png') for item in inputs)
         drawn = list(islice(filter(os.path.exists, paths), SHEET))
         if len(drawn) < 2:
