@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import re
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -35,6 +36,21 @@ def test_what_is_written_can_be_opened(suffix, tmp_path):
     np.testing.assert_allclose(open_model(str(file), trust=True)(image)['level0'], image * 2)
     expected = {file.name, 'model.bin'} if suffix == '.xml' else {file.name}
     assert {path.name for path in file.parent.iterdir()} == expected
+
+
+@pytest.mark.usefixtures('exporting')
+@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+def test_threads_run_a_file_at_the_same_time(suffix, tmp_path, monkeypatch):
+    file = str(tmp_path / f'model{suffix}')
+    write_model(Double(), IMAGE, file)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
+    opened = open_model(file, throughput=True)
+    assert opened.parallel > (1 if suffix == '.onnx' else 0)
+    assert open_model(file).parallel == 1
+    images = [np.full((1, 3, 64, 32 + side), side, np.float32) for side in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        for image, outputs in zip(images, list(pool.map(opened, images)), strict=True):
+            assert np.array_equal(outputs['level0'], 2 * image)
 
 
 @pytest.mark.usefixtures('exporting')

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmvanilla.deploy.predict import find_inputs, read_image
+from mmvanilla.deploy.predict import InputError, find_inputs, inputs, read_image
+from mmvanilla.deploy.predict.inputs import as_bgr
 
 
 @pytest.fixture
@@ -64,3 +65,71 @@ def test_grey_and_transparent_images_have_three_channels(tmp_path):
     cv2.imwrite(str(tmp_path / 'clear.png'), np.full((5, 6, 4), 7, dtype=np.uint8))
     for name in ('grey.png', 'clear.png'):
         assert (read_image(str(tmp_path / name)) == np.full((5, 6, 3), 7)).all()
+
+
+def test_thousands_of_files_of_one_name(monkeypatch):
+    """A search for each name among all others would take many minutes."""
+    files = [f'/photos/{number}/image.png' for number in range(50_000)]
+    monkeypatch.setattr(inputs, 'expand', lambda argument: files)
+    found = find_inputs(['photos'])
+    assert [item.name for item in found[:3]] == ['image', 'image_2', 'image_3']
+    assert len({item.name for item in found}) == len(files)
+
+
+PIXELS = np.random.default_rng(0).integers(2, 256, (6, 8, 3), dtype=np.uint8)
+OPAQUE = np.full((6, 8, 1), 200, np.uint8)
+
+
+@pytest.mark.parametrize(
+    'image',
+    [
+        PIXELS,
+        PIXELS.astype(np.float32),
+        PIXELS - 0.25,
+        np.dstack([PIXELS, OPAQUE]),
+        np.asfortranarray(PIXELS),
+        Image.fromarray(PIXELS[..., ::-1]),
+        Image.fromarray(np.dstack([PIXELS[..., ::-1], OPAQUE])),
+    ],
+)
+def test_arrays_and_images_in_memory(image):
+    found = as_bgr(image)
+    assert np.array_equal(found, PIXELS)
+    assert found.dtype == np.uint8
+    assert found.flags['C_CONTIGUOUS']
+
+
+def test_grey_and_turned_images_in_memory(tmp_path):
+    for grey in (PIXELS[..., 0], PIXELS[..., :1], Image.fromarray(PIXELS[..., 0])):
+        assert np.array_equal(as_bgr(grey), PIXELS[..., [0, 0, 0]])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PIXELS).save(tmp_path / 'turned.png', exif=exif)
+    with Image.open(tmp_path / 'turned.png') as turned:
+        found = as_bgr(turned)
+    assert found.shape == (8, 6, 3)
+    assert np.array_equal(found, read_image(str(tmp_path / 'turned.png')))
+    assert as_bgr(np.zeros((4, 4, 3))).max() == 0  # a black one is no image of 0 to 1
+
+
+@pytest.mark.parametrize(
+    ('image', 'named'),
+    [
+        (PIXELS / 255, r'from 0\.00\d+ to'),
+        (PIXELS.astype(np.float32) - 100, 'from -98'),
+        (PIXELS * np.float32(2), 'from 4 to 4'),
+        (np.full((4, 4, 3), np.nan), 'nan'),
+        (PIXELS.astype(np.uint16) * 257, 'uint16'),
+        (PIXELS.astype(np.int64), 'int64'),
+        (PIXELS > 9, 'bool'),
+        (PIXELS.transpose(2, 0, 1), r'\(3, 6, 8\)'),
+        (PIXELS[:0], r'\(0, 8, 3\)'),
+        (PIXELS[None], r'\(1, 6, 8, 3\)'),
+        (Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257), 'uint16'),
+        (PIXELS.tolist(), 'list'),
+        (None, 'NoneType'),
+    ],
+)
+def test_arrays_of_another_meaning_are_refused(image, named):
+    with pytest.raises(InputError, match=f'image of .*{named}.*; expected'):
+        as_bgr(image)

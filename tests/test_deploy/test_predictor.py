@@ -1,11 +1,13 @@
 """Exported models on images of another size than the model's, against mmdet and mmseg."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from PIL import Image
 
 from mmvanilla.datasets.shapes import draw_scene
 from mmvanilla.deploy.export import OpenedModel, compare, exportable
@@ -65,6 +67,20 @@ def test_labels_are_those_of_mmseg(label_map, build, small_config, opened, image
     assert found.shape == expected.shape == (1, 90, 140)
     # Labels are scaled to the nearest pixel, logits linearly.
     assert (found == expected).double().mean() > (0.9 if label_map else 0.999)
+
+
+def test_an_image_in_any_form_gives_the_same_boxes(files, image, tmp_path):
+    _, config, checkpoint = files('retinanet')
+    predict = make_predictor(Config.fromfile(config), str(checkpoint))
+    path = tmp_path / 'image.png'
+    cv2.imwrite(str(path), image)
+    expected = predict(image).pred_instances
+    assert len(expected) > 20
+    with Image.open(path) as opened:
+        for same in (str(path), path, opened, image.astype(np.float64)):
+            found = predict(same).pred_instances
+            assert torch.equal(found.bboxes, expected.bboxes)
+            assert torch.equal(found.scores, expected.scores)
 
 
 def test_a_model_of_other_classes_is_refused(small_config, tmp_path):

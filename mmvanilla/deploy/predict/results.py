@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -76,6 +78,8 @@ class Results:
         self.coco.name_images({*(item.name for item in inputs), *self.lines.names})
         with suppress(FileNotFoundError):
             os.remove(self.json_path)
+        for scratch in Path(self.folder).rglob('.writing-*'):  # of a run that was killed
+            shutil.rmtree(scratch, ignore_errors=True)
         return missing
 
     def record(self, name: str, sample: BaseDataElement) -> dict:
