@@ -37,9 +37,9 @@ WARM_UP = 0.2
 LIMIT = 0.02
 
 
-def resident() -> float:
-    """Return the resident memory of this process in MiB (Linux)."""
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
+def resident(process: int | str = 'self') -> float:
+    """Return the resident memory of a process in MiB (Linux), by default of this one."""
+    pages = int(Path(f'/proc/{process}/statm').read_text().split()[1])
     return pages * 4096 / 2**20
 
 

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import cv2
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.structures import BaseDataElement
@@ -73,8 +74,10 @@ class CocoFormat:
             )
         ]
         if 'masks' in instances:
-            for result, mask in zip(results, np.asarray(instances.masks), strict=True):
-                encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            masks = np.asarray(instances.masks, np.uint8)
+            for result, mask in zip(results, masks, strict=True):
+                columns_first = cv2.transpose(mask).T  # much faster than np.asfortranarray
+                encoded = coco_mask.encode(columns_first)
                 result['segmentation'] = dict(encoded, counts=encoded['counts'].decode())
         return results
 

@@ -78,8 +78,9 @@ class Results:
         self.coco.name_images({*(item.name for item in inputs), *self.lines.names})
         with suppress(FileNotFoundError):
             os.remove(self.json_path)
-        for scratch in Path(self.folder).rglob('.writing-*'):  # of a run that was killed
-            shutil.rmtree(scratch, ignore_errors=True)
+        for folder in ('.', 'pictures', 'labels'):  # of a run that was killed
+            for scratch in Path(self.folder, folder).glob('.writing-*'):
+                shutil.rmtree(scratch, ignore_errors=True)
         return missing
 
     def record(self, name: str, sample: BaseDataElement) -> dict:
