@@ -1,8 +1,7 @@
-"""Measure tools/predict.py: images a second beside the bare net's, and a run of many images.
+"""Measure the speed of tools/predict.py, and a run of many images.
 
-`predict.py speed CONFIG MODEL...` predicts photos and a video in a process that has loaded the
-model, once by the flow of the tool with its pictures, and once by the net alone, on images that are
-read and prepared. The two take turns, so that both meet the same machine.
+`predict.py speed CONFIG MODEL...` compares the tool, with its pictures, with the net alone on
+prepared images, for photos and a video. The two take turns in one process.
 
 `predict.py many CONFIG MODEL` runs the tool on many small images, kills it at half and resumes it.
 The exit code is 1 if an image is lost or predicted twice, the predictions differ from those of a

@@ -1,11 +1,10 @@
 """Predict images and videos: tools/predict.py CONFIG CHECKPOINT INPUT... --out DIR.
 
-Writes a picture of each input and a line of JSON in predictions.jsonl as soon as it is predicted,
-and label maps of a segmentor. At the end, also after Ctrl-C, SIGTERM or on a full disk, the lines
-of a detector (in COCO's result format) or classifier are put together in predictions.json; the run
-goes on with --resume. The top classes of a classifier are printed. The first pictures are put on a
-contact sheet; its path is printed last. Inputs that fail are named and skipped, and the exit code
-is then 1.
+Each input gets a picture, a line in predictions.jsonl and, from a segmentor, a label map. At the
+end the lines of a detector (in COCO's result format) or classifier are copied to predictions.json,
+also after Ctrl-C, SIGTERM or on a full disk; --resume predicts the missing inputs. The top classes
+of a classifier are printed. The first pictures are put on a contact sheet; its path is printed
+last. Inputs that fail are named and skipped, and the exit code is then 1.
 """
 
 import argparse
@@ -50,16 +49,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--resume',
         action='store_true',
-        help='go on with the inputs that are missing in the predictions of --out',
+        help='keep the predictions in --out and predict the missing inputs',
     )
     parser.add_argument(
         '--batch-size',
         type=int,
         default=1,
         metavar='N',
-        help='images in a call of a checkpoint (default: %(default)s); the results are those of '
-        'single images if the sizes in a batch are the same, otherwise padding changes them '
-        'slightly at the borders; exported files predict several images at the same time instead',
+        help='images in a batch of a checkpoint (default: %(default)s); images of other sizes are '
+        'padded, which changes the results slightly; exported files take single images',
     )
     add_arguments(parser, '--draw', '--device')
     parser.add_argument(
@@ -116,11 +114,15 @@ from mmvanilla.deploy.predict import (
 from mmvanilla.engine.signals import noted_signals
 from mmvanilla.safe_load.digest import hash_file, split_digest
 
+# Settings of a config that predictions and pictures depend on.
+USED = ('model', 'data_preprocessor', 'test_dataloader', 'val_dataloader', 'visualizer')
+
 
 def identify(args: argparse.Namespace, cfg: Config) -> dict:
     """Return what predictions and pictures depend on, for ``--resume``."""
     file = split_digest(os.path.expanduser(args.checkpoint))[0]
-    text = json.dumps(cfg.to_dict(), sort_keys=True, default=lambda value: type(value).__name__)
+    used = {key: value for key, value in cfg.to_dict().items() if key in USED}
+    text = json.dumps(used, sort_keys=True, default=lambda value: type(value).__name__)
     return dict(
         checkpoint=hash_file(file)[:16] if os.path.isfile(file) else file,
         config=hashlib.sha256(text.encode()).hexdigest()[:16],
@@ -216,10 +218,10 @@ def main(args: argparse.Namespace) -> None:
     print(f'{count}{before}, written to {args.out}')
     if picture:
         print(picture)
-    if signals.received:
-        left = len(missing) - report.done
+    left = len(missing) - report.done
+    if signals.received and left:
         name = signal.Signals(signals.received).name
-        report.console.print(f'predict.py: {name} with {left} inputs left; go on with --resume')
+        report.console.print(f'predict.py: {name} with {left} inputs left; continue with --resume')
         sys.exit(128 + signals.received)
     if args.show and picture and not webbrowser.open(Path(picture).absolute().as_uri()):
         report.console.print('predict.py: --show found no program that opens pictures')

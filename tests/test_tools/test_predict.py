@@ -226,6 +226,9 @@ def test_exported_files_that_are_refused(files, photos, run_tool, tmp_path):
     assert (code, 'is a program of PyTorch' in error) == (2, True)
     code, _, error = run_tool('predict.py', config, features, photos, '--out', out, '--trust')
     assert (code, 'export the whole model' in error) == (2, True)
+    command = ('predict.py', config, features, photos, '--batch-size', '4')
+    code, _, error = run_tool(*command)
+    assert (code, '--batch-size is 4, but exported files' in error) == (2, True)
 
 
 def load(config):

@@ -1,4 +1,4 @@
-"""Predictions that are killed, stopped, or end on a full disk, and go on with --resume."""
+"""Predictions that are killed, stopped, or end on a full disk, and continue with --resume."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_ended_and_resumed(files, photos, start_tool, run_forked, tmp_path):
             (out / 'pictures/.writing-000').mkdir()
             continue
         names = {line['name'] for line in lines(out)}
-        assert f'{COUNT - len(names)} inputs left; go on with --resume' in printed
+        assert f'{COUNT - len(names)} inputs left; continue with --resume' in printed
         assert {path.stem for path in (out / 'pictures').glob('*.png')} >= names
         ids = {entry['image_id'] for entry in json.loads((out / 'predictions.json').read_text())}
         assert len(ids) == len(names) < COUNT

@@ -27,7 +27,7 @@ class CocoFormat:
         classes: The class names in the order of the labels.
 
     Attributes:
-        source: What the ids are, in words.
+        source: A sentence about the origin of the ids.
     """
 
     def __init__(self, dataset: BaseDataset, classes: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ class CocoFormat:
             self.source += ', since the config names no annotation file with its classes'
 
     def name_images(self, names: Iterable[str]) -> None:
-        """Take the names of all images, of which some may be the same number."""
+        """Find the numbers that several names share, as 1 and 001 do."""
         numbers = Counter(int(name) for name in names if name.isdecimal())
         self.taken |= {number for number, count in numbers.items() if count > 1}
 

@@ -1,7 +1,7 @@
 """Predict many images: read, compute, draw and write at the same time, in order.
 
-Threads suffice, since OpenCV, torch and the runtimes release Python's lock. Each stage has a few
-images at a time, so that memory does not depend on their number.
+Each stage runs in threads, since OpenCV, torch and the runtimes release Python's lock, and holds a
+few images at most, so memory does not depend on the number of images.
 """
 
 import logging
@@ -41,7 +41,7 @@ class Job:
         name: The name in the results.
         image: The path of an image, or a frame (H, W, 3), BGR; None at the end of a video.
         frame: The number of a frame, from 0.
-        frames: The number of frames that the video declares.
+        frames: The number of frames in the header of the video.
         fps: Frames a second.
         pixels: The loaded image.
         packed: The prepared image.
@@ -68,22 +68,22 @@ class Job:
 
     @property
     def ends_video(self) -> bool:
-        """Whether it stands for the end of a video."""
+        """Return whether the job is the end of a video."""
         return self.input.is_video and self.frame is None
 
     @property
-    def text(self) -> str:
-        """What it is, for messages."""
+    def description(self) -> str:
+        """Return the image or frame in words, for messages."""
         if self.frame is None:
             return f'image {self.input.path!r}'
         return f'frame {self.frame} of video {self.input.path!r}'
 
     @contextmanager
     def noting(self, verb: str, debug: bool) -> Iterator[None]:
-        """Note an error with the name of the image, so that the others go on.
+        """Note an error with the name of the image; the other images continue.
 
         Raises:
-            CheckpointError: As it is, since it would be the same for all images.
+            CheckpointError: If the model does not fit, since all images would fail.
         """
         try:
             yield
@@ -93,7 +93,7 @@ class Job:
             if debug and not isinstance(error, InputError):
                 raise
             kind = '' if isinstance(error, UserError) else f' ({type(error).__name__})'
-            text = f'{self.text} cannot be {verb}: {sentence(error)}{kind}'
+            text = f'{self.description} cannot be {verb}: {sentence(error)}{kind}'
             named = isinstance(error, InputError) and self.input.path in str(error)
             self.error = InputError(str(error) if named else text)
 
@@ -101,17 +101,16 @@ class Job:
 class Flow:
     """A run of a model over many images, as an iterable of finished jobs.
 
-    An error of an image is an attribute of its job. Drawing and encoding are left out if the
-    results have no pictures.
+    A job whose image fails has an ``error``, and the others continue.
 
     Args:
         predictor: The model.
         inputs: Images and videos.
         results: The folder to write.
-        batch_size: Images in a call of the model. If the model refuses a batch and takes its images
-            one by one, so are all others.
-        stopped: Asked between images; True ends the run with the images that are predicted.
-        debug: Raise errors of images.
+        batch_size: Images in a call of the model. The model gets single images from the first
+            batch on that it refuses without refusing one of the images.
+        stopped: Called before each batch; True ends the run after the predicted images.
+        debug: Raise errors of images, except for InputError.
 
     Raises:
         CheckpointError: If the model does not fit.
@@ -135,7 +134,7 @@ class Flow:
     def __iter__(self) -> Iterator[Job]:
         """Run; yield the jobs in order when they are written."""
         threads = min(THREADS, os.cpu_count() or 1)
-        parallel = self.predictor.parallel
+        parallel, ahead = self.predictor.parallel, max(threads, self.batch_size)
         with ExitStack() as stack:
 
             def pool(size: int, setup: Callable[[], object] | None = None) -> Executor:
@@ -144,7 +143,7 @@ class Flow:
                 return executor
 
             jobs = in_thread(pool(1), self.read())
-            loaded = in_order(pool(threads), self.load, jobs, threads)
+            loaded = in_order(pool(threads), self.load, jobs, ahead)
             batches = in_batches(loaded, lambda: self.batch_size)
             predicted: Iterable[list[Job]] = map(self.predict, batches)
             if parallel > 1:  # else in this thread, since glibc gives others slower memory
@@ -152,8 +151,8 @@ class Flow:
                 runners = pool(parallel, partial(torch.set_num_threads, share))
                 predicted = in_order(runners, self.predict, batches, parallel)
             ready = chain.from_iterable(takewhile(bool, predicted))
-            drawn = in_order(pool(threads), self.draw, ready, threads)
-            yield from in_order(pool(1), self.write, drawn, threads)
+            drawn = in_order(pool(threads), self.draw, ready, ahead)
+            yield from in_order(pool(1), self.write, drawn, ahead)
 
     def read(self) -> Iterator[Job]:
         """Yield the images, and the frames and ends of videos."""
@@ -212,7 +211,7 @@ class Flow:
         return None
 
     def draw(self, job: Job) -> Job:
-        """Make what is to be written of a prediction."""
+        """Make the files of a prediction, in memory."""
         results = self.results
         if job.sample is not None:
             with job.noting('predicted', self.debug):
@@ -231,7 +230,7 @@ class Flow:
         return job
 
     def write(self, job: Job) -> Job:
-        """Write what there is of a job, its line at the end."""
+        """Write the files of a job, then its line."""
         results, item = self.results, job.input
         with results.writing():
             if job.label_map is not None:

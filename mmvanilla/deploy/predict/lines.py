@@ -10,11 +10,10 @@ from .inputs import Input
 
 
 class Lines:
-    """A folder's ``predictions.jsonl``, and ``run.json`` with what made them.
+    """The file ``predictions.jsonl``, and ``run.json`` with the model and options.
 
-    Each image has a line of its own, with ``file`` and ``name``. So has each frame of a video, with
-    ``frame``, and the video after its last frame. A line is written with a single call, so that
-    only the last one may be incomplete.
+    Each line is an image with ``file`` and ``name``, a frame of a video with ``frame``, or the end
+    of a complete video. Only the last line can be incomplete, after a kill.
 
     Args:
         folder: The folder.
@@ -46,7 +45,7 @@ class Lines:
 
         Args:
             inputs: All inputs.
-            run: What the predictions depend on, JSON types.
+            run: Model and options that the predictions depend on, JSON types.
             resume: Keep the lines of an earlier run.
 
         Returns:
@@ -83,8 +82,8 @@ class Lines:
                 earlier = json.load(file)
         except (OSError, ValueError) as error:
             raise UserError(
-                f'{self.run_path!r} cannot be read, so nobody knows what made the predictions '
-                f'next to it ({error}); leave out --resume to begin again'
+                f'{self.run_path!r} cannot be read ({error}), so the model of the predictions '
+                'next to it is unknown; leave out --resume to begin again'
             ) from error
         for key in {**earlier, **run}:
             if earlier.get(key) != run.get(key):

@@ -43,7 +43,7 @@ class Results:
         folder: The folder.
         cfg: The config, for the classes and their colors.
         score_thr: Smallest score of a drawn box; ``predictions.json`` has all boxes.
-        pictures: Whether to draw.
+        pictures: Draw pictures and videos.
         draw: ``supervision`` or ``library``, see ``make_annotator``.
 
     Raises:
@@ -133,7 +133,7 @@ class Results:
         except OSError as error:
             raise UserError(
                 f'{self.folder!r} cannot be written ({error.strerror or error}); free disk space, '
-                'and go on with --resume'
+                'and continue with --resume'
             ) from error
 
     def write_png(self, name: str, image: np.ndarray | bytes) -> str:
@@ -164,18 +164,23 @@ class Results:
         Raises:
             UserError: If the video is incomplete.
         """
-        first = next((line for line in self.lines if entries_of(line) is not None), None)
-        if first:
-            if 'results' in first:
-                print_log(self.coco.source, 'current')
-            with self.writing(), writing(self.json_path) as path, open(path, 'w') as file:
-                separator = '['
-                for line in self.lines:
-                    for entry in entries_of(line) or ():
-                        file.write(f'{separator}\n{json.dumps(entry)}')
-                        separator = ','
-                file.write('\n]\n' if separator == ',' else '[]\n')
-        self.end_video()
+        try:
+            first = next((line for line in self.lines if entries_of(line) is not None), None)
+            if first:
+                self._write_json()
+                if 'results' in first:
+                    print_log(self.coco.source, 'current')
+        finally:
+            self.end_video()
+
+    def _write_json(self) -> None:
+        with self.writing(), writing(self.json_path) as path, open(path, 'w') as file:
+            separator = '['
+            for line in self.lines:
+                for entry in entries_of(line) or ():
+                    file.write(f'{separator}\n{json.dumps(entry)}')
+                    separator = ','
+            file.write('\n]\n' if separator == ',' else '[]\n')
 
     def overview(self, inputs: Iterable[Input]) -> str | None:
         """Return the path of the only picture, or write the first 36 on a contact sheet."""
@@ -185,7 +190,8 @@ class Results:
         if len(drawn) < 2:
             return drawn[0] if drawn else None
         small = [thumbnail(file) for file in drawn]
-        return self.write_png('contact_sheet', tile(small, math.ceil(math.sqrt(len(small)))))
+        with self.writing():
+            return self.write_png('contact_sheet', tile(small, math.ceil(math.sqrt(len(small)))))
 
 
 @contextmanager
@@ -221,7 +227,7 @@ def writing_video(
         if written < count:  # OpenCV raises no errors
             raise UserError(
                 f'{file!r} is not written, since {count - written} of {count} frames are missing '
-                'in it; free disk space, and go on with --resume'
+                'in it; free disk space, and continue with --resume'
             )
 
 
