@@ -132,7 +132,7 @@ def test_batches_of_images_of_one_size(model, tmp_path):
         assert len(one['results']) == len(other['results']) > 20
         for key in ('bbox', 'score'):
             one_values, others = ([r[key] for r in x['results']] for x in (one, other))
-            np.testing.assert_allclose(np.float32(one_values), np.float32(others), atol=1e-3)
+            np.testing.assert_allclose(one_values, others, rtol=1e-5, atol=1e-4)
 
 
 def test_a_batch_that_the_model_refuses(model, photos, tmp_path, caplog):
