@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def objects(count: int, height: int, width: int) -> BaseDataElement:
-    """Return detections whose sides are 5 to 40 % of the picture's, with masks."""
+    """Return detections with masks; sides are 5 to 40 % of the picture's."""
     from mmdet.structures import DetDataSample
 
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def classification() -> BaseDataElement:
 
 
 def cases(height: int, width: int) -> Iterator[tuple[str, str, BaseDataElement]]:
-    """Yield the name, the library and the sample of what to draw."""
+    """Yield the name, the library and the sample of each drawing."""
     for count in (10, 100):
         yield f'{count} objects with masks', 'mmdet', objects(count, height, width)
     yield 'label map of 20 classes', 'mmseg', regions(height, width)

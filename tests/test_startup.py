@@ -10,7 +10,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOOLS = sorted(path.name for path in (ROOT / 'tools').glob('*.py'))
 # Each takes from a tenth of a second to seconds.
-SLOW = {'torch', 'torchvision', 'mmengine', 'mmcv', 'cv2', 'numpy', 'matplotlib', 'rich'}
+SLOW = {
+    'torch',
+    'torchvision',
+    'mmengine',
+    'mmcv',
+    'cv2',
+    'numpy',
+    'matplotlib',
+    'rich',
+    'supervision',
+}
 TOOL = """
 import runpy, sys
 sys.argv = {argv!r}

@@ -81,8 +81,9 @@ class Annotator:
                 f'the model predicts {", ".join(sample.keys()) or "nothing"}, and supervision '
                 'draws objects, label maps and classes; use --draw library'
             )
-        instances = sample.pred_instances
-        return self.draw_objects(picture, instances[instances.scores >= self.score_thr])
+        scores, order = sample.pred_instances.scores.sort(descending=True, stable=True)
+        shown = order[scores >= self.score_thr]
+        return self.draw_objects(picture, sample.pred_instances[shown])
 
     def write_comparison(self, file: str, picture: np.ndarray, sample: BaseDataElement) -> None:
         """Write a picture with the ground truth, if there is one, left of the prediction."""
@@ -103,9 +104,9 @@ class Annotator:
 
         Args:
             picture: The picture.
-            instances: N objects with ``labels``; ``bboxes`` (N, 4), corners in pixels, or rotated
-                (N, 5), center, width, height and angle in radians; and if there are any, ``masks``
-                (N, H, W) and ``scores``.
+            instances: N objects, the most important one first, with ``labels``; ``bboxes`` (N, 4),
+                corners in pixels, or rotated (N, 5), center, width, height and angle in radians;
+                and if there are any, ``masks`` (N, H, W) and ``scores``.
         """
         sv, picture = self.sv, picture.copy()
         height, width = picture.shape[:2]

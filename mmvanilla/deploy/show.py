@@ -78,7 +78,7 @@ class LibraryAnnotator:
 def make_annotator(
     cfg: Config, metainfo: dict, score_thr: float, draw: str
 ) -> Annotator | LibraryAnnotator:
-    """Return what draws a model's pictures.
+    """Return the annotator for the pictures of a model.
 
     Args:
         cfg: The config of the model.

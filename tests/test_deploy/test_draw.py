@@ -155,7 +155,7 @@ def test_labels_do_not_cover_each_other(count, labels_at):
     rng = np.random.default_rng(count)
     corners = rng.uniform([0, 0], [600, 440], (count, 2))
     boxes = np.hstack([corners, corners + rng.uniform(10, 200, (count, 2))])
-    scores = torch.linspace(0.99, 0.31, count)
+    scores = torch.linspace(0.99, 0.31, count)[torch.from_numpy(rng.permutation(count))]
     draw(detected(boxes, rng.integers(0, 3, count), scores=scores), gray(480, 640))
     assert labels_at[0][0].endswith('0.99')
     assert len(labels_at) > (9 if count == 10 else 50)
@@ -320,7 +320,7 @@ def test_letters_stand_out_from_their_background(labels_at):
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
 def test_visualizers_of_the_libraries(scope):
-    """They draw in colors as well, in BGR, and of two annotators each has its own classes."""
+    """They draw in BGR, and two annotators keep their own classes."""
     init_default_scope(scope)
     sample = dict(
         mmdet=detected([[30, 50, 90, 100]], [1]),
