@@ -113,7 +113,7 @@ def main() -> None:
     found = [result.object_prediction_list for result in (whole, sliced)]
     counts = [count_found(boxes, predictions) for predictions in found]
     print(f'of {len(boxes)} objects {counts[0]} are found whole, {counts[1]} in slices')
-    photo, meta = cv2.imread(file), model.model.dataset_meta
+    photo, meta = cv2.imread(file), model.model.model.dataset_meta
     annotator = Annotator(meta['classes'], meta['palette'])
     drawn = np.hstack([annotator.draw_objects(photo, as_instances(p)) for p in found])
     Image.fromarray(drawn[..., ::-1]).quantize(256).save(args.out, optimize=True)
