@@ -1,6 +1,7 @@
 """Draw the predictions of a test, or those of any images with the library's visualizer."""
 
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +37,7 @@ def visualizer_config(cfg: Config) -> dict:
 
 
 class LibraryAnnotator:
-    """Draws as ``Annotator`` with the visualizer of a config or its library, in one thread only.
+    """Draws as ``Annotator`` with the visualizer of a config or its library.
 
     Args:
         cfg: The config; its scope must be the default scope.
@@ -52,14 +53,16 @@ class LibraryAnnotator:
             self.visualizer = VISUALIZERS.build({**visualizer_config(cfg), **options})
         self.visualizer.dataset_meta = metainfo
         self.score_thr = score_thr
+        self.lock = threading.Lock()  # a visualizer holds one picture
 
     def prediction(self, picture: np.ndarray, sample: BaseDataElement) -> np.ndarray:
         """Return a picture (H, W, 3), uint8, BGR, with the prediction of its sample."""
         if 'pred_score' in sample:
             best = sample.pred_score.topk(min(TOP, len(sample.pred_score))).indices
             sample = sample.new().set_pred_label(best)
-        self._draw(picture, sample, draw_gt=False)
-        return np.ascontiguousarray(self.visualizer.get_image()[..., ::-1])
+        with self.lock:
+            self._draw(picture, sample, draw_gt=False)
+            return np.ascontiguousarray(self.visualizer.get_image()[..., ::-1])
 
     def write_comparison(self, file: str, picture: np.ndarray, sample: BaseDataElement) -> None:
         """Write a picture with the ground truth, if there is one, and the prediction."""
