@@ -118,6 +118,7 @@ from mmvanilla import UserError
 from mmvanilla.benchmark import in_turn
 from mmvanilla.benchmark.model import build
 from mmvanilla.checks import record_of_checkpoint, record_of_config
+from mmvanilla.deploy.describe import describe
 from mmvanilla.deploy.export import (
     compare,
     exportable,
@@ -131,6 +132,8 @@ from mmvanilla.deploy.export.pixels import ImageFunction
 from mmvanilla.deploy.int8 import Accuracy, export_int8
 from mmvanilla.deploy.load import build_model, set_form
 from mmvanilla.deploy.predict import steps_of, tested_datasets
+from mmvanilla.safe_load.digest import hash_file, split_digest
+from mmvanilla.safe_load.download import fetch
 from mmvanilla.type_name import type_name
 from mmvanilla.whole_files import writing
 
@@ -198,6 +201,15 @@ def short_side(cfg: Config) -> int:
     return side
 
 
+def checkpoint_hash(file: str | None) -> str | None:
+    """Return the SHA-256 hash of a checkpoint, a path or URL; None if it is not a file."""
+    if not file:
+        return None
+    path = fetch(file) if file.startswith(('http://', 'https://')) else split_digest(file)[0]
+    path = os.path.expanduser(path)
+    return hash_file(path) if os.path.isfile(path) else None
+
+
 def other_sizes(image: torch.Tensor, function: ImageFunction) -> list[torch.Tensor]:
     """Resize an image to odd small sizes, from the net's stride on."""
     side = max(function.stride, function.min_size)
@@ -255,6 +267,8 @@ def export(
 
     def check(written: Callable) -> None:
         compared = [*images, *other_sizes(images[0], function)] if details['checked'] else []
+        if compared and function.batched:
+            compared.append(torch.cat([images[0], images[0].flip(3)]))
         for image in compared:
             shape = tuple(image.shape[-2:])
             expected = reference(model, image, features, label_map)
@@ -265,7 +279,8 @@ def export(
                     f'{file!r} is not written, since it differs from PyTorch on an image of '
                     f'{shape[0]} x {shape[1]} pixels: {result.text}'
                 )
-            results.append(f'  {shape[0]} x {shape[1]}: {result.text}')
+            number = f'{len(image)} x ' * (len(image) > 1)
+            results.append(f'  {number}{shape[0]} x {shape[1]}: {result.text}')
 
     write_model(function, images[0], file, check, **details)
     return '\n'.join(results) or '  not compared'
@@ -312,12 +327,22 @@ def main(args: argparse.Namespace) -> None:
         if classes := record_of_checkpoint(dict(meta=meta)).classes:
             record = replace(record, classes=classes)
         checked = args.check and not (args.int8 and args.features)  # features have no metrics
-        details = dict(record=record.to_dict(), checked=checked)
         if args.out:
             with console.status(f'writing {args.out}'):
                 meta.setdefault('record', record.to_dict())
                 text = write_checkpoint(cfg, model, meta, images, args)
             console.print(f'{args.out} ({size(args.out)}): {text}')
+        details: dict[str, Any] = {}
+        if function:
+            details = dict(
+                describe(function, cfg),
+                package=f'mmvanilla {mmvanilla.__version__}',
+                classes=record.classes,
+                precision='int8' if args.int8 else 'fp32',
+                checkpoint=dict(sha256=checkpoint_hash(args.checkpoint)),
+                checked=checked,
+                record=record.to_dict(),
+            )
         if args.int8:
             accuracy = None
             if checked:

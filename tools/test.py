@@ -91,9 +91,9 @@ from mmvanilla.checks import account
 from mmvanilla.deploy.load import match_form
 from mmvanilla.deploy.predict import (
     check_precision,
+    exported_config,
     is_exported,
     steps_of,
-    tested_classes,
     tested_datasets,
 )
 from mmvanilla.report import Evaluation, ReportMetric, write_page
@@ -142,17 +142,9 @@ def use_exported(cfg: Config, file: str, args: argparse.Namespace) -> None:
             raise UserError(
                 f'--{option} needs a checkpoint, and {file!r} is exported; name a checkpoint'
             )
-    classes = tested_classes(cfg)
     cfg.load_from, cfg.custom_hooks = None, []  # they may need a PyTorch model
-    cfg.model = dict(
-        type='ExportedModel',
-        file=file,
-        model=cfg.model,
-        classes=classes,
-        trust=args.trust,
-        precision=args.precision,
-        warn_only=args.warn_only,
-    )
+    options = dict(trust=args.trust, precision=args.precision, warn_only=args.warn_only)
+    cfg.model = exported_config(cfg, file, **options)
 
 
 def check_test(cfg: Config) -> None:

@@ -19,11 +19,10 @@ from .. import UserError, VanillaNet, accelerate, fuse
 from ..deploy.accelerate.low_precision import store_weights
 from ..deploy.load import build_model, set_form
 from ..deploy.predict import (
-    ExportedModel,
     TestPipeline,
+    exported_config,
     find_inputs,
     runtime_of,
-    tested_classes,
 )
 from ..type_name import library, scope, type_name
 from .fixed_outputs import fix_outputs
@@ -90,6 +89,8 @@ class ModelUnderTest:
             import_modules_from_strings(**imports)
         init_default_scope(scope(spec.cfg))
         self.model = self._build(spec)
+        opened = getattr(self.model, 'opened', None)
+        self.dtype = opened and opened.details.get('precision')  # of an exported file
         # Trained and exported heads keep their own outputs.
         self.fixed = settings.part == 'model' and not spec.file and fix_outputs(self.model)
         self.data = self._load(spec.cfg)
@@ -163,8 +164,8 @@ class ModelUnderTest:
         if spec.form == 'exported':
             if part != 'model':
                 raise UserError(f'{spec.name} is exported and has no {part}; measure --part model')
-            options = (spec.trust, spec.precision, cfg.get('data_preprocessor'), spec.warn_only)
-            return ExportedModel(str(spec.file), cfg.model, tested_classes(cfg), *options)
+            options = dict(trust=spec.trust, precision=spec.precision, warn_only=spec.warn_only)
+            return MODELS.build(exported_config(cfg, str(spec.file), **options))
         model = build(cfg, spec.form, spec.file, spec.warn_only)
         if part in ('backbone', 'neck') and getattr(model, part, None) is None:
             raise UserError(f'{spec.name} has no {part}; measure another --part')
@@ -290,11 +291,12 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [norm for norm in norms if norm.track_running_stats]
 
 
-def describe_form(spec: ModelSpec) -> str:
-    """Return the form of a model in words."""
+def describe_form(spec: ModelSpec, dtype: str | None = None) -> str:
+    """Return the form of a model in words, with the dtype of an exported file."""
     form = spec.form
     if form == 'exported':
-        return f'{runtime_of(str(spec.file))}, {spec.precision}'
+        dtypes = [name for name in (dtype, spec.precision) if name not in (None, 'fp32')]
+        return ', '.join([runtime_of(str(spec.file)), *(dtypes or ['fp32'])])
     backbone = (spec.cfg.get('model') or {}).get('backbone') or {}
     if not is_vanillanet(backbone):
         return 'as built' if form == 'train' else 'batch norms folded'

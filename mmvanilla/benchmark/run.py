@@ -40,7 +40,7 @@ def measure(
     conditions = Conditions(settings.device, context=partial(precision, settings))
     result = take_turns(builders, settings.repeat, settings.warmup, conditions, console)
     for row, spec in zip(result.rows, specs.values(), strict=True):
-        row.name, row.form = spec.name, describe_form(spec)
+        row.name, row.form = spec.name, describe_form(spec, row.metadata.get('dtype'))
         row.counts, row.memory = row.metadata.get('counts'), row.metadata.get('memory')
         if row.times:
             row.detections = row.metadata['detections']
@@ -72,6 +72,7 @@ def build(
         detections=model.detections,
         sizes=model.sizes(),
         fixed=model.fixed,
+        dtype=model.dtype,
     )
 
 

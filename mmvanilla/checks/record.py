@@ -185,6 +185,12 @@ def _setting(first: Record, second: Record, group: str) -> str:
     return ''
 
 
+def _no_settings(first: Record, second: Record) -> str:
+    if first.settings or not second.settings:
+        return ''
+    return f'{first.name} is older and does not say its preprocessing and thresholds'
+
+
 def _other_categories(first: Record, second: Record) -> str:
     ours, others = (list((record.categories or {}).items()) for record in (first, second))
     known = {name for _, name in ours}
@@ -239,7 +245,11 @@ DOORS: dict[str, list[tuple[bool, str, list]]] = dict(
         (True, 'use the config that it was trained with', [_other_classes, 'preprocessing']),
         (False, _INTENDED, ['sizes', 'test_cfg']),
     ],
-    exported=[(True, _EXPORTED, [_other_classes, 'preprocessing', 'test_cfg'])],
+    exported=[
+        (True, _EXPORTED, [_other_classes, 'preprocessing', 'test_cfg']),
+        (False, _EXPORTED, ['sizes']),
+        (False, 'export it again', [_no_settings]),
+    ],
     evaluator=[
         (True, _FILE, [_missing_images, _other_images, _other_categories]),
         (False, _FILE, [_other_objects]),
@@ -274,7 +284,8 @@ def _settings(cfg: Any) -> dict[str, Any]:
     model, wrapper, train = (_dict(cfg.get(k)) for k in ('model', 'optim_wrapper', 'train_cfg'))
     prepare = _dict(model.get('data_preprocessor') or cfg.get('data_preprocessor'))
     prepare = _dict(prepare.get('data_preprocessor')) or prepare  # of several branches
-    steps = [s for node in reversed(_datasets(cfg, 'test')) for s in node.get('pipeline') or []]
+    nodes = _datasets(cfg, 'test')
+    steps = [s for node in reversed(nodes) for s in node.get('pipeline') or []]
     steps = [step for step in steps if any(word in type_name(step) for word in SIZES)]
     optimizer = {name: wrapper.get(name) for name in ('accumulative_counts', 'paramwise_cfg')}
     schedule = {key: value for key, value in train.items() if str(key).startswith('max_')}
@@ -285,12 +296,12 @@ def _settings(cfg: Any) -> dict[str, Any]:
             std=prepare.get('std') or 'none',
             channels='swapped' if any(map(prepare.get, CHANNELS)) else 'as loaded',
         ),
-        sizes=dict(steps=steps, pad_size_divisor=prepare.get('pad_size_divisor')),
+        sizes=any(nodes) and dict(steps=steps, pad_size_divisor=prepare.get('pad_size_divisor')),
         test_cfg=model.get('test_cfg'),
         optimizer=dict(_dict(wrapper.get('optimizer')), **optimizer),
         schedule=dict(schedule, scheduler=cfg.get('param_scheduler')),
     )
-    return dict(_flat(groups))
+    return dict(_flat({name: group or {} for name, group in groups.items()}))
 
 
 def _flat(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:

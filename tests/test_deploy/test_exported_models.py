@@ -170,8 +170,11 @@ def test_adaptive_pools_are_those_of_pytorch(size):
 
 
 def test_what_cannot_be_exported_is_refused(build):
-    with pytest.raises(UserError, match='only whole images'):
-        exportable(build('upernet', **{'test_cfg.mode': 'slide'}))
+    with pytest.raises(UserError, match='leave out --label-map'):
+        exportable(build('upernet', **{'test_cfg.mode': 'slide'}), label_map=True)
+    padded = {'data_preprocessor.test_cfg': dict(size_divisor=32), 'test_cfg.mode': 'slide'}
+    with pytest.raises(UserError, match='multiples of 32'):
+        exportable(build('upernet', **padded))
     model = build('retinanet')
     model.backbone.act_learn = 0.5
     with pytest.raises(UserError, match=r'act_learn of backbone is 0\.5'):

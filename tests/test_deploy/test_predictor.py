@@ -52,12 +52,15 @@ def test_detections_are_those_of_mmdet(kind, build, small_config, opened, image)
     assert len(expected) > 20
 
 
-@pytest.mark.parametrize('label_map', [False, True])
-def test_labels_are_those_of_mmseg(label_map, build, small_config, opened, image):
+SLIDE = {'test_cfg': dict(mode='slide', crop_size=(64, 96), stride=(40, 50))}
+
+
+@pytest.mark.parametrize(('label_map', 'mode'), [(False, {}), (True, {}), (False, SLIDE)])
+def test_labels_are_those_of_mmseg(label_map, mode, build, small_config, opened, image):
     from mmseg.apis import inference_model
 
-    model = build('upernet')
-    model.cfg = small_config('upernet')
+    model = build('upernet', **mode)
+    model.cfg = small_config('upernet', **mode)
     opened(model, label_map=label_map)
     found = make_predictor(model.cfg, 'model.xml')(image).pred_sem_seg.data
     model.cfg.test_pipeline = [
@@ -81,6 +84,24 @@ def test_an_image_in_any_form_gives_the_same_boxes(files, image, tmp_path):
             found = predict(same).pred_instances
             assert torch.equal(found.bboxes, expected.bboxes)
             assert torch.equal(found.scores, expected.scores)
+
+
+def test_labels_of_crops_cannot_be_averaged(build, small_config, opened, image):
+    opened(build('upernet'), label_map=True)  # an older file, exported for whole images
+    predict = make_predictor(small_config('upernet', **SLIDE), 'model.onnx')
+    with pytest.raises(UserError, match="mode is 'slide'.* returns label_map; .*--label-map"):
+        predict(image)
+
+
+def test_a_file_without_metadata_is_taken_with_a_warning(build, small_config, opened, monkeypatch):
+    logged = []
+    monkeypatch.setattr(
+        'mmvanilla.checks.findings.print_log', lambda text, **_: logged.append(text)
+    )
+    opened(build('retinanet'))
+    make_predictor(small_config('retinanet'), 'model.onnx')
+    assert len(logged) == 1
+    assert "exported file 'model.onnx' is older" in logged[0]
 
 
 def test_a_model_of_other_classes_is_refused(small_config, tmp_path):

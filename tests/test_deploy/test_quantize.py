@@ -20,8 +20,8 @@ from mmvanilla.errors import UserError
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('nncf')
 pytestmark = pytest.mark.usefixtures('exporting')
-# What 8 bits may be read by: layers, and what stands between them.
-ALLOWED = {'Conv', 'Gemm', 'MatMul', 'Add', 'Resize', 'MaxPool', 'Reshape', 'Concat'}
+# Operators that may read 8 bits: layers, and those between them. Shape reads no values.
+ALLOWED = {'Conv', 'Gemm', 'MatMul', 'Add', 'Resize', 'MaxPool', 'Reshape', 'Concat', 'Shape'}
 
 
 def images(number=3):

@@ -1,11 +1,14 @@
 """Fused checkpoints and exports of tools/deploy.py."""
 
+import hashlib
 import re
 
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS
+
+import mmvanilla
 
 
 def listing(folder):
@@ -93,6 +96,13 @@ def test_an_export_runs_elsewhere(files, tool_output, tmp_path):
     assert 'of the pixels with the same label' in out
 
     image = torch.rand(3, 96, 128) * 255
+    props = onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
+    assert props['checkpoint.sha256'] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert props['classes'].splitlines()[:2] == ['background', 'circle']
+    assert props['resize.scale'] == '160 160'
+    assert (props['precision'], props['checked']) == ('fp32', 'true')
+    assert props['package'] == f'mmvanilla {mmvanilla.__version__}'
+
     (found,) = onnxruntime.InferenceSession(str(file)).run(None, {'image': image[None].numpy()})
     with torch.no_grad():
         (expected,) = model.test_step(dict(inputs=[image]))

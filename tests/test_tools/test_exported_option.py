@@ -41,6 +41,15 @@ def detector(files, tool_output, shapes, once, tmp_path):
     return config, checkpoint, Path(shutil.copy(written, tmp_path))
 
 
+def set_metadata(file, change):
+    """Change the JSON in the metadata of a file."""
+    onnx = pytest.importorskip('onnx')
+    model = onnx.load(file)
+    (entry,) = [each for each in model.metadata_props if each.key == 'mmvanilla']
+    entry.value = json.dumps(dict(json.loads(entry.value), **change))
+    onnx.save(model, file)
+
+
 @pytest.fixture
 def command(shapes, tmp_path):
     """Return a command line of tools/test.py in batches of two."""
@@ -93,10 +102,11 @@ def test_the_speed_of_a_checkpoint_and_of_its_exported_file(detector, shapes, to
     config, checkpoint, file = detector
     images = ('--images', shapes / 'coco/val2017', '--repeat', 1, '--warmup', 0)
     target = file.with_name('speed.json')
+    set_metadata(file, dict(precision='int8'))  # as a quantized file
     out = tool_output('fps.py', f'{config}@{checkpoint}', file, *images, '--json', target)
     assert 'Weights as in the files' in out
     trained, written = json.loads(target.read_text())['rows']
-    assert (trained['form'], written['form']) == ('fused', 'ONNX Runtime, fp32')
+    assert (trained['form'], written['form']) == ('fused', 'ONNX Runtime, int8')
     assert written['detections'] == trained['detections'] > 0
     assert trained['counts']
     assert not written['counts']
@@ -130,22 +140,42 @@ def test_other_classes_are_refused(detector, command, tool_error):
 
 
 @pytest.mark.parametrize(
-    ('setting', 'value', 'named'),
+    ('settings', 'named'),
     [
-        ('model.test_cfg.score_thr', 0.5, 'test_cfg.score_thr is 0.05'),
-        ('model.data_preprocessor.std', [1, 1, 1], 'preprocessing.std.0'),
+        (
+            {'model.test_cfg.score_thr': 0.4, 'model.test_cfg.max_per_img': 5},
+            'test_cfg.(score_thr|max_per_img) is ',
+        ),
+        ({'model.data_preprocessor.bgr_to_rgb': False}, 'preprocessing.channels is '),
     ],
 )
 def test_settings_that_the_file_does_not_follow_are_refused(
-    setting, value, named, detector, command, tool_output, tool_error
+    settings, named, detector, command, shapes, run_tool, tool_output, tool_error, tmp_path
 ):
-    """The settings are fixed in the graph of the file."""
+    """The settings are fixed in the graph of the file; each tool names the first difference."""
+    config, checkpoint, file = detector
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(settings)
+    cfg.dump(config)
+    images = shapes / 'coco/val2017'
+    assert re.search(named, tool_error(*command(config, file)))
+    assert re.search(named, tool_error('predict.py', config, file, images, '--out', tmp_path))
+    # A checkpoint has the thresholds of its config, so the file is refused beside it.
+    assert re.search(named, tool_error(*command(config, checkpoint, '--compare', file)))
+    options = ('--images', images, '--repeat', 1, '--warmup', 0)
+    code, out, _ = run_tool('fps.py', config, file, *options)
+    assert code == 1
+    assert re.search(named, out)
+    assert re.search(named, tool_output(*command(config, file, '--warn-only')))
+
+
+def test_another_size_of_the_images_is_warned_of(detector, command, tool_output):
     config, _, file = detector
     cfg = Config.fromfile(config)
-    cfg.merge_from_dict({setting: value})
+    (step,) = [s for s in cfg.test_dataloader.dataset.pipeline if s.type == 'Resize']
+    step.scale = (96, 96)
     cfg.dump(config)
-    assert named in tool_error(*command(config, file))
-    assert named in tool_output(*command(config, file, '--warn-only'))
+    assert re.search('sizes.steps.0.scale.0 is 160 in', tool_output(*command(config, file)))
 
 
 @pytest.mark.parametrize(
@@ -164,3 +194,27 @@ def test_classes_are_compared_where_both_are_known(written, expected, same):
         with nullcontext() if same else pytest.raises(UserError):
             ExportedModel(OpenedModel(dict, (), details), {}, expected)
         ExportedModel(OpenedModel(dict, (), details), {}, expected, warn_only=True)
+
+
+@pytest.mark.slow
+def test_an_exported_segmentor_slides_as_its_checkpoint(files, run_tool, tmp_path):
+    slide = {'test_cfg': dict(mode='slide', crop_size=(64, 96), stride=(40, 50))}
+    _, config, checkpoint = files('upernet', **slide)
+    data = make_shapes(tmp_path / 'shapes', train=1, val=2, size=96) / 'ADEChallengeData2016'
+    file = tmp_path / 'model.xml'
+    code, _, error = run_tool(
+        'deploy.py', config, checkpoint, '--data-root', data, '--openvino', file
+    )
+    assert code == 0, error
+    options = ('--data-root', data, '--work-dir', tmp_path / 'work', '--compare', file)
+    code, out, error = run_tool('test.py', config, checkpoint, *options)
+    assert code == 0, error
+    (row,) = [line for line in out.splitlines() if '│ mIoU ' in line]
+    first, second, _ = (float(figure) for figure in re.findall(r'[-+]?\d+\.\d+', row))
+    assert second == pytest.approx(first, abs=0.02)
+    code, _, error = run_tool(
+        *('test.py', config, file, *options[:-2]),
+        *('--cfg-options', 'model.test_cfg.mode=whole'),
+    )
+    assert code == 2
+    assert "test_cfg.mode is 'slide' in " in error

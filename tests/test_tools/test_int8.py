@@ -79,7 +79,7 @@ def test_both_formats_in_8_bits(deploy, exports, run_tool, tmp_path):
     for file in names:
         details = open_model(str(file)).details
         assert details['record']['classes'][0] == 'background'
-        assert details['checked'] is True
+        assert (details['checked'], details['precision']) == (True, 'int8')
     # What tools/test.py finds is what was printed.
     work = tmp_path / 'work'
     arguments = ('--data-root', deploy.data, '--work-dir', work, '--compare', deploy.checkpoint)

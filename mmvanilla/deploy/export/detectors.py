@@ -22,6 +22,16 @@ from .limits import Limits, read_limits, require_positive
 from .pixels import ImageFunction
 
 FILLER = -1.0  # score of a filler, below every threshold
+BOXES = dict(
+    boxes=dict(shape='boxes 4', meaning='x1 y1 x2 y2 in pixels of the image given, best first'),
+    scores=dict(shape='boxes', meaning='score of each box, 0 to 1'),
+    labels=dict(shape='boxes', meaning='index of the class of each box'),
+)
+PASTE = (
+    'pixel (x, y) is in the mask of box x1 y1 x2 y2 if the mask, sampled bilinearly at column '
+    '(x + 0.5 - x1) / (x2 - x1) * columns - 0.5 and row (y + 0.5 - y1) / (y2 - y1) * rows - 0.5, '
+    'with 0 outside, is at least thresholds.mask_thr'
+)
 
 
 class OneStage(ImageFunction):
@@ -31,7 +41,9 @@ class OneStage(ImageFunction):
         UserError: If the model overrides how mmdet computes its results.
     """
 
-    output_names = ('boxes', 'scores', 'labels')
+    task = 'object detection'
+    batched = False
+    outputs = BOXES
 
     def __init__(self, model: BaseModel) -> None:
         super().__init__(model)
@@ -40,6 +52,7 @@ class OneStage(ImageFunction):
         check_dense_head(head, 'bbox_head', RetinaHead)
         check_activation(head, 'bbox_head')
         self.model, self.limits = model, read_limits(head.test_cfg, 'bbox_head.test_cfg')
+        self.thresholds = self.limits.describe()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map an image (1, C, H, W) to boxes (K, 4), xyxy, scores (K,) and labels (K,)."""
@@ -55,6 +68,10 @@ class TwoStage(ImageFunction):
     Raises:
         UserError: If the model overrides how mmdet computes its results.
     """
+
+    task = 'object detection'
+    batched = False
+    outputs = BOXES
 
     def __init__(self, model: BaseModel) -> None:
         super().__init__(model)
@@ -79,7 +96,11 @@ class TwoStage(ImageFunction):
             check_methods(head.mask_head, 'roi_head.mask_head', FCNMaskHead, *methods)
             check_extractor(head.mask_roi_extractor, 'roi_head.mask_roi_extractor')
         self.model, self.limits = model, read_limits(head.test_cfg, 'roi_head.test_cfg')
-        self.output_names = (*OneStage.output_names, *(['masks'] if head.with_mask else []))
+        self.thresholds = self.limits.describe()
+        if head.with_mask:
+            self.task = 'instance segmentation'
+            self.outputs = dict(BOXES, masks=describe_masks(head))
+            self.thresholds['mask_thr'] = self.limits.mask_thr
         limits = read_limits(model.rpn_head.test_cfg, 'rpn_head.test_cfg')
         # mmdet has no score threshold for proposals, except that of nms.
         score_thr = max(FILLER, model.rpn_head.test_cfg.nms.get('score_threshold', FILLER))
@@ -132,6 +153,16 @@ class TwoStage(ImageFunction):
         scores = torch.cat([scores.new_full((1,), FILLER), scores.flatten()[chosen]])
         chosen = torch.cat([chosen.new_zeros(1), chosen])
         return best_boxes(boxes[chosen], scores, labels.flatten()[chosen], limits)
+
+
+@torch.no_grad()
+def describe_masks(head: StandardRoIHead) -> dict[str, str]:
+    """Return shape and meaning of the masks, for the file's metadata."""
+    extractor = head.mask_roi_extractor
+    pooled = torch.zeros(1, extractor.out_channels, *extractor.roi_layers[0].output_size)
+    rows, columns = head.mask_head(pooled).shape[-2:]
+    meaning = 'probability that a point of the box is in the object'
+    return dict(shape=f'boxes {rows} {columns}', meaning=meaning, paste=PASTE)
 
 
 def check_dense_head(head: nn.Module, name: str, base: type) -> None:

@@ -3,10 +3,11 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError, UserError, require, sentence
-from ...safe_load.digest import split_digest, verified
+from ...safe_load.digest import hash_file, split_digest, verified
 from ...whole_files import writing
 from .suppression import limit_suppressions
 from .tracing import min_size, trace
 
 NAMES = 'output_names.json'
-DETAILS = 'mmvanilla'  # entry of a file with JSON about its model
+DETAILS = 'mmvanilla'  # metadata entry with all details as JSON
+WEIGHTS = 'weights.sha256'  # metadata entry of an .xml file with the hash of its .bin file
 PRECISIONS = ('fp32', 'bf16', 'auto')
 HINTS = dict(fp32='f32', bf16='bf16')  # OpenVINO's names
 # ONNX Runtime's default would try TensorRT first, which builds an engine for every image size.
@@ -46,8 +48,7 @@ class OpenedModel:
     Attributes:
         run: The runtime's function.
         refusals: Errors that ``run`` raises for an unsuitable image.
-        details: Metadata of the file: ``least_size``, in pixels, and the ``details`` of
-            ``write_model``.
+        details: Metadata of the file, see ``write_model`` and docs/exported_files.md.
         parallel: How many threads may call it at the same time.
     """
 
@@ -57,7 +58,7 @@ class OpenedModel:
     parallel: int = 1
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs of an image, float32 (1, C, H, W), by name.
+        """Return the outputs of images, float32 (N, C, H, W), by name; N is 1 for detectors.
 
         Raises:
             InputError: If the exported model cannot take the image.
@@ -93,6 +94,24 @@ def details_json(model: nn.Module, details: dict) -> str:
     return json.dumps(dict(details, least_size=min_size(model)))
 
 
+def entries(details: Mapping, prefix: str = '') -> Iterator[tuple[str, str]]:
+    """Yield details as texts under names with dots, for programs without a JSON reader.
+
+    Numbers of a list are separated by spaces, its texts by line breaks.
+    """
+    for key, value in details.items():
+        name = f'{prefix}{key}'
+        if isinstance(value, Mapping):
+            yield from entries(value, f'{name}.')
+        elif isinstance(value, str):
+            yield name, value
+        elif isinstance(value, list | tuple):
+            texts = all(isinstance(each, str) for each in value)
+            yield name, ('\n' if texts else ' ').join(map(str, value))
+        elif value is not None:
+            yield name, json.dumps(value)
+
+
 def write_pt2(model: nn.Module, image: Tensor, file: str, details: dict) -> None:
     """Write a .pt2 file for ``torch.export.load``."""
     extra = {NAMES: json.dumps(model.output_names), DETAILS: details_json(model, details)}
@@ -103,6 +122,8 @@ def write_onnx(model: nn.Module, image: Tensor, file: str, details: dict) -> Non
     """Write an .onnx file; weights of 2 GiB and more go into a second file next to it."""
     need('onnx', 'onnxscript')
     program = onnx_program(trace(model, image), model.output_names)
+    public = {key: value for key, value in details.items() if key != 'record'}
+    program.model.metadata_props.update(entries(public))
     program.model.metadata_props[DETAILS] = details_json(model, details)
     program.save(file)
 
@@ -131,6 +152,28 @@ def onnx_to_openvino(onnx_file: str, file: str) -> None:
     for entry in onnx.load(onnx_file, load_external_data=False).metadata_props:
         model.set_rt_info(entry.value, entry.key)
     openvino.save_model(model, file, compress_to_fp16=False)
+    model.set_rt_info(hash_file(weights_of(file)), WEIGHTS)
+    openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def weights_of(file: str) -> str:
+    """Return the path of the weights next to an .xml file."""
+    return f'{os.path.splitext(file)[0]}.bin'
+
+
+def check_weights(file: str) -> None:
+    """Check that the .bin file next to an .xml file was written with it.
+
+    Raises:
+        UserError: If it is missing or another one.
+    """
+    with open(file, 'rb') as opened:
+        written = re.search(rb'<weights\.sha256 value="(\w+)"', opened.read())
+    weights = weights_of(file)
+    if written and not os.path.isfile(weights):
+        raise UserError(f'{weights!r}, the weights of {file!r}, is missing; copy both files')
+    if written and hash_file(weights) != written[1].decode():
+        raise UserError(f'{weights!r} has other weights than {file!r}; copy both files again')
 
 
 def open_pt2(file: str, precision: str, throughput: bool = False) -> OpenedModel:
@@ -184,6 +227,7 @@ def open_openvino(file: str, precision: str, throughput: bool = False) -> Opened
             f'precision is bf16 for {file!r}, and this processor has no instructions for it; use '
             'auto or fp32'
         )
+    check_weights(file)
     network = core.read_model(file)
     details = network.get_rt_info(DETAILS).astype(str) if network.has_rt_info(DETAILS) else '{}'
     hints: dict[str, Any] = {'INFERENCE_NUM_THREADS': torch.get_num_threads()}
@@ -261,7 +305,8 @@ def write_model(
             from the model's ``min_size`` on.
         file: The file to write; its suffix selects the format.
         check: Called with the opened file; raises an error to reject it.
-        **details: Metadata for the file, such as ``classes``; JSON types.
+        **details: Metadata for the file, such as ``classes``; JSON types. ONNX and OpenVINO files
+            hold them as JSON and as single texts, except ``record``.
 
     Raises:
         UserError: If the format is unknown, a package is missing or the folder cannot be written.
@@ -301,11 +346,11 @@ def open_model(
             OpenVINO on a CPU; by default all of them compute one image.
 
     Returns:
-        A function of an image, float32 (1, C, H, W), BGR of 0 to 255, that returns its outputs by
-        name: ``boxes`` (K, 4), ``scores`` (K,), ``labels`` (K,) and ``masks`` (K, h, w) of a
-        detector, ``logits`` (1, C, H, W) or ``label_map`` (1, H, W) of a segmentor, ``logits``
-        (1, C) of a classifier, ``level0`` and so on of a neck. It raises an InputError for an
-        unsuitable image.
+        A function of images of one size, float32 (N, C, H, W), BGR of 0 to 255, that returns their
+        outputs by name: ``boxes`` (K, 4), ``scores`` (K,), ``labels`` (K,) and ``masks`` (K, h, w)
+        of a detector, for N = 1, ``logits`` (N, C, H, W) or ``label_map`` (N, H, W) of a segmentor,
+        ``logits`` (N, C) of a classifier, ``level0`` and so on of a neck. It raises an InputError
+        for an unsuitable image.
 
     Raises:
         FileNotFoundError: If the file does not exist.

@@ -1,7 +1,7 @@
 """Which boxes a detector returns, read from its config."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...errors import UserError, require
 from ...type_name import type_name
@@ -31,6 +31,15 @@ class Limits(NamedTuple):
     class_agnostic: bool = False
     split_thr: int = 10000
     mask_thr: float = 0.5
+
+    def describe(self) -> dict[str, Any]:
+        """Return the limits of boxes, for the metadata of a file."""
+        return dict(
+            score_thr=self.score_thr,
+            nms_iou_threshold=self.iou_threshold,
+            nms_class_agnostic=self.class_agnostic,
+            max_per_img=self.max_per_img,
+        )
 
 
 def read_limits(cfg: Mapping, name: str) -> Limits:

@@ -1,6 +1,7 @@
 """Preprocessing that every exported model starts with."""
 
 import math
+from typing import Any
 
 import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor, BaseModel
@@ -21,7 +22,7 @@ KNOWN = (
 
 
 class Pixels(nn.Module):
-    """Normalization and padding of one image, as in OpenMMLab's data preprocessors.
+    """Normalization and padding of images of one size, as in OpenMMLab's data preprocessors.
 
     Raises:
         UserError: If the preprocessor pads to a fixed size or is unknown.
@@ -52,7 +53,7 @@ class Pixels(nn.Module):
             self.register_buffer('std', preprocessor.std[None].clone())
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map an image (1, C, H, W), BGR of 0 to 255, to (1, C, H', W'), padded below and right."""
+        """Map images (N, C, H, W), BGR of 0 to 255, to (N, C, H', W'), padded below and right."""
         height, width = image.shape[-2:]
         if self.swap_channels and image.shape[1] == 3:
             image = image.flip(1)
@@ -72,11 +73,17 @@ class ImageFunction(nn.Module):
         stride: The net's stride in pixels.
         min_size: Smallest height and width, in pixels; below the stride if the model pads images.
         limits: Which boxes a detector returns.
-        output_names: Names of the returned tensors.
+        task: What the model computes, for the file's metadata.
+        batched: Whether the function takes several images of one size, (N, C, H, W).
+        outputs: Shape and meaning of each returned tensor by name, for the file's metadata.
+        thresholds: Thresholds of the model by name, for the file's metadata.
     """
 
-    output_names: tuple[str, ...]
+    task: str
+    batched = True
     limits = Limits()
+    outputs: dict[str, dict]
+    thresholds: dict[str, Any] = {}
 
     def __init__(self, model: BaseModel) -> None:
         super().__init__()
@@ -87,3 +94,8 @@ class ImageFunction(nn.Module):
         divisor = self.pixels.divisor
         # Tracing specializes a side of length 1.
         self.min_size = max(2, (math.ceil(self.stride / divisor) - 1) * divisor + 1)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the returned tensors."""
+        return tuple(self.outputs)

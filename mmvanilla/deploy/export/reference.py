@@ -19,27 +19,30 @@ def reference(
 
     Args:
         model: The model, in eval mode.
-        image: (1, C, H, W), BGR of 0 to 255.
+        image: (N, C, H, W), BGR of 0 to 255, N = 1 for detectors.
         features: Return features, as ``exportable`` does.
         label_map: Return a segmentor's labels, as ``exportable`` does.
 
     Returns:
-        The outputs by name, with masks (K, H, W) of the image's size.
+        The outputs by name, with masks (K, H, W) of the image's size. A segmentor computes whole
+        images, even if its config has a sliding window.
     """
     shape = tuple(image.shape[-2:])
     meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))
-    sample = BaseDataElement(metainfo=meta)
-    data = model.data_preprocessor(dict(inputs=[image[0]], data_samples=[sample]), False)
+    samples = [BaseDataElement(metainfo=meta) for _ in image]
+    data = model.data_preprocessor(dict(inputs=list(image), data_samples=samples), False)
     if features:
         levels = model.extract_feat(data['inputs'])
         return {f'level{i}': level.numpy() for i, level in enumerate(levels)}
     if hasattr(model, 'head'):
         return dict(logits=model(data['inputs'], mode='tensor').numpy())
-    (result,) = model.predict(data['inputs'], data['data_samples'])
     if hasattr(model, 'decode_head'):
-        if label_map:
-            return dict(label_map=result.pred_sem_seg.data.numpy())
-        return dict(logits=result.seg_logits.data[None].numpy())
+        metas = [sample.metainfo for sample in data['data_samples']]
+        logits = model.whole_inference(data['inputs'], metas)[..., : shape[0], : shape[1]]
+        return (
+            dict(label_map=logits.argmax(1).numpy()) if label_map else dict(logits=logits.numpy())
+        )
+    (result,) = model.predict(data['inputs'], data['data_samples'])
     found = result.pred_instances
     outputs = dict(boxes=found.bboxes, scores=found.scores, labels=found.labels)
     if 'masks' in found:

@@ -25,6 +25,9 @@ def trace(model: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
         model: An ``ImageFunction``, or a module like it.
         image: An example (1, C, H, W); only C, dtype and device matter.
 
+    Returns:
+        The program, for any number of images if the model is ``batched``.
+
     Raises:
         UserError: If this PyTorch is too old.
     """
@@ -34,29 +37,33 @@ def trace(model: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
         )
     # Tracing specializes sides of length 1, so the example is large; nothing is computed.
     stride = getattr(model, 'stride', STRIDE)
-    example = image.new_empty(1, image.shape[1], 33 * stride + 7, 37 * stride + 11)
+    batched = getattr(model, 'batched', False)
+    example = image.new_empty(1 + batched, image.shape[1], 33 * stride + 7, 37 * stride + 11)
     side = torch.export.Dim.DYNAMIC(min=min_size(model))
-    options: dict[str, Any] = {'dynamic_shapes': ({2: side, 3: side},), DEFERRED: True}
+    dynamic = {2: side, 3: side} | ({0: torch.export.Dim.DYNAMIC(min=1)} if batched else {})
+    options: dict[str, Any] = {'dynamic_shapes': (dynamic,), DEFERRED: True}
     program = torch.export.export(model, (example,), strict=False, **options)
     allow_small_images(program, min_size(model))
     return program
 
 
 def allow_small_images(program: torch.export.ExportedProgram, side: int) -> None:
-    """Let a program take images from a ``side`` on, in place.
+    """Let a program take one image and images from a ``side`` on, in place.
 
-    Tracing assumes that feature maps have more than one row and column, although the operators take
-    any. It records this as assertions in the graph and as bounds of the image's height and width.
+    Tracing assumes that batches have more than one image and feature maps more than one row and
+    column, although the operators take any. It records this as assertions in the graph and as
+    bounds of the input's shape.
     """
     inputs = program.graph_signature.user_inputs
-    sides: set[str] = set()
+    least: dict[str, int] = {}
     for node in program.graph.nodes:
         if node.target is torch.ops.aten._assert_scalar.default:
             program.graph.erase_node(node)
         elif node.name in inputs:
-            sides = {str(symbol) for symbol in node.meta['val'].shape[2:]}
+            number, _, height, width = map(str, node.meta['val'].shape)
+            least = {number: 1, height: side, width: side}
     program.graph.eliminate_dead_code()
     program.graph_module.recompile()
     for symbol, bounds in program.range_constraints.items():
-        if str(symbol) in sides:
-            program.range_constraints[symbol] = type(bounds)(side, bounds.upper)
+        if str(symbol) in least:
+            program.range_constraints[symbol] = type(bounds)(least[str(symbol)], bounds.upper)

@@ -1,7 +1,13 @@
 """Predict images and videos; write pictures and files for other programs."""
 
 from ...errors import InputError
-from .exported import ExportedModel, check_precision, is_exported, runtime_of
+from .exported import (
+    ExportedModel,
+    check_precision,
+    exported_config,
+    is_exported,
+    runtime_of,
+)
 from .flow import Flow, Job
 from .inputs import Input, find_inputs, frames, open_video, read_image
 from .pipeline import TestPipeline, steps_of, tested_classes, tested_dataset, tested_datasets
@@ -18,6 +24,7 @@ __all__ = [
     'Results',
     'TestPipeline',
     'check_precision',
+    'exported_config',
     'find_inputs',
     'frames',
     'is_exported',

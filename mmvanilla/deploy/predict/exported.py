@@ -1,18 +1,19 @@
 """An exported file as a model of OpenMMLab, for runners and single images."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor, nn
 
-from ...checks import compare, record_of_config, record_of_exported, report
+from ...checks import Record, compare, record_of_config, record_of_exported, report
 from ...errors import CheckpointError, UserError
 from ..export import FORMATS, OpenedModel, classified, open_model, pasted
 from ..export.formats import suffix_of
@@ -30,6 +31,8 @@ class ExportedModel(BaseModel):
         precision: ``fp32``, ``bf16`` or ``auto``, see ``open_model``.
         data_preprocessor: The config's preprocessor if ``model`` has none; only compared.
         warn_only: Warn about a file of another config instead of refusing it.
+        record: The record of the whole config, to compare with that of the file; by default that
+            of the other arguments.
         throughput: Let several threads predict at the same time, see ``open_model``.
 
     Raises:
@@ -47,6 +50,7 @@ class ExportedModel(BaseModel):
         precision: str = 'fp32',
         data_preprocessor: dict | None = None,
         warn_only: bool = False,
+        record: dict | None = None,
         throughput: bool = False,
     ) -> None:
         super().__init__()
@@ -55,8 +59,12 @@ class ExportedModel(BaseModel):
         opened = open_model(file, *options) if isinstance(file, str) else file
         self.opened, self.model_cfg = opened, ConfigDict(model)
         self.file = file if isinstance(file, str) else 'the exported model'
-        cfg = dict(model=self.model_cfg, data_preprocessor=data_preprocessor)
-        expected = replace(record_of_config(cfg), classes=classes and list(classes))
+        if record:
+            expected = Record.from_dict(record, 'the config')
+        else:
+            cfg = dict(model=self.model_cfg, data_preprocessor=data_preprocessor)
+            expected = record_of_config(cfg)
+            expected = replace(expected, classes=classes and list(classes))
         written = record_of_exported(opened.details, f'exported file {self.file!r}')
         report(compare(written, expected, 'exported'), warn_only)
 
@@ -78,9 +86,36 @@ class ExportedModel(BaseModel):
         if mode != 'predict':
             raise UserError(f'{self.file!r} is exported, for predicting only; train a checkpoint')
         return [
-            self.predict(self.opened(image[None].float().cpu().numpy()), sample)
+            self.predict(self.run(image[None].float().cpu()), sample)
             for image, sample in zip(inputs, data_samples, strict=True)
         ]
+
+    def run(self, image: Tensor) -> dict[str, np.ndarray]:
+        """Return the outputs of an image, (1, C, H, W), of a segmentor in its test mode."""
+        test_cfg = self.model_cfg.get('test_cfg') or {}
+        if test_cfg.get('mode') != 'slide':
+            return self.opened(image.numpy())
+        from mmseg.models import EncoderDecoder
+
+        def encode_decode(crop: Tensor, metas: list[dict]) -> Tensor:
+            outputs = self.opened(crop.numpy())
+            if 'logits' not in outputs:
+                raise UserError(
+                    f"test_cfg.mode is 'slide', which averages logits, but {self.file!r} returns "
+                    f'{", ".join(outputs)}; export it without --label-map'
+                )
+            return torch.from_numpy(outputs['logits'])
+
+        head = self.last_head()
+        channels = head.get('out_channels') or head['num_classes']
+        model = dict(test_cfg=test_cfg, out_channels=channels, encode_decode=encode_decode)
+        logits = EncoderDecoder.slide_inference(SimpleNamespace(**model), image, [{}])
+        return dict(logits=logits.numpy())
+
+    def last_head(self) -> dict:
+        """Return the config of a segmentor's head, the last one of a cascade."""
+        heads = self.model_cfg.get('decode_head') or {}
+        return heads[-1] if isinstance(heads, list | tuple) else heads
 
     def predict(self, outputs: dict[str, np.ndarray], sample: Any) -> BaseDataElement:
         """Add the outputs to a sample, in the size of the original image."""
@@ -99,9 +134,8 @@ class ExportedModel(BaseModel):
             scores, labels = classified(outputs['logits'], self.model_cfg.get('head') or {})
             sample.set_pred_score(scores).set_pred_label(labels)
         elif 'logits' in outputs or 'label_map' in outputs:
-            heads = self.model_cfg.get('decode_head') or {}  # a list in a cascade
-            head = heads[-1] if isinstance(heads, list | tuple) else heads
-            labels = label_map(outputs, sample.ori_shape, head.get('align_corners', False))
+            align_corners = self.last_head().get('align_corners', False)
+            labels = label_map(outputs, sample.ori_shape, align_corners)
             sample.pred_sem_seg = PixelData(data=labels)
         else:
             raise CheckpointError(
@@ -109,6 +143,18 @@ class ExportedModel(BaseModel):
                 'export the whole model, without --features'
             )
         return sample
+
+
+def exported_config(cfg: Config, file: str, **options: Any) -> dict:
+    """Return the config of an ``ExportedModel`` in place of a config's model.
+
+    Args:
+        cfg: The config; its record is compared with the record in the file.
+        file: The exported file.
+        **options: Other arguments of ``ExportedModel``, such as ``trust``.
+    """
+    record = record_of_config(cfg, 'test').to_dict()
+    return dict(type='ExportedModel', file=file, model=cfg.model, record=record, **options)
 
 
 def is_exported(file: str) -> bool:

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
 
 from ...errors import UserError
@@ -17,8 +17,8 @@ from ...models import fuse
 from ...type_name import scope
 from ..accelerate import accelerate
 from ..load import build_model
-from .exported import ExportedModel, check_precision, is_exported
-from .pipeline import ImageLike, LoadedImage, TestPipeline, tested_classes
+from .exported import check_precision, exported_config, is_exported
+from .pipeline import ImageLike, LoadedImage, TestPipeline
 
 
 @dataclass
@@ -90,9 +90,8 @@ def make_predictor(
     elif fast:
         raise UserError(f'{file!r} is exported and as fast as its runtime; accelerate a checkpoint')
     else:
-        preprocessor = cfg.get('data_preprocessor')
-        options = (trust, precision, preprocessor, warn_only, throughput)
-        model = ExportedModel(file, cfg.model, tested_classes(cfg), *options)
+        options = dict(trust=trust, precision=precision, warn_only=warn_only)
+        model = MODELS.build(exported_config(cfg, file, throughput=throughput, **options))
         parallel = model.opened.parallel
 
     @torch.no_grad()
