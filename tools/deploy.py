@@ -30,6 +30,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--onnx', metavar='FILE.onnx', help='export to ONNX')
     parser.add_argument('--openvino', metavar='FILE.xml', help='export to OpenVINO')
     parser.add_argument('--export', metavar='FILE.pt2', help='export with torch.export')
+    parser.add_argument(
+        '--web', metavar='DIR', help='write a page that predicts photos in the browser'
+    )
+    parser.add_argument(
+        '--web-runtime',
+        metavar='DIR',
+        help='the npm package onnxruntime-web for --web, such as node_modules/onnxruntime-web '
+        '(default: download it with npm)',
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         '--features', action='store_true', help='export the backbone with its neck only'
@@ -75,15 +84,15 @@ def parse_args() -> argparse.Namespace:
     add_arguments(parser, '--warn-only', '--debug')
     args = parser.parse_args()
     targets = {name: getattr(args, name) for name in SUFFIXES if getattr(args, name)}
-    if not targets:
-        parser.error('nothing to write; give --out, --onnx, --openvino or --export')
+    if not (targets or args.web):
+        parser.error('nothing to write; give --out, --onnx, --openvino, --export or --web')
     for name, file in targets.items():
         if not file.endswith(SUFFIXES[name]):
             parser.error(f'--{name} is {file!r}, expected a name that ends in {SUFFIXES[name]}')
     if not args.checkpoint and (args.check or args.out):
         parser.error('the checkpoint is missing; without one give --no-check, and no --out')
-    if args.int8 and not (args.onnx or args.openvino):
-        parser.error('--int8 needs --onnx or --openvino')
+    if args.int8 and not (args.onnx or args.openvino or args.web):
+        parser.error('--int8 needs --onnx or --openvino, or --web')
     if args.int8 and args.export:
         parser.error('--export writes no 8 bits; leave it out, or --int8')
     for name in ('calibrate', 'check_images'):
@@ -132,6 +141,7 @@ from mmvanilla.deploy.export.pixels import ImageFunction
 from mmvanilla.deploy.int8 import Accuracy, export_int8
 from mmvanilla.deploy.load import build_model, set_form
 from mmvanilla.deploy.predict import steps_of, tested_datasets
+from mmvanilla.deploy.web import MODEL, check_page, read_runtime, write_page
 from mmvanilla.safe_load.digest import hash_file, split_digest
 from mmvanilla.safe_load.download import fetch
 from mmvanilla.type_name import type_name
@@ -316,6 +326,9 @@ def main(args: argparse.Namespace) -> None:
             init_default_scope(cfg.default_scope)
             model, meta = build(cfg, 'fused'), {}
         targets = [file for file in (args.onnx, args.openvino, args.export) if file]
+        if args.web:
+            targets.append(os.path.join(args.web, MODEL))
+            runtime = read_runtime(args.web_runtime)
         what = (args.features, args.label_map)
         # First find out whether the model can be fused and exported.
         fused = mmvanilla.fuse(copy.deepcopy(model))
@@ -343,6 +356,8 @@ def main(args: argparse.Namespace) -> None:
                 checked=checked,
                 record=record.to_dict(),
             )
+        if args.web:
+            check_page(details)
         if args.int8:
             accuracy = None
             if checked:
@@ -352,6 +367,9 @@ def main(args: argparse.Namespace) -> None:
             with console.status(f'writing {file}'):
                 text = export(model, function, file, images, *what, **details)
             console.print(f'{file}:\n{text}')
+        if args.web:
+            write_page(args.web, details, runtime)
+            console.print(f'python -m http.server --directory {args.web}  # serves the page')
         if targets:
             calls = {'PyTorch, fused': lambda image: reference(fused, image, *what)}
             for file in targets:
