@@ -182,7 +182,7 @@ def main(args: argparse.Namespace) -> None:
         inputs = find_inputs(args.inputs)
         cfg = load_config(args)
         made_by = identify(args, cfg)
-        results = Results(args.out, cfg, args.score_thr, args.pictures, args.draw)
+        results = Results(args.out, cfg, args.score_thr, args.draw, pictures=args.pictures)
         predict = make_predictor(
             cfg,
             args.checkpoint,

@@ -43,8 +43,8 @@ class Results:
         folder: The folder.
         cfg: The config, for the classes and their colors.
         score_thr: Smallest score of a drawn box; ``predictions.json`` has all boxes.
-        pictures: Draw pictures and videos.
         draw: ``supervision`` or ``library``, see ``make_annotator``.
+        pictures: Draw pictures and videos.
 
     Raises:
         UserError: If the folder cannot be written, or the classes are unknown.
@@ -55,8 +55,8 @@ class Results:
         folder: str,
         cfg: Config,
         score_thr: float = 0.3,
-        pictures: bool = True,
         draw: str = 'supervision',
+        pictures: bool = True,
     ) -> None:
         self.folder, self.pictures = folder, pictures
         self.json_path = os.path.join(folder, 'predictions.json')
