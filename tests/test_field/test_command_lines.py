@@ -12,6 +12,8 @@ WRONG = {
     'convert_checkpoint.py': ['missing.pth', 'out.pth'],
     'deploy.py': ['missing.py', 'missing.pth', '--out', 'out.pth'],
     'fps.py': ['missing.py'],
+    'import_data.py': ['missing', '--out', 'out'],
+    'make_config.py': ['missing', '--recipe', 'mask_rcnn_vanillanet13', '--dry-run'],
     'make_shapes.py': ['--out', 'README.md/shapes', '--train', '-1'],
     'plot_log.py': ['missing', '--out', 'out.png'],
     'predict.py': ['missing.py', 'missing.pth', 'README.md'],

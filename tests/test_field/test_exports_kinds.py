@@ -113,7 +113,10 @@ TWO_STAGE = {
 
 @pytest.mark.parametrize('name', ONE_STAGE)
 def test_other_settings_of_retinanet_give_mmdets_boxes(name, build):
-    assert len(compared(build('retinanet', **ONE_STAGE[name]))['boxes']) > 2
+    model = build('retinanet', **ONE_STAGE[name])
+    if name == 'not normalised':  # else scores of 1 tie
+        model.backbone.stem1[0].weight.data /= 58
+    assert len(compared(model)['boxes']) > 2
 
 
 @pytest.mark.parametrize('name', TWO_STAGE)
