@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import supervision as sv
 import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, init_default_scope
@@ -52,6 +53,7 @@ PARSED = {
     'model.backbone.arch=9': 'is a whole VanillaNet-9',
     'mask_rcnn_vanillanet13_shapes.py': 'trains for minutes',
     '--web': 'downloads a package',
+    'configs/mine.py': 'trains for minutes',
 }
 # Blocks that are not run here, by their first characters, and what tests them.
 SHOWN = {
@@ -84,6 +86,8 @@ def world(tmp_path_factory, small_config):
     shapes = make_shapes(root / 'data/shapes', train=4, val=2, size=64)
     (root / 'data/coco').symlink_to(shapes / 'coco')
     (root / 'data/ade/ADEChallengeData2016').symlink_to(shapes / 'ADEChallengeData2016')
+    (root / 'data/yolo').mkdir()
+    write_yolo(shapes, root / 'data/yolo')
     rng = np.random.default_rng(0)
     images = [
         f'data/{name}/{split}/{label:02}/{number}.png'
@@ -140,6 +144,14 @@ def world(tmp_path_factory, small_config):
         train('mask_rcnn_vanillanet13', 'epoch_12.pth', max_epochs=1)
         train('vanillanet5_imagenet', '../../vanillanet_5.pth')
     return root
+
+
+def write_yolo(shapes, folder):
+    """Write the training images in YOLO's format, as docs/own_data.md does."""
+    coco = shapes / 'coco'
+    annotations = coco / 'annotations/instances_train2017.json'
+    scenes = sv.DetectionDataset.from_coco(coco / 'train2017', annotations, force_masks=True)
+    scenes.as_yolo(folder / 'images', folder / 'labels', folder / 'data.yaml')
 
 
 def train(name, checkpoint, **options):

@@ -2,7 +2,8 @@
 
 Reads YOLO, Pascal VOC, LabelMe, CVAT for images, Label Studio, COCO and folders of masks, and
 writes the layout that the recipes read. The source is never changed. A picture with a damaged label
-is left out whole; a table says how much was left out, and why. Example::
+is left out whole; a table says how much was left out, and why. contact_sheet.png shows the first
+images with their labels. Example::
 
     python tools/import_data.py my_yolo_data --out data/mine
 """
@@ -54,14 +55,24 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     args = parse_args()  # before the imports below, which take seconds
 
+import contextlib
+import glob
+import io
+import math
 from functools import partial
 
+import cv2
+import mmcv
 import numpy as np
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from mmvanilla import UserError
+from mmvanilla.deploy.draw import Annotator
+from mmvanilla.deploy.predict import tile
 from mmvanilla.labels import (
     FORMATS as READERS,
 )
@@ -79,6 +90,7 @@ from mmvanilla.labels.masks import read_legend, read_mask
 from mmvanilla.labels.write import draw_label_map
 
 EXAMPLES = 3  # in the table
+SHEET, SIDE = 36, 320  # pictures on the contact sheet, and their longest side in pixels
 BACKGROUND = 'background'
 
 
@@ -112,7 +124,10 @@ def main(args: argparse.Namespace) -> None:
             write_detection(args.out, pictures, taken.classes, args.link, advance)
         else:
             taken.classes = segment(args, form, taken, pictures, legend, highest[0], advance)
+        sheet = args.out / 'contact_sheet.png'
+        sheet.write_bytes(cv2.imencode('.png', draw_sheet(args.out, task, taken.classes))[1])
     report(taken, pictures, task, args.out)
+    print(sheet)
 
 
 def segment(
@@ -143,6 +158,40 @@ def segment(
         read = partial(draw_label_map, classes=classes)
     write_segmentation(args.out, pictures, classes, read, args.link, advance)
     return classes
+
+
+def draw_sheet(out: Path, task: str, classes: tuple[str, ...]) -> np.ndarray:
+    """Draw written training images with their labels, as the libraries read them.
+
+    Returns:
+        The pictures on one sheet (H, W, 3), uint8, BGR.
+    """
+    annotator = Annotator(classes)
+    drawn = []
+    if task == 'detection':
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(out / 'annotations/instances_train2017.json')
+        for image in coco.loadImgs(coco.getImgIds()[:SHEET]):
+            notes = coco.loadAnns(coco.getAnnIds(image['id'], iscrowd=False))
+            picture = mmcv.imread(str(out / 'train2017' / image['file_name']))
+            boxes = np.array([note['bbox'] for note in notes], float).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            labels = np.array([note['category_id'] - 1 for note in notes], int)
+            instances = InstanceData(bboxes=boxes, labels=labels)
+            if notes and all(note['segmentation'] for note in notes):
+                instances.masks = np.array([coco.annToMask(note) for note in notes])
+            drawn.append(annotator.draw_objects(picture, instances))
+    else:
+        for file in sorted((out / 'annotations/training').iterdir())[:SHEET]:
+            (image,) = (out / 'images/training').glob(f'{glob.escape(file.stem)}.*')
+            labels = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) - np.uint8(1)  # 255: unlabelled
+            drawn.append(annotator.draw_regions(mmcv.imread(str(image)), labels))
+    scales = [min(1.0, SIDE / max(picture.shape[:2])) for picture in drawn]
+    small = [
+        cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        for picture, scale in zip(drawn, scales, strict=True)
+    ]
+    return tile(small, math.ceil(math.sqrt(len(small))))
 
 
 def report(taken: Taken, pictures: list[Picture], task: str, out: Path) -> None:

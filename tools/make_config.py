@@ -26,6 +26,9 @@ def parse_args() -> argparse.Namespace:
         '--batch-size', type=int, metavar='N', help="images a step (default: the recipe's)"
     )
     parser.add_argument(
+        '--epochs', type=int, metavar='N', help='length (default: by the number of images)'
+    )
+    parser.add_argument(
         '--weights',
         metavar='FILE',
         help="checkpoint to start from, FILE or https://... (default: the recipe's backbone)",
@@ -36,8 +39,9 @@ def parse_args() -> argparse.Namespace:
         parser.error('give either --out FILE or --dry-run')
     if args.out and not args.out.endswith('.py'):
         parser.error(f'--out is {args.out!r}, expected a name in .py')
-    if args.batch_size is not None and args.batch_size < 1:
-        parser.error(f'--batch-size is {args.batch_size}, expected 1 or more')
+    for name in ('batch_size', 'epochs'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} is {getattr(args, name)}, expected 1 or more')
     return args
 
 
@@ -76,7 +80,9 @@ def main(args: argparse.Namespace) -> None:
     with one_sentence_errors(args.debug, UserError, OSError):
         facts = find_facts(args.data)
         cfg, base = read_recipe(args)
-        settings, warnings = suggest(cfg, facts, args.data, args.batch_size, args.weights)
+        settings, warnings = suggest(
+            cfg, facts, args.data, args.batch_size, args.epochs, args.weights
+        )
         name = Path(base.rpartition('::')[2]).stem
         text = source(settings, base, f'{name} on {args.data}, {len(facts.classes)} classes.')
         if args.out:

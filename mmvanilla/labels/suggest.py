@@ -40,7 +40,12 @@ class Setting(NamedTuple):
 
 
 def suggest(
-    cfg: Config, facts: Facts, root: Path, batch_size: int | None = None, weights: str | None = None
+    cfg: Config,
+    facts: Facts,
+    root: Path,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    weights: str | None = None,
 ) -> tuple[list[Setting], list[str]]:
     """Return the settings of a child config, and warnings about the data.
 
@@ -49,6 +54,7 @@ def suggest(
         facts: The data set, in ``root``.
         root: Its folder.
         batch_size: Images a step; None keeps the recipe's, at most a quarter of the images.
+        epochs: How often all images are learned; None chooses by their number.
         weights: Checkpoint to start from; None keeps the recipe's backbone.
 
     Raises:
@@ -76,7 +82,7 @@ def suggest(
     scale, reason = _scale(cfg, facts, warnings)
     settings += _data(cfg, facts, batch, scale, reason, masks)
     settings += _anchors(cfg, facts, scale)
-    settings += _schedule(cfg, facts, batch)
+    settings += _schedule(cfg, facts, batch, epochs)
     if weights:
         settings.append(Setting('load_from', weights, 'the weights that the training starts from'))
     return _joined(settings), warnings
@@ -433,7 +439,7 @@ def covered(boxes: np.ndarray, sizes: np.ndarray, ratios: np.ndarray) -> float:
     return float(((shared / union).max(axis=1) >= 0.5).mean())
 
 
-def _schedule(cfg: Config, facts: Facts, batch: int) -> Iterator[Setting]:
+def _schedule(cfg: Config, facts: Facts, batch: int, epochs: int | None) -> Iterator[Setting]:
     """Yield the learning rate, the length of the training and its hooks."""
     scaling = cfg.get('auto_scale_lr') or {}
     base = scaling.get('base_batch_size') or cfg.train_dataloader.batch_size
@@ -444,13 +450,15 @@ def _schedule(cfg: Config, facts: Facts, batch: int) -> Iterator[Setting]:
     loop = cfg.train_cfg
     by_epoch = 'max_epochs' in loop
     if by_epoch:
-        length = min(MAX_EPOCHS, max(min(loop.max_epochs, 100), math.ceil(STEPS / per_epoch)))
+        least = max(min(loop.max_epochs, 100), math.ceil(STEPS / per_epoch))
+        length = epochs or min(MAX_EPOCHS, least)
         factor, steps = length / loop.max_epochs, length * per_epoch
         interval = max(1, length // VALIDATIONS)
         found = dict(max_epochs=length, val_interval=interval)
         reason = f'{per_epoch} steps an epoch, {steps} in all'
     else:
-        length = steps = min(loop.max_iters, max(STEPS, 50 * per_epoch))
+        chosen = min(loop.max_iters, max(STEPS, 50 * per_epoch))
+        length = steps = epochs * per_epoch if epochs else chosen
         factor, interval = steps / loop.max_iters, max(1, steps // VALIDATIONS)
         found = dict(max_iters=length, val_interval=interval)
         reason = f'{steps / per_epoch:.0f} times all images'

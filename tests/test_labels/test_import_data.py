@@ -205,6 +205,8 @@ def test_round_trip(form, polygons, scenes, tool_output, tmp_path):
     assert count
     assert 'train: ' in out
     assert 'val: ' in out
+    sheet = cv2.imread(tmp_path / 'out/contact_sheet.png')
+    assert sheet.shape[1] == 3 * 96  # of six pictures
 
 
 def test_supervision_reads_the_result(scenes, tool_output, tmp_path):
