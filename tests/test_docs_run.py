@@ -53,7 +53,7 @@ PARSED = {
     'model.backbone.arch=9': 'is a whole VanillaNet-9',
     'mask_rcnn_vanillanet13_shapes.py': 'trains for minutes',
     '--web': 'downloads a package',
-    'configs/mine.py': 'trains for minutes',
+    'mine.py': 'trains for minutes',
 }
 # Blocks that are not run here, by their first characters, and what tests them.
 SHOWN = {
