@@ -5,6 +5,7 @@ import io
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.structures import BaseDataElement, InstanceData
 
 from .evaluation import WORST, Bins, Curve, Evaluation, Wrong
@@ -197,11 +198,13 @@ def _sample(each: dict) -> BaseDataElement:
     truth = [item for item in each['instances'] if not item.get('ignore_flag')]
     boxes = np.array([item['bbox'] for item in truth], float).reshape(-1, 4)
     labels = np.array([item['bbox_label'] for item in truth], int)
-    found = InstanceData(bboxes=each['boxes'], scores=each['scores'], labels=each['labels'])
+    tensors = {name: torch.from_numpy(each[name]) for name in ('boxes', 'scores', 'labels')}
+    found = InstanceData(bboxes=tensors.pop('boxes'), **tensors)
     if 'masks' in each:
         height, width = each['size'][:2]
         masks = [mask.decode(one).astype(bool) for one in each['masks']]
-        found.masks = np.stack(masks) if masks else np.zeros((0, height, width), bool)
+        dense = np.stack(masks) if masks else np.zeros((0, height, width), bool)
+        found.masks = torch.from_numpy(dense)
     sample = BaseDataElement()
     sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
     sample.pred_instances = found
