@@ -56,6 +56,13 @@ def model(files):
     return make
 
 
+def test_many_images_share_the_threads(model, monkeypatch):
+    monkeypatch.setattr('torch.get_num_threads', lambda: 3)
+    assert model('retinanet', throughput=True)[1].parallel == 3
+    assert model('retinanet')[1].parallel == 1
+    assert model('retinanet', throughput=True, fast=True)[1].parallel == 1
+
+
 def run(predict, cfg, photos, out, **options):
     results = Results(str(out), cfg, pictures=options.pop('pictures', True))
     inputs = results.start(find_inputs([str(photos)]), {}, options.pop('resume', False))
@@ -84,7 +91,7 @@ def sketch(self, image, sample):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'parallel'), [('mask_rcnn', 1), ('retinanet', 3), ('upernet', 1), ('upernet', 3)]
+    ('kind', 'parallel'), [('mask_rcnn', 2), ('retinanet', 3), ('upernet', 1), ('upernet', 3)]
 )
 def test_the_same_as_one_image_after_the_other(
     kind, parallel, model, photos, walk, tmp_path, monkeypatch

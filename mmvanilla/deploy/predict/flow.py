@@ -146,7 +146,7 @@ class Flow:
             loaded = in_order(pool(threads), self.load, jobs, ahead)
             batches = in_batches(loaded, lambda: self.batch_size)
             predicted: Iterable[list[Job]] = map(self.predict, batches)
-            if parallel > 1:  # else in this thread, since glibc gives others slower memory
+            if parallel > 1:
                 share = max(1, torch.get_num_threads() // parallel)
                 runners = pool(parallel, partial(torch.set_num_threads, share))
                 predicted = in_order(runners, self.predict, batches, parallel)

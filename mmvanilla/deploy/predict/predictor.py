@@ -16,6 +16,7 @@ from ...errors import UserError
 from ...models import fuse
 from ...type_name import scope
 from ..accelerate import accelerate
+from ..export.formats import STREAMS
 from ..load import build_model
 from .exported import check_precision, exported_config, is_exported
 from .pipeline import ImageLike, LoadedImage, TestPipeline
@@ -71,7 +72,7 @@ def make_predictor(
         fast: Accelerate a checkpoint's model, see ``mmvanilla.accelerate``.
         precision: The precision of an exported file, see ``open_model``.
         warn_only: Warn about a file of another config instead of refusing it.
-        throughput: Let several threads run an exported file, each with some of the cores, so that
+        throughput: Let several threads run the model on a CPU, each with some of the cores, so that
             many images take less time and one image more; see ``Predictor.parallel``.
 
     Raises:
@@ -87,6 +88,8 @@ def make_predictor(
     if not is_exported(file):
         check_precision(file, precision)
         model = trained(cfg, file, device, fuse_model, fast, warn_only)
+        if throughput and not fast and torch.device(device).type == 'cpu':
+            parallel = min(torch.get_num_threads(), STREAMS)
     elif fast:
         raise UserError(f'{file!r} is exported and as fast as its runtime; accelerate a checkpoint')
     else:
