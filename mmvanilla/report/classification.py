@@ -25,7 +25,7 @@ def evaluate(records: list[dict], result: Evaluation, score_thr: float) -> None:
     right, true, found = np.diag(counts), counts.sum(1), counts.sum(0)
     with np.errstate(invalid='ignore', divide='ignore'):
         table = dict(precision=right / found, recall=right / true, F1=2 * right / (true + found))
-    result.table = {'images': true.astype(float).tolist()}
+    result.table = {'images': true.tolist()}
     result.table |= {name: values.tolist() for name, values in table.items()}
     rank = (scores > scores[np.arange(len(labels)), labels][:, None]).sum(1)
     result.summary['top-1'] = float((predicted == labels).mean())

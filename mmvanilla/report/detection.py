@@ -58,7 +58,7 @@ def evaluate(records: list[dict], result: Evaluation, score_thr: float) -> None:
             right = _matches(coco)
             result.bins = Bins.of(*right)
             _add_wrong(coco, records, result, score_thr)
-    objects = np.zeros(len(result.classes))
+    objects = np.zeros(len(result.classes), int)
     for each in records:
         labels = [item['bbox_label'] for item in each['instances'] if not item.get('ignore_flag')]
         objects += np.bincount(labels, minlength=len(objects))
@@ -175,8 +175,8 @@ def _add_wrong(coco: Any, records: list[dict], result: Evaluation, score_thr: fl
         missed[i] += sum(int(m) not in ids for m in each['gtMatches'][0][wanted])
         wrong = (each['dtMatches'][0] == 0) & ~each['dtIgnore'][0].astype(bool)
         false[i] += int((wrong & shown).sum())
-    result.summary['missed objects'] = float(missed.sum())
-    result.summary['false detections'] = float(false.sum())
+    result.summary['missed objects'] = int(missed.sum())
+    result.summary['false detections'] = int(false.sum())
     order = np.argsort(-(missed + false), kind='stable')[:WORST]
     result.keep_worst(
         [

@@ -169,6 +169,6 @@ def _picture(evaluation: Evaluation, wrong: Wrong) -> bytes | None:
 
 def _number(value: float) -> str:
     """Return a value of a table; '-' for NaN."""
-    if math.isnan(value):
-        return '-'
-    return f'{value:.0f}' if value > 1 and value == int(value) else f'{value:.4f}'
+    if isinstance(value, int):
+        return f'{value:,}'
+    return '-' if math.isnan(value) else f'{value:.4f}'
