@@ -10,6 +10,9 @@ COMPILES = torch.__version__ >= '2.8'
 _AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # 2.4
 _is_exporting = getattr(torch.compiler, 'is_exporting', torch.jit.is_tracing)  # 2.7
 
+# Before 2.3 torch.compile cannot trace `a is b` of tensors.
+OLD_DYNAMO = not hasattr(torch.compiler, 'is_compiling')
+
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
     """Return the dtype of autocast on a device, None if it is disabled."""

@@ -127,7 +127,7 @@ def allow_tf32(allowed: bool) -> None:
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
     matmul.allow_tf32 = cudnn.allow_tf32 = allowed
-    if hasattr(matmul, 'fp32_precision'):
+    if hasattr(torch.backends, 'fp32_precision'):
         for setting in (matmul, cudnn.conv, cudnn.rnn):
             setting.fp32_precision = 'tf32' if allowed else 'ieee'
 

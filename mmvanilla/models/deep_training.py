@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backports import MaybeTensor, is_compiling
+from ..backports import OLD_DYNAMO, MaybeTensor, is_compiling
 from ..errors import UserError, require
 from .reparam import Reparameterizable
 
@@ -79,11 +79,16 @@ class DeepTraining(Reparameterizable):
     def _is_one(self) -> bool:
         """Return whether the value is known to be 1, without synchronizing."""
         buffer = self._act_learn
+        if is_compiling() and OLD_DYNAMO:
+            return self.training and self._known_one is not None
         if buffer is not self._known_one:  # also after a conversion or copy replaced the buffer
             return False
         if is_compiling() or type(buffer) is not Tensor or buffer.device.type != 'cpu':
             return self.training  # in eval mode an average may have written the buffer
-        return buffer.tolist() == 1
+        try:
+            return buffer.tolist() == 1
+        except RuntimeError:  # within torch.func, before torch 2.6
+            return False
 
     def refresh_act_learn(self) -> None:
         """Read ``act_learn`` after others wrote its buffer; on a GPU this synchronizes."""

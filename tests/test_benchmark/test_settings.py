@@ -63,9 +63,7 @@ def test_fp32_is_fp32(allowed, tf32):
         assert autocast_dtype('cpu') is None
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.backends.cuda.matmul, 'fp32_precision'), reason='needs torch 2.9'
-)
+@pytest.mark.skipif(not hasattr(torch.backends, 'fp32_precision'), reason='needs torch 2.9')
 def test_fp32_is_fp32_after_the_new_tf32_settings(tf32):
     matmul, cudnn = tf32
     matmul.fp32_precision, cudnn.conv.fp32_precision = 'tf32', 'ieee'

@@ -245,9 +245,7 @@ def test_convolutions_take_tf32_only_where_products_do(allowed):
         products.allow_tf32, convolutions.allow_tf32 = before
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.backends.cuda.matmul, 'fp32_precision'), reason='torch before 2.9'
-)
+@pytest.mark.skipif(not hasattr(torch.backends, 'fp32_precision'), reason='torch before 2.9')
 @pytest.mark.parametrize('older', [False, True])
 @pytest.mark.parametrize('precision', ['tf32', 'ieee'])
 def test_the_newer_settings_of_tf32_work_as_well(precision, older):

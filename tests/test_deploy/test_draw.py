@@ -117,8 +117,8 @@ def test_the_lines_of_a_box_run_along_its_edges():
     green = (drawn == PALETTE[1][::-1]).all(2)
     for x in (30, 90):
         assert green[51:101, x].all()
-    for y in (51, 100):
-        assert green[y, 30:91].all()
+    assert green[51, 88:91].all()  # the label may cover the rest
+    assert green[100, 30:91].all()
     assert (drawn[60:90, 40:80] == GRAY).all()
     assert (drawn[104:] == GRAY).all()
 
@@ -138,7 +138,7 @@ def test_boxes_below_the_threshold_are_left_out(labels_at):
     scores = torch.tensor([0.95, 0.5, 0.49])
     drawn = draw(detected(boxes, [0, 1, 2], scores=scores), score_thr=0.5)
     assert [text for text, _ in labels_at] == ['cat 0.95', 'dog 0.50']
-    assert (drawn[:, 105:] == GRAY).all()
+    assert (drawn[52:, 105:] == GRAY).all()  # below the labels
 
 
 def test_masks_without_boxes_get_the_boxes_of_the_masks():

@@ -10,11 +10,15 @@ from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from mmseg.evaluation import IoUMetric
 from pycocotools import mask as coco_mask
-from sklearn import metrics as sk
 
 from mmvanilla.datasets import CLASSES, METAINFO_DET, make_shapes
 from mmvanilla.report import Evaluation, ReportMetric, write_page
 from mmvanilla.report.evaluation import Bins
+
+
+@pytest.fixture
+def sk():
+    return pytest.importorskip('sklearn.metrics')
 
 
 @pytest.fixture(scope='module')
@@ -139,7 +143,7 @@ def test_sums_of_the_confusion_matrix(detected):
     assert found.confusion[:, :-1].sum() == shown
 
 
-def test_segmentation_equals_mmsegs_metric():
+def test_segmentation_equals_mmsegs_metric(sk):
     rng = np.random.default_rng(0)
     names = ('a', 'b', 'c', 'd')
     report, metric = ReportMetric('x', None), IoUMetric(iou_metrics=['mIoU'])
@@ -171,7 +175,7 @@ def test_segmentation_equals_mmsegs_metric():
     assert np.isnan(result.table['accuracy'][3])
 
 
-def test_classification_equals_scikit_learn():
+def test_classification_equals_scikit_learn(sk):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 8, 200)
     scores = rng.dirichlet(np.ones(8), 200) + 0.2 * np.eye(8)[labels]

@@ -73,8 +73,9 @@ def tf32_as_in_products() -> Iterator[None]:
 
     The net's 1x1 convolutions are matrix products on CUDA, and its stem should be as exact.
     """
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    newer: list[Any] = [cudnn.conv, cudnn.rnn] if hasattr(cudnn, 'conv') else []  # torch 2.9
+    cudnn: Any = torch.backends.cudnn
+    products: Any = torch.backends.cuda.matmul
+    newer = [cudnn.conv, cudnn.rnn] if hasattr(torch.backends, 'fp32_precision') else []
     before = [setting.fp32_precision for setting in newer]
     try:
         allowed = cudnn.allow_tf32
