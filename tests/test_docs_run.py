@@ -250,8 +250,10 @@ def done():
 def test_commands(block, run_command, done, request):
     if 'sliced_prediction.py' in block:
         pytest.importorskip('sahi')
-    if '--onnx' in block:
+    if '--onnx' in block or '--int8' in block:
         request.getfixturevalue('exporting')
+    if 'benchmarks/kernels.py' in block:
+        pytest.importorskip('triton.knobs')  # not in old versions
     for name, file in NAMES.items():
         block = block.replace(name, file)
     for line in block.replace('\\\n', ' ').splitlines():

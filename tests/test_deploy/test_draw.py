@@ -138,7 +138,7 @@ def test_boxes_below_the_threshold_are_left_out(labels_at):
     scores = torch.tensor([0.95, 0.5, 0.49])
     drawn = draw(detected(boxes, [0, 1, 2], scores=scores), score_thr=0.5)
     assert [text for text, _ in labels_at] == ['cat 0.95', 'dog 0.50']
-    assert (drawn[52:, 105:] == GRAY).all()  # below the labels
+    assert (drawn[52:, 120:] == GRAY).all()  # below the labels
 
 
 def test_masks_without_boxes_get_the_boxes_of_the_masks():
