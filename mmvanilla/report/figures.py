@@ -17,7 +17,7 @@ AXES = dict(Precision=('recall', 'precision'), F1=('score threshold', 'F1'))  # 
 def png(figure: Figure) -> bytes:
     """Return a figure as PNG."""
     file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=110)
+    figure.savefig(file, format='png', dpi=100)
     return file.getvalue()
 
 

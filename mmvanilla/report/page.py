@@ -38,7 +38,7 @@ figcaption { font-size: .85rem; color: #555; overflow-wrap: anywhere; }
 <table><tr><th></th>{% for name in short %}<th>{{ name }}</th>{% endfor %}
 {% if evaluations|length == 2 %}<th>difference</th>{% endif %}</tr>
 {% for row in summary %}<tr><td>{{ row[0] }}</td>{% for v in row[1] %}<td>{{ number(v) }}</td>
-{% endfor %}{% if row[1]|length == 2 %}<td>{{ '%+.4f' % (row[1][1] - row[1][0]) }}</td>{% endif %}
+{% endfor %}{% if row[1]|length == 2 %}<td>{{ number(row[1][1] - row[1][0]) }}</td>{% endif %}
 </tr>{% endfor %}
 </table>
 <h2>Classes</h2>
