@@ -19,8 +19,12 @@ KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 def is_format(source: Path) -> bool:
     """Return whether there is a JSON file with images, annotations and categories."""
-    texts = (file.read_bytes() for file in documents(source, '.json'))
-    return any(all(key in text for key in KEYS) for text in texts)
+    return any(map(_is_coco, documents(source, '.json')))
+
+
+def _is_coco(file: Path) -> bool:
+    content = file.read_bytes()
+    return all(key in content for key in KEYS)
 
 
 def read(source: Path) -> Found:
@@ -31,11 +35,12 @@ def read(source: Path) -> Found:
     """
     found = []
     names: dict[int, str] = {}
-    for file in documents(source, '.json'):
+    for file in filter(_is_coco, documents(source, '.json')):  # not captions
         try:
             document = read_json(file)
             categories = {each['id']: str(each['name']) for each in document['categories']}
             used = Counter(each['category_id'] for each in document['annotations'])
+            named = {each['id']: each['file_name'] for each in document['images']}
         except (KeyError, TypeError, ValueError) as error:
             text = f'{str(file)!r} is not in the format of COCO ({error})'
             raise UserError(f'{text}; correct or remove it') from error
@@ -49,6 +54,8 @@ def read(source: Path) -> Found:
                     f'category {i} is {name!r} in {str(file)!r} and {names[i]!r} in another file; '
                     'import the files one by one'
                 )
+        if len(named) < len(document['images']):
+            raise UserError(f'{str(file)!r} has several images of one id; give each its own')
         found.append((file, document))
     folder = source if source.is_dir() else source.parent
     classes = tuple(dict.fromkeys(names[i] for i in sorted(names)))

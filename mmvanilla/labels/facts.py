@@ -25,8 +25,7 @@ class Facts:
         classes: The classes in order.
         images: Number of images by split.
         sizes: Width and height (N, 2) of training images in pixels.
-        boxes: Width and height (M, 2) of training objects, in pixels of the image of ``sides``.
-        sides: Width and height (M, 2) of the image of each box.
+        boxes: Width and height (M, 2) of training objects in pixels.
         objects: Number of training objects, or of images with the class, by class.
         masks: Whether every training object has a mask.
         suffix: Suffix of the images of a segmentation.
@@ -37,7 +36,6 @@ class Facts:
     images: dict[str, int] = field(default_factory=dict)
     sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    sides: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     objects: Counter = field(default_factory=Counter)
     masks: bool = False
     suffix: str = '.jpg'
@@ -79,13 +77,12 @@ def _detection(root: Path) -> Facts:
         facts.images[split] = len(document['images'])
         if split != 'train':
             continue
-        sizes = {each['id']: (each['width'], each['height']) for each in document['images']}
+        sizes = [(each['width'], each['height']) for each in document['images']]
         names = {each['id']: each['name'] for each in document['categories']}
         notes = [note for note in document['annotations'] if not note.get('iscrowd')]
         facts.classes = tuple(names[i] for i in sorted(names))
-        facts.sizes = np.array(list(sizes.values()), float).reshape(-1, 2)
+        facts.sizes = np.array(sizes, float).reshape(-1, 2)
         facts.boxes = np.array([note['bbox'][2:] for note in notes], float).reshape(-1, 2)
-        facts.sides = np.array([sizes[note['image_id']] for note in notes], float).reshape(-1, 2)
         facts.objects = Counter(names[note['category_id']] for note in notes)
         facts.masks = bool(notes) and all(note.get('segmentation') for note in notes)
     return facts

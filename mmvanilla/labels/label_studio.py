@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from ..errors import UserError
 from .files import SUFFIXES, documents, files_below, read_json
 from .records import Found, Item, Shape, Size, check_size, polygon
 
@@ -20,22 +21,34 @@ def is_format(source: Path) -> bool:
 
 
 def read(source: Path) -> Found:
-    """Find the images that the tasks name, anywhere below the folder."""
-    return Found(_items(source), None)
+    """Find the images that the tasks name, anywhere below the folder.
+
+    Raises:
+        UserError: If a file is no list of tasks.
+    """
+    found = []
+    for file in documents(source, '.json'):
+        try:
+            tasks = read_json(file)
+        except ValueError as error:
+            raise UserError(f'{str(file)!r} is {error}; export it again') from error
+        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+            raise UserError(f'{str(file)!r} is no list of tasks; export the project as JSON')
+        found += [(file, task) for task in tasks]
+    return Found(_items(source, found), None)
 
 
-def _items(source: Path) -> Iterator[Item]:
+def _items(source: Path, tasks: list[tuple[Path, dict]]) -> Iterator[Item]:
     folder = source if source.is_dir() else source.parent
     images = {path.name: path for path in files_below(folder, *SUFFIXES)}
-    for file in documents(source, '.json'):
-        for task in read_json(file):
-            values = [v for v in task.get('data', {}).values() if isinstance(v, str)]
-            urls = [v for v in values if v.lower().endswith(SUFFIXES)] or values or ['']
-            name = Path(unquote(urlparse(urls[0]).path or urls[0])).name
-            # Uploaded files are called HASH-NAME.
-            short = name.partition('-')[2]
-            image = images.pop(name, None) or images.pop(short, folder / (name or '?'))
-            yield Item(image, image.name, file, partial(parse_task, task))
+    for file, task in tasks:
+        values = [v for v in (task.get('data') or {}).values() if isinstance(v, str)]
+        urls = [v for v in values if v.lower().endswith(SUFFIXES)] or values or ['']
+        name = Path(unquote(urlparse(urls[0]).path or urls[0])).name
+        # Uploaded files are called HASH-NAME.
+        short = name.partition('-')[2]
+        image = images.pop(name, None) or images.pop(short, folder / (name or '?'))
+        yield Item(image, image.name, file, partial(parse_task, task))
     for image in images.values():
         yield Item(image, image.name, source, partial(parse_task, {}))
 

@@ -266,8 +266,7 @@ def _scale(cfg: Config, facts: Facts, warnings: list[str]) -> tuple[float, str]:
     if facts.task == 'classification':
         return 1.0, ''
     width, height = np.median(facts.sizes, axis=0)
-    scale = _recipe_scale(cfg)
-    enlargement = min(max(scale) / max(width, height), min(scale) / min(width, height))
+    enlargement = _enlargement(cfg, facts)
     factor = min(1.0, MAX_ENLARGEMENT / enlargement)
     reason = f'images of {width:.0f} x {height:.0f} pixels (median)'
     if len(facts.boxes):
@@ -281,6 +280,13 @@ def _scale(cfg: Config, facts: Facts, warnings: list[str]) -> tuple[float, str]:
                 'at the scale of the net; cut the images into tiles, or enlarge the scale'
             )
     return factor, reason
+
+
+def _enlargement(cfg: Config, facts: Facts) -> float:
+    """Return by how much the recipe's test pipeline enlarges the median image."""
+    width, height = np.median(facts.sizes, axis=0)
+    scale = _recipe_scale(cfg)
+    return min(max(scale) / max(width, height), min(scale) / min(width, height))
 
 
 def _recipe_scale(cfg: Config) -> tuple[float, float]:
@@ -402,10 +408,7 @@ def _anchors(cfg: Config, facts: Facts, factor: float) -> Iterator[Setting]:
     generator: Any = head.get('anchor_generator') or {}
     if generator.get('type') != 'AnchorGenerator' or not len(facts.boxes):
         return
-    width, height = np.median(facts.sizes, axis=0)
-    scale = _recipe_scale(cfg)
-    enlargement = factor * min(max(scale) / max(width, height), min(scale) / min(width, height))
-    boxes = facts.boxes * enlargement
+    boxes = facts.boxes * factor * _enlargement(cfg, facts)
     octaves = generator.get('scales_per_octave', 1)
     key = 'octave_base_scale' if 'octave_base_scale' in generator else 'scales'
     first = generator[key] if key == 'octave_base_scale' else generator[key][0]

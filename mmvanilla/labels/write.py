@@ -122,8 +122,7 @@ def write_segmentation(
     """Write ``images/{training,validation}/`` and ``annotations/{training,validation}/``.
 
     Label maps hold the class + 1, and 0 where nothing is labelled, as recipes with
-    ``reduce_zero_label=True`` read them. Images that are not JPEG are stored as PNG if all are,
-    else as JPEG of quality 95.
+    ``reduce_zero_label=True`` read them. Images of several suffixes become JPEG of quality 95.
 
     Args:
         out: The folder; it appears whole or not at all.

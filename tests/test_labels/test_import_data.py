@@ -465,6 +465,31 @@ def test_refusals(scenes, tool_error, tmp_path):
     assert 'not an empty folder' in line
 
 
+def test_other_files_of_coco_are_passed_over(scenes, tool_output, tmp_path):
+    write_coco(scenes, tmp_path / 'source', True)
+    captions = dict(images=[], annotations=[dict(id=1, image_id=1, caption='a cat')])
+    (tmp_path / 'source/train/captions.json').write_text(json.dumps(captions))
+    out = tool_output('import_data.py', tmp_path / 'source', '--out', tmp_path / 'out')
+    assert 'train: 6 images' in out
+
+
+@pytest.mark.parametrize(
+    ('form', 'content', 'word'),
+    [
+        ('label-studio', '{"annotations": [', 'no JSON'),
+        ('label-studio', '{"data": 1}', 'no list of tasks'),
+        ('coco', '{"images": [{"id": 1}], "annotations": [], "categories": []}', 'file_name'),
+        ('cvat', '<annotations>', 'no XML'),
+    ],
+)
+def test_a_damaged_export_is_one_sentence(form, content, word, tool_error, tmp_path):
+    file = tmp_path / ('export.xml' if form == 'cvat' else 'export.json')
+    file.write_text(content)
+    line = tool_error('import_data.py', file, '--format', form, '--out', tmp_path / 'out')
+    assert word in line
+    assert str(file) in line
+
+
 def test_no_room_on_the_disk(scenes, tmp_path, monkeypatch):
     from mmvanilla.labels import write, write_detection
 
