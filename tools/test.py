@@ -81,7 +81,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
-from mmengine.registry import DATASETS, METRICS, init_default_scope
+from mmengine.registry import METRICS
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -96,7 +96,7 @@ from mmvanilla.deploy.predict import (
     steps_of,
     tested_datasets,
 )
-from mmvanilla.report import Evaluation, ReportMetric, write_page
+from mmvanilla.report import ReportMetric, write_page
 from mmvanilla.type_name import library, type_name
 
 TEST = ('test_dataloader', 'test_cfg', 'test_evaluator')  # required by mmengine
@@ -224,7 +224,7 @@ def flips(pack: ConfigDict) -> dict:
 
 
 def run_test(args: argparse.Namespace, file: str) -> tuple[dict[str, float], Any]:
-    """Test a checkpoint or an exported file; return its metrics and its figures for a report."""
+    """Test a checkpoint or an exported file; return its metrics and the report's, if asked for."""
     with one_sentence_errors(args.debug, Exception):
         cfg = test_config(args, file)
         runner = mmvanilla.engine.build_runner(cfg, 'test', args.warn_only)
@@ -245,7 +245,7 @@ def run_test(args: argparse.Namespace, file: str) -> tuple[dict[str, float], Any
         one_sentence_errors(args.debug, UserError, FileNotFoundError),
         mmvanilla.engine.progress_bar(runner, args.progress),
     ):
-        return runner.test(), report and report.evaluation
+        return runner.test(), report
 
 
 def print_metrics(results: dict[str, dict[str, float]]) -> None:
@@ -260,18 +260,14 @@ def print_metrics(results: dict[str, dict[str, float]]) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def write_report(args: argparse.Namespace, evaluations: list[Evaluation]) -> str:
+def write_report(args: argparse.Namespace, reports: list[ReportMetric]) -> str:
     """Write the page; return its path."""
-    cfg = load_config(args)
-    init_default_scope(cfg.default_scope)
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    lines = [report.name for report in reports]
+    lines.append(account(reports[0].dataset, 'test').line())
+    if reports[0].finds_objects:
+        lines.append(f'detections of a score of {reports[0].score_thr} or more are errors if wrong')
     title = f'What {Path(args.config).stem} gets wrong'
-    settings = (
-        f'detections of a score of {score_thr(cfg)} or more count as errors if they are wrong'
-    )
-    lines = [*(evaluation.name for evaluation in evaluations), account(dataset, 'test').line()]
-    lines += [settings] * (library(cfg) == 'mmdet')
-    return write_page(args.report, evaluations, title, lines)
+    return write_page(args.report, [report.evaluation for report in reports], title, lines)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -286,7 +282,7 @@ def main(args: argparse.Namespace) -> None:
         print_metrics({file: metrics for file, (metrics, _) in results.items()})
     if args.report and is_main_process():
         with one_sentence_errors(args.debug, OSError):
-            print(write_report(args, [evaluation for _, evaluation in results.values()]))
+            print(write_report(args, [report for _, report in results.values()]))
 
 
 if __name__ == '__main__':

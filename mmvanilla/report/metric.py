@@ -33,6 +33,11 @@ class ReportMetric(BaseMetric):
         self.infos: dict[Any, int] | None = None
         self.evaluation: Evaluation | None = None
 
+    @property
+    def finds_objects(self) -> bool:
+        """Return whether the tested model is a detector."""
+        return self.infos is not None
+
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep what the report needs of a batch."""
         for sample in data_samples:
