@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -183,6 +184,24 @@ def test_faults_of_single_images(model, photos, walk, tmp_path, monkeypatch):
     assert pictures == ['0', '3', '4', '6']
     reader = cv2.VideoCapture(str(tmp_path / 'out/3_walk.mp4'))
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 5  # as they are
+
+
+def test_nothing_is_written_after_a_full_disk(model, photos, tmp_path, monkeypatch):
+    cfg, predict = model('retinanet')
+    write_png = Results.write_png
+
+    def fill(self, name, image):
+        if name == 'pictures/2':
+            time.sleep(0.5)  # until later images wait
+            raise OSError(28, 'No space left on device')
+        return write_png(self, name, image)
+
+    monkeypatch.setattr(Results, 'write_png', fill)
+    results = Results(str(tmp_path / 'out'), cfg)
+    inputs = results.start(find_inputs([str(photos)]), {})
+    with pytest.raises(UserError, match='No space left'):
+        list(Flow(predict, inputs, results))
+    assert [line['name'] for line in lines(tmp_path / 'out')] == ['0', '1']
 
 
 def test_a_fault_of_the_run_ends_it(model, photos, tmp_path):

@@ -86,7 +86,7 @@ def test_a_picture_that_the_disk_does_not_hold(files, run_tool, small_files, tmp
     folder = tmp_path / 'photos'
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
-    for number in range(4):
+    for number in range(10):  # those behind the large one fit
         image = noise if number == 2 else noise[:64, :64]
         cv2.imwrite(str(folder / f'{number}.png'), image)
     command = ('predict.py', config, checkpoint, folder, '--out', tmp_path / 'out')

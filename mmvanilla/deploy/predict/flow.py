@@ -130,6 +130,7 @@ class Flow:
         self.batch_size, self.stopped, self.debug = batch_size, stopped, debug
         self.frame_error: InputError | None = None  # the first one of the video being written
         self.frame_errors = 0
+        self.unwritten = False  # whether a job could not be written
 
     def __iter__(self) -> Iterator[Job]:
         """Run; yield the jobs in order when they are written."""
@@ -230,7 +231,10 @@ class Flow:
         return job
 
     def write(self, job: Job) -> Job:
-        """Write the files of a job, then its line."""
+        """Write the files of a job, then its line; nothing after an error of the disk."""
+        if self.unwritten:
+            return job
+        self.unwritten = True
         results, item = self.results, job.input
         with results.writing():
             if job.label_map is not None:
@@ -249,6 +253,7 @@ class Flow:
             if job.record is not None:
                 frame = {} if job.frame is None else dict(frame=job.frame)
                 results.lines.append(dict(file=item.path, name=job.name, **frame, **job.record))
+        self.unwritten = False
         return job
 
     def add_errors_of_frames(self, job: Job) -> None:
