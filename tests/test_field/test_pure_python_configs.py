@@ -13,6 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 from yapf.yapflib.yapf_api import FormatCode
 
+import mmvanilla
 from mmvanilla import make_shapes
 from mmvanilla.benchmark.model import ModelSpec, describe_form
 from mmvanilla.type_name import library, scope, type_name
@@ -188,7 +189,8 @@ def test_a_config_of_the_package_is_a_base(name, tmp_path):
         'model.update(dict(backbone=dict(act_num=2)))\noptim_wrapper.optimizer = dict(type=SGD)\n'
     )
     found = Config.fromfile(own)
-    expected = Config.fromfile(f'mmvanilla/.mim/configs/{name}.py')  # a config may name its folder
+    installed = Path(mmvanilla.__file__).parent / '.mim/configs'  # a config may name its folder
+    expected = Config.fromfile(installed / f'{name}.py')
     expected.model.backbone.act_num = 2
     expected.optim_wrapper.optimizer = dict(type='torch.optim.SGD')
     assert found.to_dict() == expected.to_dict()
