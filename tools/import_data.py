@@ -89,7 +89,6 @@ from mmvanilla.labels import (
 from mmvanilla.labels.masks import read_legend, read_mask
 from mmvanilla.labels.write import draw_label_map
 
-EXAMPLES = 3  # in the table
 SHEET, SIDE = 36, 320  # pictures on the contact sheet, and their longest side in pixels
 BACKGROUND = 'background'
 
@@ -97,6 +96,8 @@ BACKGROUND = 'background'
 def main(args: argparse.Namespace) -> None:
     """Import."""
     with one_sentence_errors(args.debug, UserError, OSError), Progress(transient=True) as progress:
+        if args.out.resolve().is_relative_to(args.source.resolve()):
+            raise UserError(f'--out {str(args.out)!r} is in the source; name a folder outside it')
         form = args.format or find_format(args.source)
         task = args.task or ('segmentation' if form == 'masks' else 'detection')
         if form == 'masks' and task == 'detection':
@@ -201,8 +202,8 @@ def report(taken: Taken, pictures: list[Picture], task: str, out: Path) -> None:
         table = Table('count', 'what', 'why')
         table.add_column('examples', overflow='fold')
         for key, number in taken.left.most_common():
-            shown = taken.examples[key][:EXAMPLES]
-            text = '\n'.join(shown + ['...'] * (number > EXAMPLES)).replace('[', r'\[')
+            shown = taken.examples[key]
+            text = '\n'.join(shown + ['...'] * (number > len(shown))).replace('[', r'\[')
             table.add_row(str(number), key.what, key.reason, text)
         console.print(table)
     for split in ('train', 'val', 'test'):

@@ -18,7 +18,8 @@ def split_pictures(
     """Return the pictures with a split each.
 
     The splits of the source are kept if it has ``train`` and ``val`` (``test`` serves as ``val``
-    where only ``val`` is missing).
+    where only ``val`` is missing). Otherwise each class is in every split if there are groups
+    enough.
 
     Args:
         pictures: The pictures.
@@ -41,21 +42,58 @@ def split_pictures(
     for picture in pictures:
         groups[_group(picture, group)].append(picture)
     order = np.random.default_rng(seed).permutation(len(groups))
-    names = [sorted(groups)[i] for i in order]
+    names = sorted(groups)
+    left = {names[i]: groups[names[i]] for i in order}
     done: list[Picture] = []
-    for split in ('test', 'val', 'train'):  # the rest is train
-        wanted = max(shares.get(split, 0) * len(pictures), 0.5 * bool(shares.get(split)))
-        chosen = 0
-        while names and (split == 'train' or chosen + 0.5 * len(groups[names[-1]]) <= wanted):
-            members = groups[names.pop()]
-            chosen += len(members)
-            done += [picture._replace(split=split) for picture in members]
-        if not chosen and (split == 'train' or shares.get(split)):
+    for split in ('test', 'val', 'train'):
+        share = shares.get(split, 0)
+        wanted = max(share * len(pictures), 0.5 * bool(share))
+        chosen = list(left) if split == 'train' else _choose(left, wanted)
+        if not chosen and (split == 'train' or share):
             raise UserError(
                 f'split {split!r} would be empty: {len(pictures)} images in {len(groups)} groups, '
                 f'shares {shares}; give more images, other shares or another --group'
             )
+        for name in chosen:
+            done += [picture._replace(split=split) for picture in left.pop(name)]
     return done
+
+
+def _choose(groups: dict[str, list[Picture]], wanted: float) -> list[str]:
+    """Choose groups of about ``wanted`` images, which share all classes with the other groups."""
+    kinds = {
+        name: {shape.name for picture in members for shape in picture.shapes}
+        for name, members in groups.items()
+    }
+    holders = defaultdict(list)
+    for name, found in kinds.items():
+        for kind in found:
+            holders[kind].append(name)
+    left = {kind: len(names) for kind, names in holders.items()}
+    chosen: dict[str, None] = {}
+    number = 0
+
+    def choose(name: str, spare: bool) -> bool:
+        """Choose a group if it fits, with ``spare`` only if its classes stay in another one."""
+        nonlocal number
+        size = len(groups[name])
+        if name in chosen or number + 0.5 * size > wanted:
+            return False
+        if spare and any(left[kind] == 1 for kind in kinds[name]):
+            return False
+        chosen[name] = None
+        number += size
+        for kind in kinds[name]:
+            left[kind] -= 1
+        return True
+
+    for kind in sorted(holders, key=lambda kind: (len(holders[kind]), kind)):  # the rarest first
+        if left[kind] == len(holders[kind]):
+            any(choose(name, spare=True) for name in holders[kind])
+    for spare in (True, False):
+        for name in groups:
+            choose(name, spare)
+    return list(chosen)
 
 
 def _group(picture: Picture, pattern: str | None) -> str:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.config import Config
 
-from ..errors import UserError
+from ..errors import UserError, sentence
 from ..type_name import type_name
 from .facts import Facts
+from .memory import free_memory, step_memory
 
 TASKS = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
 MAX_ENLARGEMENT = 2  # of images by the recipe's scale
@@ -20,8 +21,11 @@ STEPS = 1500  # of training at least
 WARM_UP = 2000  # steps at most
 MAX_EPOCHS = 300
 VALIDATIONS = 20  # in a training at most
+PICTURES = 5  # that a validation draws
 PATIENCE = 5  # validations without a better result
 ANCHORS = (1, 1.5, 2, 3, 4, 6, 8)  # octave base scales that are tried
+GIB = 2**30
+SHARE = 0.8  # of the free memory
 GAIN = 0.02  # of boxes with an anchor of IoU 0.5, for other anchors than the recipe's
 CHANNELS = [512, 1024, 2048, 4096]  # of VanillaNet-13 at strides 4, 8, 16, 32
 PRETRAINED = (
@@ -53,7 +57,8 @@ def suggest(
         cfg: The recipe.
         facts: The data set, in ``root``.
         root: Its folder.
-        batch_size: Images a step; None keeps the recipe's, at most a quarter of the images.
+        batch_size: Images a step; None keeps the recipe's, at most a quarter of the images and
+            what the memory holds.
         epochs: How often all images are learned; None chooses by their number.
         weights: Checkpoint to start from; None keeps the recipe's backbone.
 
@@ -72,20 +77,62 @@ def suggest(
             f'the recipe learns masks, but {str(root)!r} has boxes without polygons; use '
             'faster_rcnn_vanillanet13 or retinanet_vanillanet13'
         )
-    base_batch = cfg.train_dataloader.batch_size
-    batch = batch_size or max(1, min(base_batch, facts.images['train'] // 4))
     settings = [Setting('data_root', f'{root}/'), *_model(cfg, facts), *_backbone(cfg)]
     if facts.task != 'classification':
         reason = f'the classes of {root.name}, in the order of their labels'
         settings.insert(1, Setting('metainfo', dict(classes=facts.classes), reason))
     warnings = list(_warnings(facts))
     scale, reason = _scale(cfg, facts, warnings)
-    settings += _data(cfg, facts, batch, scale, reason, masks)
+    batch, memory, fits = _batch_size(cfg, facts, settings, scale, batch_size)
+    if not fits:
+        warnings.append(
+            f'a batch of {batch} needs {memory}; name a smaller --batch-size or another recipe'
+        )
+    memory = f'a batch of {batch} needs {memory}'
+    settings += _data(cfg, facts, batch, memory, scale, reason, masks)
     settings += _anchors(cfg, facts, scale)
     settings += _schedule(cfg, facts, batch, epochs)
     if weights:
         settings.append(Setting('load_from', weights, 'the weights that the training starts from'))
     return _joined(settings), warnings
+
+
+def _batch_size(
+    cfg: Config, facts: Facts, settings: list[Setting], scale: float, chosen: int | None
+) -> tuple[int, str, bool]:
+    """Return the batch size, the memory of a step in words, and whether it is there."""
+    (new,) = (each.value for each in _joined(settings) if each.name == 'model')
+    copy = Config(dict(model=changed(cfg.model, new), default_scope=cfg.default_scope))
+    usual = min(cfg.train_dataloader.batch_size, facts.images['train'] // 4)
+    try:
+        weights, image = step_memory(copy, _train_size(cfg, facts, scale))
+    except RuntimeError as error:  # of an operator that has no meta version
+        return chosen or max(1, usual), f'unknown memory ({sentence(error)})', True
+    free, where = free_memory()
+    fits = int((SHARE * free - weights) // image)
+    batch = chosen or max(1, min(usual, fits))
+    needed = (weights + batch * image) / GIB
+    return batch, f'about {needed:.1f} of {free / GIB:.1f} GiB {where}', batch <= fits
+
+
+def _train_size(cfg: Config, facts: Facts, factor: float) -> tuple[int, int]:
+    """Return height and width of the largest training images, in pixels."""
+    steps = innermost(cfg.train_dataloader.dataset)[-1].get('pipeline') or ()
+    sizes = [scale for step in steps for scale in _sizes(step)]
+    if facts.task == 'detection':
+        width, height = np.median(facts.sizes, axis=0)
+        times = factor * max(enlargement(facts, size) for size in [_recipe_scale(cfg), *sizes])
+        return math.ceil(height * times / 32) * 32, math.ceil(width * times / 32) * 32
+    return scaled(tuple(sizes[-1]), factor)  # of crops
+
+
+def _sizes(step: dict) -> Iterator[tuple[int, int]]:
+    """Yield the sizes in a step of a pipeline; one number is a square."""
+    for value in (*step.get('scales', ()), step.get('scale'), step.get('crop_size')):
+        if isinstance(value, list | tuple) and all(isinstance(each, int) for each in value):
+            yield value[0], value[-1]
+        elif isinstance(value, int):
+            yield value, value
 
 
 def _joined(settings: list[Setting]) -> list[Setting]:
@@ -109,6 +156,17 @@ def update(node: dict, new: dict) -> None:
             update(node[key], value)
         else:
             node[key] = value
+
+
+def changed(node: Any, new: dict) -> dict:
+    """Return a plain copy of a config with the settings of a child config."""
+    base = node if isinstance(node, dict) and not new.get('_delete_') else {}
+    values = {
+        key: changed(base.get(key), value) if isinstance(value, dict) else value
+        for key, value in new.items()
+        if key != '_delete_'
+    }
+    return {**_plain(base), **values}
 
 
 def source(settings: list[Setting], base: str, title: str) -> str:
@@ -199,10 +257,10 @@ def _plain(node: Any) -> Any:
 
 def _model(cfg: Config, facts: Facts) -> Iterator[Setting]:
     number = len(facts.classes)
-    changed = with_classes(cfg.model, number)
-    if changed is None:
+    found = with_classes(cfg.model, number)
+    if found is None:
         raise UserError('the recipe has no num_classes in its model; name another recipe')
-    yield Setting('model', changed, f'{number} classes wherever the recipe names their number')
+    yield Setting('model', found, f'{number} classes wherever the recipe names their number')
 
 
 def _backbone(cfg: Config) -> Iterator[Setting]:
@@ -266,11 +324,11 @@ def _scale(cfg: Config, facts: Facts, warnings: list[str]) -> tuple[float, str]:
     if facts.task == 'classification':
         return 1.0, ''
     width, height = np.median(facts.sizes, axis=0)
-    enlargement = _enlargement(cfg, facts)
-    factor = min(1.0, MAX_ENLARGEMENT / enlargement)
+    times = enlargement(facts, _recipe_scale(cfg))
+    factor = min(1.0, MAX_ENLARGEMENT / times)
     reason = f'images of {width:.0f} x {height:.0f} pixels (median)'
     if len(facts.boxes):
-        shrink = enlargement * factor
+        shrink = times * factor
         sides = np.sqrt(facts.boxes.prod(axis=1)) * shrink
         small = (sides < MIN_OBJECT).mean()
         reason += f'; objects of {np.median(sides):.0f} pixels at the scale of the net'
@@ -282,10 +340,9 @@ def _scale(cfg: Config, facts: Facts, warnings: list[str]) -> tuple[float, str]:
     return factor, reason
 
 
-def _enlargement(cfg: Config, facts: Facts) -> float:
-    """Return by how much the recipe's test pipeline enlarges the median image."""
+def enlargement(facts: Facts, scale: tuple[float, float]) -> float:
+    """Return by how much ``Resize`` enlarges the median image."""
     width, height = np.median(facts.sizes, axis=0)
-    scale = _recipe_scale(cfg)
     return min(max(scale) / max(width, height), min(scale) / min(width, height))
 
 
@@ -321,7 +378,7 @@ def _pipeline(steps: list, factor: float, masks: bool) -> list:
 
 
 def _data(
-    cfg: Config, facts: Facts, batch: int, factor: float, reason: str, masks: bool
+    cfg: Config, facts: Facts, batch: int, memory: str, factor: float, reason: str, masks: bool
 ) -> Iterator[Setting]:
     """Yield data sets, loaders and evaluators."""
     rescaled = f'{reason}: {factor:.2g} of the size in the recipe' if factor < 1 else reason
@@ -344,6 +401,7 @@ def _data(
         why = f'{facts.images[split]} images'
         if split == 'train':
             found = dict(batch_size=batch, **found)
+            why += f'; {memory}'
             workers = min(cfg.train_dataloader.get('num_workers', 0), 4)
             found = dict(num_workers=workers, persistent_workers=workers > 0, **found)
         yield Setting(f'{split}_dataloader', found, why)
@@ -408,7 +466,7 @@ def _anchors(cfg: Config, facts: Facts, factor: float) -> Iterator[Setting]:
     generator: Any = head.get('anchor_generator') or {}
     if generator.get('type') != 'AnchorGenerator' or not len(facts.boxes):
         return
-    boxes = facts.boxes * factor * _enlargement(cfg, facts)
+    boxes = facts.boxes * factor * enlargement(facts, _recipe_scale(cfg))
     octaves = generator.get('scales_per_octave', 1)
     key = 'octave_base_scale' if 'octave_base_scale' in generator else 'scales'
     first = generator[key] if key == 'octave_base_scale' else generator[key][0]
@@ -469,8 +527,12 @@ def _schedule(cfg: Config, facts: Facts, batch: int, epochs: int | None) -> Iter
     schedule = [_shorten(_plain(step), factor, steps) for step in cfg.param_scheduler]
     yield Setting('param_scheduler', schedule, 'as in the recipe, for this length')
     monitor = MONITORED[facts.task].format('segm' if _uses_masks(cfg) else 'bbox')
+    drawn = dict(interval=max(1, facts.images['val'] // PICTURES))
+    drawn['enable' if facts.task == 'classification' else 'draw'] = True
     hooks = dict(checkpoint=dict(interval=interval, save_best=monitor, max_keep_ckpts=3))
-    yield Setting('default_hooks', hooks, 'keep the best checkpoint')
+    hooks['visualization'] = drawn
+    reason = f'keep the best checkpoint; draw {PICTURES} images in each validation'
+    yield Setting('default_hooks', hooks, reason)
     kept = [_plain(hook) for hook in cfg.get('custom_hooks') or ()]
     stop = dict(type='EarlyStoppingHook', monitor=monitor, patience=PATIENCE, min_delta=0.001)
     kept = [_shorten(hook, factor, steps) for hook in kept]

@@ -11,6 +11,7 @@ from ..checks.files import read_header
 from ..errors import InputError, UserError, sentence
 from .records import Found, Item, Picture, Shape, Size
 
+EXAMPLES = 3  # sentences that are kept of each reason
 SLACK = 1.0  # pixels that a box may reach beyond its image without a word
 
 
@@ -41,7 +42,8 @@ class Taken:
         """Count one thing that is left out or changed."""
         key = Left(what, reason)
         self.left[key] += 1
-        self.examples.setdefault(key, []).append(example)
+        if self.left[key] <= EXAMPLES:
+            self.examples.setdefault(key, []).append(example)
 
 
 def take(

@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 from mmvanilla import UserError
 from mmvanilla.datasets import CLASSES, make_shapes
 from mmvanilla.labels import FORMATS, find_format, split_pictures, take
-from mmvanilla.labels.records import Picture
+from mmvanilla.labels.records import Picture, Shape
 
 
 @pytest.fixture(scope='module')
@@ -353,6 +353,26 @@ def test_groups_are_not_split():
     assert split != split_pictures(pictures_named(*copies), dict(val=0.3), seed=1)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sets(st.sampled_from('abcdef')), min_size=20, max_size=60), st.integers(0, 99))
+def test_each_class_is_in_every_split(kinds, seed):
+    def shapes(found):
+        return [Shape(kind, (0, 0, 4, 4)) for kind in sorted(found)]
+
+    named = pictures_named(*(f'{i}.jpg' for i in range(len(kinds))))
+    pictures = [p._replace(shapes=shapes(found)) for p, found in zip(named, kinds, strict=True)]
+    split = split_pictures(pictures, dict(val=0.3), seed)
+    by_split = {s: [p for p in split if p.split == s] for s in ('train', 'val')}
+    assert abs(len(by_split['val']) - 0.3 * len(pictures)) <= 0.5
+    number = Counter(kind for found in kinds for kind in found)
+    for chosen in by_split.values():
+        there = {shape.name for picture in chosen for shape in picture.shapes}
+        assert there >= {kind for kind, n in number.items() if n >= len(number) + 1}
+    val = {shape.name for picture in by_split['val'] for shape in picture.shapes}
+    train = {shape.name for picture in by_split['train'] for shape in picture.shapes}
+    assert train | val == set(number)
+
+
 def write_masks(folder, values, mode='L', suffix='.png'):
     for name in ('images', 'masks'):
         (folder / name).mkdir(parents=True)
@@ -459,6 +479,9 @@ def test_refusals(scenes, tool_error, tmp_path):
     shutil.rmtree(source / 'labels')
     yaml.write_text(names)
     assert 'no image has a sound label' in refused()
+    inside = source / 'mine'
+    assert 'is in the source' in tool_error('import_data.py', source, '--out', inside)
+    assert not inside.exists()
     out.mkdir()
     (out / 'file').touch()
     line = tool_error('import_data.py', scenes / 'coco', '--out', out)

@@ -8,12 +8,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
 from mmvanilla import UserError
+from mmvanilla.benchmark.peak_memory import peak_memory
 from mmvanilla.datasets import CLASSES, make_shapes
 from mmvanilla.labels.facts import Facts, find_facts
+from mmvanilla.labels.memory import step_memory
 from mmvanilla.labels.suggest import covered, with_classes
 
 
@@ -59,6 +65,7 @@ def test_the_config_trains(recipe, data, tool_output, tmp_path):
     work = tmp_path / 'work'
     tool_output('train.py', file, '--work-dir', work, '--cfg-options', *options)
     best = list(work.glob(f'best_{monitor.replace("/", "_")}*.pth'))
+    assert list(work.glob('*/vis_data/vis_image/*')) or 'retinanet' in recipe
     assert best or 'retinanet' in recipe  # which detects nothing after three steps
     assert cfg.default_hooks.checkpoint.save_best == monitor
     assert list(work.glob('*_1.pth')) or list(work.glob('*_2.pth'))
@@ -92,6 +99,56 @@ def test_every_number_of_classes(recipe, layout, number, data, tool_output, tmp_
         copies = 2 if layout == 'folders' else 1
         assert len(dataset) == (12 if split == 'train' else 4) * copies
         dataset[0]
+
+
+def batch_of(scope, number, side):
+    """Return a batch with random ground truth, as a data preprocessor takes it."""
+    image = torch.randint(0, 255, (3, side, side), dtype=torch.uint8)
+    if scope == 'mmdet':
+        shapes = [[3, side, side]] * number
+        return demo_mm_inputs(number, shapes, num_items=[6] * number, num_classes=3, with_mask=True)
+    label_map = PixelData(data=torch.randint(0, 3, (1, side, side)))
+    sample = SegDataSample(gt_sem_seg=label_map, metainfo=dict(img_shape=(side, side)))
+    return dict(inputs=[image] * number, data_samples=[sample] * number)
+
+
+@pytest.mark.parametrize('recipe', ['mask_rcnn', 'upernet'])
+def test_memory_of_a_step(recipe):
+    """Against the profiler's peaks of a whole step, with losses and gradients."""
+    cfg = Config.fromfile(f'configs/{recipe}_vanillanet13_shapes.py')
+    side = 256
+    if recipe == 'upernet':
+        cfg.model.data_preprocessor.size = (side, side)
+    init_default_scope(cfg.default_scope)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+
+    def peak(number):
+        batch = batch_of(cfg.default_scope, number, side)
+
+        def step():
+            losses = model(**model.data_preprocessor(batch, True), mode='loss')
+            loss, _ = model.parse_losses(losses)
+            loss.backward()
+            model.zero_grad()
+
+        return peak_memory(model, step, torch.device('cpu'))
+
+    weights, image = step_memory(cfg, (side, side))
+    assert weights == 4 * 4 * sum(weight.numel() for weight in model.parameters())
+    assert 0.7 < image * 4 / (peak(6) - peak(2)) < 1.5
+
+
+def test_batch_size_by_memory(data, tool_output, tmp_path, monkeypatch, run_tool):
+    folder = data / 'coco'
+    _, usual = write(tool_output, tmp_path, folder, 'mask_rcnn_vanillanet13_shapes')
+    assert usual.train_dataloader.batch_size == 3
+    monkeypatch.setattr('mmvanilla.labels.suggest.free_memory', lambda: (2**26, 'here'))
+    _, cfg = write(tool_output, tmp_path, folder, 'mask_rcnn_vanillanet13_shapes')
+    assert cfg.train_dataloader.batch_size == 1
+    rates = [each.optim_wrapper.optimizer.lr for each in (usual, cfg)]
+    assert rates[1] == pytest.approx(rates[0] / 3, rel=0.1)
+    options = ('--recipe', 'mask_rcnn_vanillanet13_shapes', '--batch-size', 8, '--dry-run')
+    assert 'a batch of 8 needs' in run_tool('make_config.py', folder, *options)[2]
 
 
 def test_class_weights_change_their_length():
