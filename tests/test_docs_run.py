@@ -53,7 +53,7 @@ PARSED = {
     'model.backbone.arch=9': 'is a whole VanillaNet-9',
     'mask_rcnn_vanillanet13_shapes.py': 'trains for minutes',
     '--web': 'downloads a package',
-    'mine.py': 'trains for minutes',
+    **dict.fromkeys(('mine.py', 'boxes.py', 'regions.py'), 'trains for minutes'),
 }
 # Blocks that are not run here, by their first characters, and what tests them.
 SHOWN = {
@@ -86,8 +86,7 @@ def world(tmp_path_factory, small_config):
     shapes = make_shapes(root / 'data/shapes', train=4, val=2, size=64)
     (root / 'data/coco').symlink_to(shapes / 'coco')
     (root / 'data/ade/ADEChallengeData2016').symlink_to(shapes / 'ADEChallengeData2016')
-    (root / 'data/yolo').mkdir()
-    write_yolo(shapes, root / 'data/yolo')
+    write_labels(shapes, root / 'data')
     rng = np.random.default_rng(0)
     images = [
         f'data/{name}/{split}/{label:02}/{number}.png'
@@ -146,12 +145,15 @@ def world(tmp_path_factory, small_config):
     return root
 
 
-def write_yolo(shapes, folder):
-    """Write the training images in YOLO's format, as docs/own_data.md does."""
+def write_labels(shapes, folder):
+    """Write the training images in the formats of YOLO and VOC, as docs/own_data.md does."""
     coco = shapes / 'coco'
     annotations = coco / 'annotations/instances_train2017.json'
     scenes = sv.DetectionDataset.from_coco(coco / 'train2017', annotations, force_masks=True)
-    scenes.as_yolo(folder / 'images', folder / 'labels', folder / 'data.yaml')
+    for name in ('yolo', 'voc'):
+        (folder / name).mkdir()
+    scenes.as_yolo(*(folder / 'yolo' / name for name in ('images', 'labels', 'data.yaml')))
+    scenes.as_pascal_voc(folder / 'voc/images', folder / 'voc/annotations')
 
 
 def train(name, checkpoint, **options):
@@ -261,6 +263,33 @@ def test_commands(block, run_command, done, request):
         if words and words not in done:
             run_command(*words)
             done.add(words)
+
+
+@pytest.mark.slow
+def test_own_data(run_tool, tmp_path, exporting):
+    """Every block of docs/own_data.md, in its order, with fewer images and epochs."""
+    (tmp_path / 'tools').symlink_to(ROOT / 'tools')
+    changes = {'--train 200 --val 50': '--train 24 --val 2', '--epochs 12': '--epochs 1'}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        for language, block in BLOCK.findall((ROOT / 'docs/own_data.md').read_text()):
+            if language == 'python':
+                exec(block, {})
+                continue
+            for line in block.splitlines():
+                for old, new in changes.items():
+                    line = line.replace(old, new)
+                program, tool, *arguments = shlex.split(line)
+                assert program == 'python'
+                for i, word in enumerate(arguments):
+                    if word.endswith('.pth'):
+                        last = tmp_path / Path(word).parent / 'last_checkpoint'
+                        arguments[i] = last.read_text()
+                code, out, error = run_tool(Path(tool).name, *arguments, folder=tmp_path)
+                assert code == 0, out[-2000:] + error
+    for name in ('report', 'report_boxes', 'report_regions'):
+        assert '<h2>Confusion</h2>' in (tmp_path / name / 'index.html').read_text()
+    assert (tmp_path / 'mine.onnx').exists()
 
 
 def check_requirements(words):

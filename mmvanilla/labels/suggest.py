@@ -524,7 +524,7 @@ def _schedule(cfg: Config, facts: Facts, batch: int, epochs: int | None) -> Iter
         found = dict(max_iters=length, val_interval=interval)
         reason = f'{steps / per_epoch:.0f} times all images'
     yield Setting('train_cfg', found, reason)
-    schedule = [_shorten(_plain(step), factor, steps) for step in cfg.param_scheduler]
+    schedule = [shorten(_plain(step), factor, steps) for step in cfg.param_scheduler]
     yield Setting('param_scheduler', schedule, 'as in the recipe, for this length')
     monitor = MONITORED[facts.task].format('segm' if _uses_masks(cfg) else 'bbox')
     drawn = dict(interval=max(1, facts.images['val'] // PICTURES))
@@ -535,12 +535,12 @@ def _schedule(cfg: Config, facts: Facts, batch: int, epochs: int | None) -> Iter
     yield Setting('default_hooks', hooks, reason)
     kept = [_plain(hook) for hook in cfg.get('custom_hooks') or ()]
     stop = dict(type='EarlyStoppingHook', monitor=monitor, patience=PATIENCE, min_delta=0.001)
-    kept = [_shorten(hook, factor, steps) for hook in kept]
+    kept = [shorten(hook, factor, steps) for hook in kept]
     reason = f'stop after {PATIENCE} validations without a better {monitor}'
     yield Setting('custom_hooks', [*kept, stop], reason)
 
 
-def _shorten(settings: dict, factor: float, steps: int) -> dict:
+def shorten(settings: dict, factor: float, steps: int) -> dict:
     """Return a schedule or hook for a training of another length.
 
     Warm-ups in steps stay, up to a tenth of the training.
@@ -554,4 +554,7 @@ def _shorten(settings: dict, factor: float, steps: int) -> dict:
         elif value and math.isfinite(value):
             warm_up = in_steps and value <= WARM_UP
             found[key] = min(value, steps // 10) if warm_up else round(value * factor)
+    for key in ('end', 'T_max'):  # of very short trainings
+        if settings.get(key):
+            found[key] = max(found[key], 1, found.get('begin', 0) + (key == 'end'))
     return found

@@ -11,7 +11,7 @@ import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
@@ -20,7 +20,7 @@ from mmvanilla.benchmark.peak_memory import peak_memory
 from mmvanilla.datasets import CLASSES, make_shapes
 from mmvanilla.labels.facts import Facts, find_facts
 from mmvanilla.labels.memory import step_memory
-from mmvanilla.labels.suggest import covered, with_classes
+from mmvanilla.labels.suggest import covered, shorten, with_classes
 
 
 @pytest.fixture(scope='module')
@@ -149,6 +149,24 @@ def test_batch_size_by_memory(data, tool_output, tmp_path, monkeypatch, run_tool
     assert rates[1] == pytest.approx(rates[0] / 3, rel=0.1)
     options = ('--recipe', 'mask_rcnn_vanillanet13_shapes', '--batch-size', 8, '--dry-run')
     assert 'a batch of 8 needs' in run_tool('make_config.py', folder, *options)[2]
+
+
+@pytest.mark.parametrize('factor', [0.5, 0.001])
+def test_schedules_of_any_length(factor):
+    """Schedules that mmengine takes, and of the same shape if there are steps enough."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)
+    parts = [
+        dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=500),
+        dict(type='CosineAnnealingLR', T_max=300, begin=100, end=400),
+        dict(type='CosineAnnealingLR', T_max=10, begin=390, end=400),
+        dict(type='MultiStepLR', milestones=[200, 300], begin=0, end=400),
+    ]
+    for part in parts:
+        short = shorten(part, factor, steps=round(4000 * factor))
+        PARAM_SCHEDULERS.build(dict(short, optimizer=optimizer))
+        if factor == 0.5 and part.get('by_epoch', True):
+            assert short['end'] == part['end'] / 2
+    assert shorten(parts[0], 0.5, 2000)['end'] == 200
 
 
 def test_class_weights_change_their_length():
