@@ -529,8 +529,8 @@ def _schedule(cfg: Config, facts: Facts, batch: int, epochs: int | None) -> Iter
     monitor = MONITORED[facts.task].format('segm' if _uses_masks(cfg) else 'bbox')
     drawn = dict(interval=max(1, facts.images['val'] // PICTURES))
     drawn['enable' if facts.task == 'classification' else 'draw'] = True
-    hooks = dict(checkpoint=dict(interval=interval, save_best=monitor, max_keep_ckpts=3))
-    hooks['visualization'] = drawn
+    kept_best = dict(interval=interval, save_best=monitor, max_keep_ckpts=3)
+    hooks = dict(checkpoint=kept_best, visualization=drawn)
     reason = f'keep the best checkpoint; draw {PICTURES} images in each validation'
     yield Setting('default_hooks', hooks, reason)
     kept = [_plain(hook) for hook in cfg.get('custom_hooks') or ()]
