@@ -4,10 +4,13 @@ import base64
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
+import torch
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from ..deploy.draw import Annotator
 from ..whole_files import replace_file
@@ -28,28 +31,35 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #eee; }
 th:first-child, td:first-child { text-align: left; }
 th { cursor: pointer; position: sticky; top: 0; background: #fff; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
-figure { margin: 0; max-width: 100%; flex: 1 1 auto; } figure img { max-width: 100%; }
+.row { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); }
+.grid { gap: 0 2rem; } .wide { grid-column: 1 / -1; } .wide figure { flex: 1 1 480px; }
+figure { margin: 0; max-width: 100%; } figure img { max-width: 100%; }
 figcaption { font-size: .85rem; color: #555; overflow-wrap: anywhere; }
 </style></head><body>
 <h1>{{ title }}</h1>
 <ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>
-<h2>Metrics</h2>
+<div class="row"><div><h2>Metrics</h2>
 <table><tr><th></th>{% for name in short %}<th>{{ name }}</th>{% endfor %}
 {% if evaluations|length == 2 %}<th>difference</th>{% endif %}</tr>
 {% for row in summary %}<tr><td>{{ row[0] }}</td>{% for v in row[1] %}<td>{{ number(v) }}</td>
 {% endfor %}{% if row[1]|length == 2 %}<td>{{ number(row[1][1] - row[1][0]) }}</td>{% endif %}
 </tr>{% endfor %}
-</table>
-<h2>Classes</h2>
-<p>A click on a column sorts the table.</p>
+</table></div>
+<div><h2>Classes</h2>
 <table id="classes"><thead><tr>{% for name in columns %}<th>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in table %}<tr>{% for v in row %}<td>{{ v if v is string else number(v) }}</td>
 {% endfor %}</tr>{% endfor %}</tbody></table>
-{% for section in sections %}<h2>{{ section.title }}</h2>
+<p>A click on a column sorts the table.</p>
+{% if missing %}<p>Classes without {{ columns[1] }}: {{ missing|join(', ') }}</p>{% endif %}
+</div></div>
+<div class="grid">
+{% for section in sections %}<section{% if section.images|length > 1 %} class="wide"{% endif %}>
+<h2>{{ section.title }}</h2>
 {% if section.text %}<p>{{ section.text }}</p>{% endif %}<div class="row">
 {% for caption, data in section.images %}<figure><img alt="{{ caption }}" src="{{ data }}">
-<figcaption>{{ caption }}</figcaption></figure>{% endfor %}</div>{% endfor %}
+<figcaption>{{ caption }}</figcaption></figure>{% endfor %}</div></section>{% endfor %}
+</div>
 <script>
 const body = document.querySelector('#classes tbody');
 document.querySelectorAll('#classes th').forEach((head, i) => {
@@ -98,7 +108,8 @@ def write_page(
         short=[each.short for each in evaluations],
         summary=summary,
         columns=columns,
-        table=rows,
+        table=[row for row in rows if row[1] != 0],
+        missing=[row[0] for row in rows if row[1] == 0],
         sections=_sections(evaluations),
         number=_number,
     )
@@ -140,7 +151,10 @@ def _sections(evaluations: Sequence[Evaluation]) -> list[dict]:
         names = each.classes
         if len(each.confusion) > len(names):
             names = (*names, BACKGROUND)
-        matrices.append((each.short, figures.draw_confusion(each.confusion, names)))
+        counts = each.confusion
+        met = np.flatnonzero(counts.sum(0) + counts.sum(1))
+        names = tuple(names[i] for i in met)
+        matrices.append((each.short, figures.draw_confusion(counts[np.ix_(met, met)], names)))
     add('Confusion', '', matrices)
     bins = [(e.short, figures.draw_calibration(e.bins)) for e in evaluations if e.bins]
     text = 'Predictions of a score of 0.8 should be right in 80 % of the cases.'
@@ -158,13 +172,40 @@ def _picture(evaluation: Evaluation, wrong: Wrong) -> bytes | None:
     image = mmcv.imread(wrong.path) if os.path.exists(wrong.path) else None
     if image is None:
         return None
+    image, sample = enlarge(image, wrong.sample)
     annotator = Annotator(evaluation.classes, evaluation.palette)
-    truth = annotator.ground_truth(image, wrong.sample)
-    prediction = annotator.prediction(image, wrong.sample)
+    truth = annotator.ground_truth(image, sample)
+    prediction = annotator.prediction(image, sample)
     pair = prediction if truth is None else np.hstack([truth, prediction])
     scale = min(1.0, 2 * SIDE / pair.shape[1])
     pair = cv2.resize(pair, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.imencode('.jpg', pair)[1].tobytes()
+
+
+def enlarge(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, BaseDataElement]:
+    """Enlarge a small image and its sample by a whole number, so that labels hide less of it.
+
+    Args:
+        image: The image (H, W, 3).
+        sample: Objects, label maps or classes, each predicted or true.
+    """
+    times = SIDE // max(image.shape[:2])
+    if times < 2:
+        return image, sample
+
+    def repeat(maps: Any) -> torch.Tensor:
+        return torch.as_tensor(maps).repeat_interleave(times, -1).repeat_interleave(times, -2)
+
+    sample = sample.clone()
+    for kind in ('gt', 'pred'):
+        if objects := sample.get(f'{kind}_instances'):
+            found = dict(objects.items(), bboxes=objects.bboxes * times)
+            if 'masks' in objects:
+                found['masks'] = repeat(objects.masks)
+            setattr(sample, f'{kind}_instances', InstanceData(**found))
+        if regions := sample.get(f'{kind}_sem_seg'):
+            setattr(sample, f'{kind}_sem_seg', PixelData(data=repeat(regions.data)))
+    return cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC), sample
 
 
 def _number(value: float) -> str:

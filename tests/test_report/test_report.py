@@ -8,12 +8,14 @@ import pytest
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmseg.evaluation import IoUMetric
 from pycocotools import mask as coco_mask
 
 from mmvanilla.datasets import CLASSES, METAINFO_DET, make_shapes
 from mmvanilla.report import Evaluation, ReportMetric, write_page
 from mmvanilla.report.evaluation import Bins
+from mmvanilla.report.page import enlarge
 
 
 @pytest.fixture
@@ -233,6 +235,35 @@ def test_the_page_needs_no_other_file(detected, tmp_path):
     assert all(value.startswith('data:image/') for value in page.loaded)
     assert '<b>other' in ''.join(page.text)  # escaped
     assert {*CLASSES} <= {text.strip() for text in page.text}
+
+
+def test_small_images_are_enlarged_with_their_objects():
+    masks = np.zeros((1, 60, 80), bool)
+    masks[0, 10:30, 20:50] = True
+    objects = InstanceData(bboxes=np.array([[20.0, 10, 50, 30]]), labels=np.array([0]), masks=masks)
+    regions = PixelData(data=torch.from_numpy(masks.astype(int)))
+    sample = BaseDataElement()
+    sample.gt_instances, sample.pred_sem_seg = objects, regions
+    image, large = enlarge(np.zeros((60, 80, 3), np.uint8), sample)
+    assert image.shape == (360, 480, 3)
+    for dense in (large.gt_instances.masks[0], large.pred_sem_seg.data[0]):
+        rows, columns = np.nonzero(np.asarray(dense))
+        edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        assert large.gt_instances.bboxes[0].tolist() == list(edges) == [120, 60, 300, 180]
+    assert sample.gt_instances.bboxes[0].tolist() == [20, 10, 50, 30]
+    wide = np.zeros((60, 300, 3), np.uint8)
+    assert all(a is b for a, b in zip(enlarge(wide, sample), (wide, sample), strict=True))
+
+
+def test_classes_without_ground_truth_have_no_row(tmp_path):
+    names = ('cat', 'dog', 'bird')
+    found = Evaluation('m.pth', names, table=dict(objects=[3, 0, 2], AP=[0.5, float('nan'), 0.1]))
+    found.confusion = np.array([[3, 0, 0, 0], [0, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]])
+    write_page(str(tmp_path), [found], 'A title', [])
+    text = (tmp_path / 'index.html').read_text()
+    rows = re.findall(r'<tr><td>(\w+)</td>', text)
+    assert rows == ['cat', 'bird']
+    assert re.search('Classes without objects: dog', text)
 
 
 @pytest.mark.parametrize('kind', ['mask_rcnn', 'upernet'])

@@ -93,12 +93,16 @@ def test_the_recipe(data, tool_output, run_test, tmp_path):
     assert scores[-1] == pytest.approx(accuracy(averaged, data))
     for form in ('--fuse', '--no-fuse'):
         work, file = tmp_path / form, tmp_path / 'whole/epoch_8.pth'
-        options = (form, '--show-dir', work / 'pictures')
+        options = (form, '--show-dir', work / 'pictures', '--report', work / 'report')
         out = run_test(CONFIG, file, data, *options, work=form)
         assert ('The deploy form is tested' in out) == (form == '--fuse')
         (metrics,) = work.glob('*/*.json')
         assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(scores[-1])
         assert len(list((work / 'pictures').glob('*/*.png'))) == 24  # classes share names
+        page = (work / 'report/index.html').read_text()
+        assert float(re.search(r'top-1</td>\s*<td>([\d.]+)', page)[1]) == pytest.approx(
+            scores[-1] / 100, abs=1e-4
+        )
     (deployed,) = (tmp_path / 'whole').glob('best_*_deploy.pth')
     assert 'head.cls.2.weight' in load_from_local(str(deployed))['state_dict']
 
