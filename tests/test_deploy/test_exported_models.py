@@ -123,6 +123,8 @@ def test_a_written_mask_rcnn_takes_any_size(build, tmp_path, monkeypatch):
             graph = onnx.load(file).graph
             assert {node.domain for node in graph.node} == {''}  # standard operators alone
             assert 'RoiAlign' in {node.op_type for node in graph.node}
+            used = {name for node in graph.node for name in node.input}
+            assert used >= {weight.name for weight in graph.initializer}
             cfg = model.test_cfg
             assert suppressed(graph) == [cfg.rpn.max_per_img, cfg.rcnn.max_per_img]
             monkeypatch.setattr(formats, 'write_onnx', lambda *call: shutil.copy(first, call[2]))

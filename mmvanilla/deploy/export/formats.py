@@ -130,9 +130,12 @@ def write_onnx(model: nn.Module, image: Tensor, file: str, details: dict) -> Non
 
 def onnx_program(model: Any, names: Sequence[str], example: tuple[Tensor, ...] = ()) -> Any:
     """Convert a traced program, or a module with its arguments, to PyTorch's ``ONNXProgram``."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass  # a package of onnxscript
+
     options: dict[str, Any] = dict(dynamo=True, verbose=False, input_names=['image'])
     program: Any = torch.onnx.export(model, example, output_names=list(names), **options)
     limit_suppressions(program.model.graph)
+    RemoveUnusedNodesPass()(program.model)  # ONNX Runtime warns of unused initializers
     return program
 
 
