@@ -95,11 +95,7 @@ def _coco_eval(records: list[dict], classes: tuple[str, ...], kind: str) -> Any:
             outline = item.get('mask')
             area = box[2] * box[3]
             if outline:
-                if isinstance(outline, list):
-                    encoded = mask.merge(mask.frPyObjects(outline, height, width))
-                else:
-                    uncompressed = isinstance(outline['counts'], list)
-                    encoded = mask.frPyObjects(outline, height, width) if uncompressed else outline
+                encoded = _encode(outline, height, width)
                 note['segmentation'], area = encoded, float(mask.area(encoded))
             truths.append(dict(note, area=area, iscrowd=int(bool(item.get('ignore_flag')))))
         boxes = each['boxes'].copy()
@@ -124,6 +120,16 @@ def _coco_eval(records: list[dict], classes: tuple[str, ...], kind: str) -> Any:
         coco.accumulate()
         coco.summarize()
     return coco
+
+
+def _encode(outline: Any, height: int, width: int) -> dict:
+    """Return a mask of an annotation, polygons or COCO's run lengths, as compressed run lengths."""
+    from pycocotools import mask
+
+    if isinstance(outline, list):
+        return mask.merge(mask.frPyObjects(outline, height, width))
+    uncompressed = isinstance(outline['counts'], list)
+    return mask.frPyObjects(outline, height, width) if uncompressed else outline
 
 
 def _add_curves(coco: Any, result: Evaluation) -> None:
@@ -195,18 +201,22 @@ def _sample(each: dict) -> BaseDataElement:
     """Return ground truth and prediction of an image, for drawing."""
     from pycocotools import mask
 
-    truth = [item for item in each['instances'] if not item.get('ignore_flag')]
-    boxes = np.array([item['bbox'] for item in truth], float).reshape(-1, 4)
-    labels = np.array([item['bbox_label'] for item in truth], int)
+    height, width = each['size'][:2]
+    items = [item for item in each['instances'] if not item.get('ignore_flag')]
+    boxes = np.array([item['bbox'] for item in items], float).reshape(-1, 4)
+    labels = np.array([item['bbox_label'] for item in items], int)
+    truth = InstanceData(bboxes=boxes, labels=labels)
+    if items and all(item.get('mask') for item in items):
+        outlines = [_encode(item['mask'], height, width) for item in items]
+        truth.masks = np.stack([mask.decode(one).astype(bool) for one in outlines])
     tensors = {name: torch.from_numpy(each[name]) for name in ('boxes', 'scores', 'labels')}
     found = InstanceData(bboxes=tensors.pop('boxes'), **tensors)
     if 'masks' in each:
-        height, width = each['size'][:2]
         masks = [mask.decode(one).astype(bool) for one in each['masks']]
         dense = np.stack(masks) if masks else np.zeros((0, height, width), bool)
         found.masks = torch.from_numpy(dense)
     sample = BaseDataElement()
-    sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
+    sample.gt_instances = truth
     sample.pred_instances = found
     return sample
 

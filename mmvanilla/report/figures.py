@@ -82,4 +82,5 @@ def draw_calibration(bins: Bins) -> bytes:
     upper.set(ylabel='share that is right', ylim=(0, 1))
     lower.bar(middles, np.maximum(bins.total, 0), 0.9 / BINS, color='0.6')
     lower.set(xlabel='score', ylabel='number', xlim=(0, 1), yscale='symlog')
+    lower.set_yticks([0, 10 ** int(np.log10(max(bins.total.max(), 10)))])
     return png(figure)

@@ -135,6 +135,17 @@ def test_errors_of_each_image_by_brute_force(detected):
     assert [w.errors for w in found.wrong] == sorted((w.errors for w in found.wrong), reverse=True)
 
 
+def test_true_masks_are_drawn(detected):
+    """A mask fills its box to the edges."""
+    for wrong in detected[2].wrong:
+        truth = wrong.sample.gt_instances
+        assert len(truth.masks) == len(truth.bboxes)
+        for dense, box in zip(truth.masks, truth.bboxes, strict=True):
+            rows, columns = np.nonzero(dense)
+            edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            assert np.allclose(edges, box, atol=1.5)
+
+
 def test_sums_of_the_confusion_matrix(detected):
     """Each object and each shown detection is counted once."""
     dataset, samples, found = detected
