@@ -17,18 +17,22 @@ DEMO := work_dirs/mask_rcnn_vanillanet13_shapes_finetune
 DEMO_CONFIG := configs/mask_rcnn_vanillanet13_shapes_finetune.py
 SOURCES := $(shell find configs mmvanilla -name '*.py')
 
-.PHONY: help env demo docs lint test fast test-slow test-share stacks oldest bench soak clean
+.PHONY: help env demo docs dist lint lint-workflows test fast \
+    test-slow test-share stacks oldest bench soak clean
 
 help:
 	@echo 'make env        make $(VENV) with the pinned packages of requirements.txt'
 	@echo 'make demo       train a small Mask R-CNN on generated shapes, test it, draw the results'
 	@echo 'make docs       the site of these texts, in site/; it needs none of the other packages'
+	@echo 'make dist       the wheel and the source archive, in dist/, checked as for an upload'
 	@echo 'make lint       check style, layout, imports between the rooms, and types'
 	@echo 'make test       lint, and all tests but the slow ones'
 	@echo 'make test-slow  the slow tests: full nets, trainings, every runtime'
 	@echo 'make test-share a seventh of the slow tests by weekday, and those of the last change'
-	@echo 'make stacks     install the wheel on other stacks and test it there: an hour and more'
+	@echo 'make stacks     install the wheel on other stacks and test it there: an hour and more;'
+	@echo '                with STACK="torch 2.6" on one'
 	@echo 'make oldest     the same for the oldest torch, with a few of the tests: minutes'
+	@echo 'make lint-workflows  check .github/workflows with actionlint and zizmor'
 	@echo 'make bench      the benchmarks'
 	@echo 'make soak       thirty kills of a training, and its memory over 2,000 steps'
 	@echo 'make clean      remove what the demo made'
@@ -75,9 +79,22 @@ demo: env $(DEMO)/curve.png
 docs: .venv-docs/complete
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
-.venv-docs/complete: requirements-docs.txt
-	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/pip install --quiet --no-compile --requirement requirements-docs.txt
+# What an older build left in build/ would be in the wheel, too.
+dist: .venv-dist/complete
+	rm -rf build dist
+	.venv-dist/bin/python -m build --outdir dist .
+	.venv-dist/bin/twine check --strict dist/*
+	.venv-dist/bin/check-wheel-contents dist/*.whl
+	@test -z "$$TAG" -o -e "dist/mmvanilla-$${TAG#v}.tar.gz" || \
+	    { echo "make: tag $$TAG is not v and the version in mmvanilla/__init__.py" >&2; exit 1; }
+
+lint-workflows: .venv-workflows/complete
+	.venv-workflows/bin/actionlint
+	.venv-workflows/bin/zizmor --quiet .github
+
+.venv-%/complete: requirements-%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --no-compile --requirement $<
 	touch $@
 
 lint: env
@@ -105,7 +122,7 @@ test-share: env
 	$(PYTEST) -m slow --share
 
 stacks:
-	$(PYTHON) tests/stacks.py
+	$(PYTHON) tests/stacks.py $${STACK:+"$$STACK"}
 
 # What tells soonest that an old torch is left behind.
 oldest:

@@ -21,8 +21,9 @@ ROOT = Path(__file__).parents[1]
 checkout = pytest.mark.skipif(
     not (ROOT / 'mmvanilla').is_dir(), reason='needs the package in the checkout'
 )
-IGNORED = {'.venv', '.venv-docs', '.git', 'site', 'work_dirs', 'data', 'build'}
-IGNORED |= {'.pytest_cache', '.mypy_cache'}
+IGNORED = shutil.ignore_patterns(
+    '.venv*', '.git', 'site', 'work_dirs', 'data', 'build', 'dist', '.pytest_cache', '.mypy_cache'
+)
 
 
 @pytest.mark.parametrize('package', ['mmcv', 'mmengine'])
@@ -91,9 +92,7 @@ def wheel(tmp_path_factory):
     """Build the wheel and unpack it where nothing of the checkout is."""
     folder = tmp_path_factory.mktemp('wheel')
     command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation']
-    source = shutil.copytree(
-        ROOT, folder / 'source', symlinks=True, ignore=lambda path, names: IGNORED & set(names)
-    )
+    source = shutil.copytree(ROOT, folder / 'source', symlinks=True, ignore=IGNORED)
     subprocess.run([*command, '-w', folder, source], check=True, capture_output=True)
     (file,) = folder.glob('*.whl')
     site = folder / 'site'

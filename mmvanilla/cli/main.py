@@ -20,6 +20,7 @@ COMMANDS = {
     'check-data': 'check_data.py',
     'import-data': 'import_data.py',
     'make-config': 'make_config.py',
+    'env': 'env.py',
 }
 
 
