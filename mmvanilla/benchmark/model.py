@@ -24,6 +24,7 @@ from ..deploy.predict import (
     find_inputs,
     runtime_of,
 )
+from ..renamed import old_name
 from ..type_name import library, scope, type_name
 from .fixed_outputs import fix_outputs
 from .settings import Settings
@@ -63,7 +64,7 @@ class ModelSpec:
     warn_only: bool = False
 
 
-Candidate = ModelSpec  # its former name
+Candidate = old_name('Candidate', ModelSpec)
 
 
 class ModelUnderTest:

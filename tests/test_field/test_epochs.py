@@ -89,7 +89,7 @@ def train(
         loader['batch_sampler'] = dict(type=f'mmdet.{batch}', drop_last=drop_rest)
     if sampler is not None:
         loader['sampler'] = sampler
-    hooks = [dict(type='ReseedHook'), dict(type='CheckResumeHook')]
+    hooks = [dict(type='ReseedHook'), dict(type='ResumeHook')]
     if stop_at:
         hooks.append(dict(type='StopAt', iteration=stop_at))
     cfg = toy_config(

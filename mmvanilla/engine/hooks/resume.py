@@ -13,10 +13,10 @@ from ...checks import report
 from ...checks.record import Record, compare, record_of_checkpoint, record_of_config
 from ...errors import CheckpointError
 from ...models import safe_loading
+from ...renamed import old_name
 from .atomic_checkpoint import AtomicCheckpointHook
 
 
-@HOOKS.register_module(name='CheckResumeHook')
 @HOOKS.register_module()
 class ResumeHook(Hook):
     """Compare a checkpoint with the config; save a record of the config in new checkpoints.
@@ -124,3 +124,6 @@ def _optimization(record: Record) -> dict:
     """Return the settings of the optimizer and the schedule, as far as they are known."""
     settings = (record.settings or {}).items()
     return {key: value for key, value in settings if key.startswith(('optimizer', 'schedule'))}
+
+
+HOOKS.register_module(module=old_name('CheckResumeHook', ResumeHook))
