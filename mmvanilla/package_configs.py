@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mmengine.config import Config, ConfigDict
 
 MIM = Path(__file__).parent / '.mim'  # folder of configs and tools in OpenMMLab's packages
+if not (MIM / 'configs').is_dir():  # a checkout whose links are text files, as git's on Windows
+    MIM = Path(__file__).parents[1]
 PREFIX = 'mmvanilla::'
 
 

@@ -57,12 +57,16 @@ def _in_child() -> None:
 
 # A process pool of a metric ends its processes by SIGTERM, immediately if there is nothing to do.
 # They must neither note nor lose the signal before the previous handlers are restored.
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+if hasattr(os, 'register_at_fork'):  # Windows has no forks
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 
 @contextmanager
 def held_signals() -> Iterator[None]:
     """Block SIGTERM and SIGINT while processes start; they inherit the blocked signals."""
+    if not hasattr(signal, 'pthread_sigmask'):  # Windows blocks no signals
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -84,10 +88,13 @@ class StartWorker:
         self.then = then
 
     def __call__(self, worker_id: int) -> None:
-        """Ignore SIGINT, and SIGTERM unless the parent sends it."""
+        """Ignore SIGINT; on Linux, also SIGTERM unless the parent sends it."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        if hasattr(signal, 'sigwaitinfo'):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+        elif hasattr(signal, 'pthread_sigmask'):  # macOS does not name the sender
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         if self.then:
             self.then(worker_id)
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mmvanilla.engine.signals import StartWorker, noted_signals
+from mmvanilla.engine.signals import StartWorker, held_signals, noted_signals
 
 HANDLERS = signal.SIG_DFL, signal.default_int_handler
 
@@ -107,3 +107,32 @@ def test_a_loading_worker_ends_by_its_parent_only():
         child.terminate()
         child.join(10)
     assert child.exitcode == 0
+
+
+def wait_elsewhere(connection, missing):
+    for name in missing:
+        delattr(signal, name)
+    with held_signals():
+        wait(connection)
+
+
+@pytest.mark.parametrize(
+    'missing',
+    [
+        pytest.param(['sigwaitinfo'], id='macOS'),
+        pytest.param(['sigwaitinfo', 'pthread_sigmask'], id='Windows'),
+    ],
+)
+def test_a_loading_worker_ignores_ctrl_c_on_other_systems(missing):
+    context = multiprocessing.get_context('fork')
+    ours, theirs = context.Pipe()
+    child = context.Process(target=wait_elsewhere, args=[theirs, missing])
+    child.start()
+    assert ours.recv() == 'ready'
+    os.kill(child.pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert child.is_alive()
+    child.terminate()
+    child.join(10)
+    child.kill()
+    assert child.exitcode == -signal.SIGTERM
