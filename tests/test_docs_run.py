@@ -63,6 +63,7 @@ SHOWN = {
     'config file\n  cli': 'tests/test_engine/test_preflight.py',
     '--8<-- "examples/': 'tests/test_deploy/test_programs.py',
     'g++ ': 'tests/test_deploy/test_programs.py',
+    '#!/usr/bin/env bash\n#SBATCH': 'tests/test_tools/test_multi_node.py',
 }
 
 
@@ -206,6 +207,8 @@ def run_command(world, run_tool, parse_command, monkeypatch):
             return check_target(words)
         if program.endswith('.sh'):
             return parse_command(*started_by(words, world))
+        if program == 'torchrun':
+            return parse_command(*words[words.index('tools/train.py') :])
         assert program == 'python', words
         if arguments[0] == '-m':
             monkeypatch.chdir(world)
