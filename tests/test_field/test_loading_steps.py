@@ -51,6 +51,17 @@ class ReadDefects(BaseTransform):
         return results
 
 
+@TRANSFORMS.register_module()
+class CutToObjects(BaseTransform):
+    """A step of a user that needs annotations once it has changed the image."""
+
+    def transform(self, results):
+        results['img'] //= 2
+        results['img_shape'] = (1, 1)
+        results['instances'].clear()
+        return results
+
+
 @pytest.fixture
 def photo(tmp_path):
     """Write a photo with EXIF orientation."""
@@ -250,6 +261,25 @@ def test_annotations_are_not_asked_for(step, small_config, photo):
     init_default_scope('mmseg')
     pipeline = TestPipeline(cfg)
     assert pipeline.pack(pipeline.load(photo))['inputs'].shape[0] == 3
+
+
+@pytest.mark.parametrize('from_memory', [False, True])
+def test_a_step_that_asks_for_annotations_leaves_no_trace(from_memory, small_config, photo):
+    cfg = small_config('retinanet')
+    init_default_scope('mmdet')
+    image = cv2.imread(photo) if from_memory else photo
+    packed = []
+    for others in ([], [dict(type='CutToObjects')]):
+        steps = list(cfg.test_dataloader.dataset.pipeline)
+        steps[2:2] = others
+        own = small_config('retinanet')
+        own.test_dataloader.dataset.pipeline = steps
+        pipeline = TestPipeline(own)
+        assert len(pipeline.steps) == len(steps) - 1  # without LoadAnnotations
+        packed.append(pipeline.pack(pipeline.load(image)))
+    without, with_step = packed
+    assert torch.equal(without['inputs'], with_step['inputs'])
+    assert with_step['data_samples'].metainfo == without['data_samples'].metainfo
 
 
 def test_annotations_within_test_time_augmentation(small_config, photo):

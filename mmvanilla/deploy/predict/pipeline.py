@@ -156,14 +156,21 @@ class TestPipeline:
         raise UserError('no step of the test pipeline loads an image; add LoadImageFromFile')
 
     def pack(self, loaded: LoadedImage) -> dict:
-        """Send a loaded image through the remaining steps; return the item of a data set."""
-        results: Any = loaded.results
+        """Send a loaded image through the remaining steps; return the item of a data set.
+
+        A step that asks for annotations is left out.
+        """
+        results: Any = dict(loaded.results)
         for step in loaded.steps:
             try:
                 results = step(results)
             except KeyError as error:
                 if error.args[0] not in ANNOTATIONS:
                     raise
+                # Again from the start: it may have changed the image before it failed.
+                unchanged = dict(loaded.results, img=loaded.pixels.copy())
+                others = [each for each in loaded.steps if each is not step]
+                return self.pack(LoadedImage(loaded.pixels, unchanged, others))
             if results is None:
                 raise UserError(f'{type(step).__name__} of the test pipeline leaves the image out')
         return results
