@@ -322,8 +322,9 @@ def check_target(words):
 @pytest.mark.parametrize('block', blocks('python'))
 def test_python(block, world, monkeypatch):
     monkeypatch.chdir(world)
-    if 'from sahi' in block:
-        pytest.importorskip('sahi')
+    for package in ('sahi', 'segmentation_models_pytorch'):
+        if f'from {package}' in block:
+            pytest.importorskip(package)
     if 'read_base' not in block and re.search(r'^(import|from) ', block, re.MULTILINE):
         exec(block, dict(zip(('config', 'checkpoint'), DETECTOR, strict=True)))
         return
