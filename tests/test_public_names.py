@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 
 import mmvanilla
 from mmvanilla import benchmark
-from mmvanilla.engine import ResumeHook
+from mmvanilla.engine import ResumeHook, seed_worker
 
 EXPORTED = {
     *('ARCHS', 'SeriesActivation', 'UserError', 'VanillaNet', '__version__', 'accelerate', 'fuse'),
@@ -72,6 +72,11 @@ def test_old_names_warn_of_the_new_ones(build, cls):
         built = build()
     assert isinstance(built, cls)
     assert vars(built).get('warn_only') is True or built.file == 'a.pth'
+
+
+def test_a_function_that_does_nothing_warns():
+    with pytest.warns(DeprecationWarning, match='leave worker_init_fn out$'):
+        seed_worker(0)
 
 
 def test_new_names_do_not_warn():

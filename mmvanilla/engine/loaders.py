@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..checks.items import Draw, Items
+from ..renamed import deprecate
 from .signals import StartWorker, held_signals
 
 
@@ -121,3 +122,4 @@ def start(loader: DataLoader) -> Iterator:
 @FUNCTIONS.register_module()
 def seed_worker(worker_id: int) -> None:
     """Do nothing; configs of version 0.1 name it as ``worker_init_fn``."""
+    deprecate('seed_worker', 'leave worker_init_fn out')
