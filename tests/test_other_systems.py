@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 # Hidden once the libraries, which have ways of their own on each system, are imported.
 HIDE = """
-import builtins, os, platform, signal, sys
+import builtins, os, platform, shutil, signal, sys
 import cv2, matplotlib.pyplot, mmengine.runner, numpy, torch, torchvision
 
 HIDDEN = {'fcntl', 'grp', 'pty', 'pwd', 'resource', 'termios', 'tty'}
@@ -39,11 +39,20 @@ def refuse(call):
         return call(path, *args, **kwargs)
     return checked
 
-def symlink(*args, **kwargs):
-    raise OSError(1314, 'A required privilege is not held by the client')
+def fail(error):
+    def call(*args, **kwargs):
+        raise error
+    return call
 
-builtins.open, os.open, os.stat = refuse(open), refuse(os.open), refuse(os.stat)
-os.symlink = symlink
+def open_file(path, *args, open_file=refuse(os.open), **kwargs):
+    if os.path.isdir(path):
+        raise PermissionError(13, 'Permission denied', os.fspath(path))
+    return open_file(path, *args, **kwargs)
+
+builtins.open, os.open, os.stat = refuse(open), open_file, refuse(os.stat)
+shutil._use_fd_functions = False  # Windows opens no folders
+os.symlink = fail(OSError(1314, 'A required privilege is not held by the client'))
+os.fsync = fail(OSError(9, 'Bad file descriptor'))  # of a file that is open for reading
 """
 
 CORE = """
