@@ -4,16 +4,11 @@ A twin shares no tensor with its module, is no submodule of it and is in no copy
 nothing in weights, optimizers, averages and checkpoints.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from ..copies import alias
 from ..models.reparam import Reparameterizable, deploy_switches
-
-# Activation checkpointing sets a forward on the instance, bound to the original.
-NOT_SHARED = ('twin', 'forward', '_compiled_call_impl')
 
 
 def add_twins(model: nn.Module) -> None:
@@ -73,25 +68,3 @@ def _fused_copies(
         for switch in deploy_switches(copy, name):
             switch()
     return copies
-
-
-def alias(module: nn.Module) -> nn.Module:
-    """Copy a module and its submodules, which share tensors' values and other attributes.
-
-    Unlike a deep copy this uses no memory and accepts any attribute, such as stored activations.
-    """
-    cls: Any = type(module)
-    if parametrize.is_parametrized(module):  # removing parametrizations changes the class
-        members = {k: v for k, v in vars(cls).items() if k not in ('__dict__', '__weakref__')}
-        cls = type(cls.__name__, cls.__bases__, members)
-    copy = cls.__new__(cls)
-    for name, value in vars(module).items():
-        if name not in NOT_SHARED:
-            copy.__dict__[name] = value.copy() if isinstance(value, dict) else value
-    for name, parameter in module.named_parameters(recurse=False):
-        setattr(copy, name, nn.Parameter(parameter.detach(), parameter.requires_grad))
-    for name, buffer in module.named_buffers(recurse=False):
-        setattr(copy, name, buffer.detach())
-    for name, child in module.named_children():
-        setattr(copy, name, alias(child))
-    return copy

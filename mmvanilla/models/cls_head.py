@@ -11,12 +11,13 @@ from mmengine.registry import MODELS
 from mmpretrain.models.heads import ClsHead
 from torch import Tensor, fx, nn
 
+from ..copies import alias
 from ..errors import UserError, require
 from ..safe_load import safe_loading
 from .archs import check_bool, check_cfg, check_int
 from .conv_norm import build_conv, build_norm
 from .deep_training import DeepTraining, anneal
-from .reparam import fold, merge
+from .reparam import children, merge
 from .weights import fit_head
 
 
@@ -94,8 +95,10 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
     def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Compute the one convolution; see ``Reparameterizable``."""
         self.check_act_learn(prefix)
-        conv, norm = self.cls1[2:]
-        fused = merge(conv, fold(conv, norm, f'{prefix}cls1.3'), fold(self.cls2[0], None))
+        layers = children(prefix, cls1=self.cls1[2:], cls2=self.cls2)
+        cls1 = alias(self.cls1)  # with its hooks
+        del cls1[:2]
+        fused = merge(layers, nn.Sequential(cls1, self.cls2))
 
         def switch() -> None:
             cls = self.cls1

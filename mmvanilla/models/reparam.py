@@ -11,12 +11,10 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import fuse_conv_bn_weights, parametrize
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
+from torch.nn.utils import fuse_conv_bn_weights
 
 from ..backports import is_compiling
+from ..copies import has_hooks, same_outputs, weight_hooks
 from ..errors import UserError
 
 
@@ -83,7 +81,9 @@ class Reparameterizable(nn.Module):
 def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
     """Fuse every re-parameterizable module of a model in place, with the same outputs in eval mode.
 
-    Hooks, train flags and gradient flags of the modules stay.
+    Train flags and gradient flags stay, and so do the hooks of the net, its stages and activations.
+    Hooks of the layers that are fused away must not change outputs: they run once, on random
+    numbers.
 
     Args:
         model: A detector, segmentor, classifier or backbone, or modules that contain one: DDP, an
@@ -95,8 +95,9 @@ def fuse(model: nn.Module, neck_and_heads: bool = False) -> nn.Module:
         The model itself. A second call changes nothing.
 
     Raises:
-        UserError: If deep training is not over, a batch norm cannot be folded, or weights are meta
-            or fake tensors; nothing has changed.
+        UserError: If deep training is not over, layers compute more than convolutions and batch
+            norms (adapters, subclasses, added modules, hooks), a batch norm cannot be folded, or
+            weights are meta or fake tensors; nothing has changed.
     """
     switches = deploy_switches(model)
     if neck_and_heads:
@@ -112,7 +113,7 @@ def deploy_switches(model: nn.Module, model_name: str = '') -> list[Callable[[],
     ``model_name`` is for messages. Errors are those of ``fuse``.
     """
     for module in model.modules():
-        for hook in _weight_hooks(module).values():
+        for hook in weight_hooks(module).values():
             hook(module, ())  # update the weight, which is from the last forward pass
     switches = []
     for name, module in model.named_modules(prefix=model_name):
@@ -127,41 +128,64 @@ def deploy_switches(model: nn.Module, model_name: str = '') -> list[Callable[[],
     return switches
 
 
-def _weight_hooks(module: nn.Module) -> dict[int, Any]:
-    """Return the hooks that compute a weight before forward, by id: pruning and old norms."""
-    types = (BasePruningMethod, WeightNorm, SpectralNorm)
-    hooks = module._forward_pre_hooks  # torch has no public list of hooks
-    return {key: hook for key, hook in hooks.items() if isinstance(hook, types)}
+def merge(layers: dict[str, nn.Module], old: nn.Module) -> nn.Conv2d:
+    """Merge layers in a row into one convolution with geometry, dtype and flags of the first.
 
+    Args:
+        layers: A convolution, then batch norms and 1x1 convolutions, by their names in the model.
+        old: The module that computes these layers; its hooks run once, on random numbers.
 
-def free_weight(module: nn.Module) -> None:
-    """Remove pruning and parametrizations, so that the weight is a parameter again."""
-    if parametrize.is_parametrized(module, 'weight'):
-        parametrize.remove_parametrizations(module, 'weight')
-    for key, hook in _weight_hooks(module).items():
-        hook.remove(module)
-        del module._forward_pre_hooks[key]
-
-
-def fold(conv: nn.Module, norm: nn.Module | None, name: str = '') -> tuple[Tensor, Tensor]:
-    """Return weight (C_out, C_in, k, k) and bias of a convolution with its norm, in float64.
-
-    ``norm`` is the batch norm after it, ``name`` in the model, or None.
+    Raises:
+        UserError: If ``old`` computes anything else.
     """
-    weight = conv.weight.double()
-    bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.double()
-    if norm is None:
-        return weight, bias
-    check_bn(norm, name)
-    mean, var = norm.running_mean.double(), norm.running_var.double()
-    return fuse_conv_bn_weights(weight, bias, mean, var, norm.eps, norm.weight, norm.bias)
+    (name, like), *others = layers.items()
+    if not isinstance(like, nn.Conv2d):
+        raise _not_fused(name, f'it is a {_full_name(like)}, expected an nn.Conv2d')
+    weight, bias = like.weight.double(), _bias(like)
+    for name, layer in others:
+        if isinstance(layer, _BatchNorm):
+            check_bn(layer, name)
+            mean, var = layer.running_mean.double(), layer.running_var.double()
+            affine = layer.eps, layer.weight, layer.bias
+            weight, bias = fuse_conv_bn_weights(weight, bias, mean, var, *affine)
+        elif isinstance(layer, nn.Conv2d) and layer.weight.shape[1:] == (len(weight), 1, 1):
+            matrix = layer.weight.double().flatten(1)
+            weight = (matrix @ weight.flatten(1)).view(-1, *weight.shape[1:])
+            bias = matrix @ bias + _bias(layer)
+        elif not isinstance(layer, (nn.Identity, nn.Dropout, nn.Dropout2d)):
+            expected = 'a batch norm or a 1x1 nn.Conv2d'
+            raise _not_fused(name, f'it is a {_full_name(layer)}, expected {expected}')
+    names = ('kernel_size', 'stride', 'padding', 'dilation', 'groups', 'padding_mode')
+    geometry: dict[str, Any] = {name: getattr(like, name) for name in names}
+    conv = nn.Conv2d(like.in_channels, len(weight), device='meta', **geometry)
+    fused = parameters_like(like.weight, weight, bias)
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)  # exact
+    side = 2 * max(like.kernel_size) * max(like.dilation)
+    if not same_outputs(old, conv, like.in_channels, side):
+        raise _not_fused(f'{next(iter(layers))} to {name}', 'its outputs would change')
+    conv.weight, conv.bias = fused
+    return conv.train(like.training)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    none = conv.weight.new_zeros(conv.out_channels)
+    return (none if conv.bias is None else conv.bias).double()
+
+
+def _full_name(module: nn.Module) -> str:
+    return f'{type(module).__module__}.{type(module).__qualname__}'
+
+
+def _not_fused(name: str, reason: str) -> UserError:
+    return UserError(
+        f'{name} cannot be fused: {reason}; merge adapters, in PEFT by merge_and_unload(), and '
+        'remove added modules, subclasses and hooks'
+    )
 
 
 def check_bn(norm: nn.Module, name: str) -> None:
-    """Raise UserError unless ``norm`` is a batch norm with usable statistics."""
-    if not isinstance(norm, _BatchNorm):
-        reason = f'is a {type(norm).__name__}, expected a batch norm'
-    elif norm.running_mean is None:
+    """Raise UserError unless a batch norm has usable statistics."""
+    if norm.running_mean is None:
         reason = 'keeps no running statistics; set track_running_stats=True and train'
     elif not (norm.running_mean.isfinite().all() and norm.running_var.isfinite().all()):
         reason = 'has running statistics that are not finite; use an earlier checkpoint'
@@ -178,24 +202,13 @@ def check_bn(norm: nn.Module, name: str) -> None:
     raise UserError(f'{name} cannot be fused: it {reason}')
 
 
-def merge(
-    like: nn.Conv2d, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
-) -> nn.Conv2d:
-    """Merge a convolution and the 1x1 convolution after it into one.
-
-    Args:
-        like: The first convolution; the new one has its geometry, dtype and flags.
-        first: Its weight (C_mid, C_in, k, k) and bias, see ``fold``.
-        second: Weight (C_out, C_mid, 1, 1) and bias of the convolution after it.
-    """
-    (weight1, bias1), (weight2, bias2) = first, second
-    matrix = weight2.flatten(1)
-    weight = (matrix @ weight1.flatten(1)).view(-1, *weight1.shape[1:])
-    names = ('kernel_size', 'stride', 'padding', 'padding_mode')
-    geometry: dict[str, Any] = {name: getattr(like, name) for name in names}
-    conv = nn.Conv2d(weight.shape[1], len(weight), device='meta', **geometry)
-    conv.weight, conv.bias = parameters_like(like.weight, weight, matrix @ bias1 + bias2)
-    return conv.train(like.training)
+def children(prefix: str, **layers: nn.Module) -> dict[str, nn.Module]:
+    """Return the children of layers by their names in the model."""
+    return {
+        f'{prefix}{name}.{child_name}': child
+        for name, layer in layers.items()
+        for child_name, child in layer.named_children()
+    }
 
 
 def parameters_like(like: Tensor, *values: Tensor) -> list[nn.Parameter]:
@@ -226,6 +239,7 @@ def foldable_modules(model: nn.Module) -> dict[str, ConvModule]:
         and type(module.conv) is nn.Conv2d  # subclasses may compute their weight
         and isinstance(module.conv.weight, nn.Parameter)
         and module.order.index('norm') == module.order.index('conv') + 1
+        and not (has_hooks(module.conv) or has_hooks(module.norm))
     }
     convs = [id(module.conv) for module in found.values()]
     return {name: module for name, module in found.items() if convs.count(id(module.conv)) == 1}
@@ -233,11 +247,11 @@ def foldable_modules(model: nn.Module) -> dict[str, ConvModule]:
 
 def fold_module(module: ConvModule, name: str) -> Callable[[], None]:
     """Compute a ConvModule without its batch norm; return a function that switches to it."""
-    folded = fold(module.conv, module.norm, f'{name}.{module.norm_name}')
-    fused = parameters_like(module.conv.weight, *folded)
+    layers = {f'{name}.conv': module.conv, f'{name}.{module.norm_name}': module.norm}
+    fused = merge(layers, nn.Sequential(module.conv, module.norm))
 
     def switch() -> None:
-        module.conv.weight, module.conv.bias = fused
+        module.conv.weight, module.conv.bias = fused.weight, fused.bias
         setattr(module, module.norm_name, nn.Identity())
 
     return switch

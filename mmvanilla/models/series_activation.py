@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, fx, nn
 
+from ..copies import free_weight
 from ..errors import require
 from ..ops.depthwise_conv import depthwise_conv2d
 from .archs import MAX_SIZE, is_int
 from .conv_norm import build_norm
-from .reparam import Reparameterizable, fold, free_weight, parameters_like
+from .reparam import Reparameterizable, merge
 
 fx.wrap('depthwise_conv2d')  # symbolic tracing keeps the call: a proxy has no device
 
@@ -64,11 +65,18 @@ class SeriesActivation(Reparameterizable):
 
     def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Fold the norm into weight and bias; see ``Reparameterizable``."""
-        fused = parameters_like(self.weight, *fold(self, self.bn, f'{prefix}bn'))
+        channels, _, side, _ = self.weight.shape
+        with torch.device('meta'):
+            window = nn.Conv2d(
+                channels, channels, side, padding=side // 2, groups=channels, bias=False
+            )
+        window.weight = nn.Parameter(self.weight.detach(), self.weight.requires_grad)
+        layers = {f'{prefix}weight': window, f'{prefix}bn': self.bn}
+        fused = merge(layers, nn.Sequential(window, self.bn))
 
         def switch() -> None:
             free_weight(self)
-            self.weight, self.bias = fused
+            self.weight, self.bias = fused.parameters()
             self.bn, self.deploy = nn.Identity(), True
 
         return switch

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..backports import MaybeTensor, is_traced
+from ..copies import alias
 from ..errors import UserError, sentence
 from ..installed import mmcv_is_compiled
 from ..ops.depthwise_conv import channels_last
@@ -25,7 +26,7 @@ from ..safe_load import safe_loading
 from .archs import MAX_ACT_NUM, check_bool, check_cfg, check_int, check_levels, parse_arch
 from .conv_norm import build_conv, conv_norm
 from .deep_training import DeepTraining, anneal
-from .reparam import Reparameterizable, fold, merge
+from .reparam import Reparameterizable, children, merge
 from .series_activation import SeriesActivation
 from .weights import fit, unwrapped_prefix
 
@@ -85,10 +86,10 @@ class Block(Reparameterizable):
 
     def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Merge both convolutions into one; see ``Reparameterizable``."""
-        first = fold(self.conv1[0], self.conv1[1], f'{prefix}conv1.1')
-        second = fold(self.conv2[0], self.conv2[1], f'{prefix}conv2.1')
-        children = dict(conv=merge(self.conv1[0], first, second), pool=self.pool, act=self.act)
-        return lambda: self.become(['conv1', 'conv2', 'pool', 'act'], **children)
+        layers = children(prefix, conv1=self.conv1, conv2=self.conv2)
+        conv = merge(layers, nn.Sequential(self.conv1, self.conv2))
+        new = dict(conv=conv, pool=self.pool, act=self.act)
+        return lambda: self.become(['conv1', 'conv2', 'pool', 'act'], **new)
 
 
 @fx.wrap
@@ -267,9 +268,10 @@ class VanillaNet(DeepTraining, BaseModule):
     def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Merge both convolutions of the stem into one; the blocks have their own method."""
         self.check_act_learn(prefix)
-        first = fold(self.stem1[0], self.stem1[1], f'{prefix}stem1.1')
-        second = fold(self.stem2[0], self.stem2[1], f'{prefix}stem2.1')
-        conv = merge(self.stem1[0], first, second)
+        layers = children(prefix, stem1=self.stem1, stem2=self.stem2[:2])
+        stem2 = alias(self.stem2)  # with its hooks
+        del stem2[2:]
+        conv = merge(layers, nn.Sequential(self.stem1, stem2))
 
         def switch() -> None:
             stem = self.stem2

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from mmvanilla import UserError, fuse
 from mmvanilla.models.conv_norm import build_norm
 from mmvanilla.models.deep_training import DeepTraining, anneal
-from mmvanilla.models.reparam import fold, merge
+from mmvanilla.models.reparam import merge
 
 
 class DeepConv(DeepTraining):
@@ -79,9 +79,8 @@ class DeepConv(DeepTraining):
     def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Compute the one convolution, ``conv``, with a bias; see ``Reparameterizable``."""
         self.check_act_learn(prefix)
-        norm = None if isinstance(self.norm, nn.Identity) else self.norm
-        first = fold(self.conv1, norm, f'{prefix}norm')
-        conv = merge(self.conv1, first, fold(self.conv2, None))
+        layers = {f'{prefix}{name}': layer for name, layer in self.named_children()}
+        conv = merge(layers, nn.Sequential(self.conv1, self.norm, self.conv2))
         return lambda: self.become(['conv1', 'norm', 'conv2'], conv=conv)
 
 
@@ -89,6 +88,8 @@ def why_not(conv: nn.Module) -> str | None:
     """Return the reason against splitting a layer in two, None if it can be split."""
     if type(conv) is not nn.Conv2d:  # subclasses may compute something else
         return f'is a {type(conv).__name__}'
+    if not isinstance(conv.weight, nn.Parameter) or 'forward' in vars(conv):
+        return 'is pruned, normalized or patched'
     if conv.groups > 1:
         return f'has {conv.groups} groups'
     if set(conv.dilation) != {1}:
@@ -102,13 +103,16 @@ def split_convs(model: nn.Module, norm_cfg: dict | None = dict(type='BN')) -> nn
     Modules with deep training stay, and so do grouped, dilated and transposed convolutions.
     ``norm_cfg`` is that of ``DeepConv``.
     """
-    for name, child in model.named_children():
-        if isinstance(child, DeepTraining):
+    deep = [module for module in model.modules() if isinstance(module, DeepTraining)]
+    inside = {id(module) for owner in deep for module in owner.modules()}
+    split: dict[int, nn.Module] = {}  # a convolution that modules share stays shared
+    for name, conv in list(model.named_modules(remove_duplicate=False)):
+        if not name or id(conv) in inside or why_not(conv):
             continue
-        if why_not(child):
-            split_convs(child, norm_cfg)
-        else:
-            setattr(model, name, carry_over(child, DeepConv(child, norm_cfg)))
+        if id(conv) not in split:
+            split[id(conv)] = carry_over(conv, DeepConv(conv, norm_cfg))
+        owner, _, child = name.rpartition('.')
+        setattr(model.get_submodule(owner), child, split[id(conv)])
     return model
 
 
@@ -121,10 +125,10 @@ def join_convs(model: nn.Module) -> nn.Module:
         UserError: If a module cannot be fused; nothing has changed.
     """
     fuse(model)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, DeepConv):
-                setattr(module, name, carry_over(child, child.conv))
+    for name, deep in list(model.named_modules(remove_duplicate=False)):
+        if name and isinstance(deep, DeepConv):
+            owner, _, child = name.rpartition('.')
+            setattr(model.get_submodule(owner), child, carry_over(deep, deep.conv))
     return model
 
 

@@ -321,6 +321,48 @@ def test_hooks_of_stages_stay():
     assert error(tuple(seen), expected[1:2]) < 1e-5
 
 
+def scale(module):
+    module.register_forward_hook(lambda _module, _args, out: 2 * out)
+
+
+class Adapter(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def subclass(module):
+    module.__class__ = Adapter
+
+
+@pytest.mark.parametrize(
+    ('name', 'change'),
+    [
+        ('stem.0', scale),
+        ('stem.1', scale),
+        ('stages.1.conv', scale),
+        ('stages.1.act', scale),
+        ('stages.2.conv', subclass),
+    ],
+)
+def test_fast_layers_drop_nothing_that_changes_outputs(name, change):
+    net, x = fuse(make_net()), torch.randn(1, 3, 64, 64)
+    change(net.get_submodule(name))
+    before = net(x)
+    with pytest.raises(UserError, match=f'{name.rpartition(".")[0]}.*cannot be accelerated'):
+        accelerate(net, dtype='fp32')
+    assert all(torch.equal(mine, its) for mine, its in zip(net(x), before, strict=True))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('change', [scale, lambda pool: setattr(pool, 'ceil_mode', True)])
+def test_layers_for_cuda_keep_a_pool_that_is_another(change):
+    stage = fuse(make_net()).stages[1]
+    change(stage.pool)
+    layer = layers.cuda_layer(stage.conv, stage.pool, stage.act, torch.float32)
+    x = torch.randn(1, 16, 9, 9)
+    torch.testing.assert_close(nn.Sequential(*layer)(x), stage(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.skipif(
     platform.system() != 'Linux' or platform.machine() != 'x86_64', reason='the flags of x86'
 )

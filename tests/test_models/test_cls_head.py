@@ -158,6 +158,21 @@ def test_a_head_that_cannot_be_fused(trained):
     assert not head.deploy
 
 
+@pytest.mark.parametrize('name', ['cls1', 'cls1.2', 'cls1.3', 'cls2', 'cls2.0'])
+def test_fusing_a_head_drops_no_hook_that_changes_its_logits(name, trained):
+    head = trained(MODELS.build(dict(type='VanillaNetClsHead', num_classes=5, in_channels=6)))
+    head.cls1[0] = nn.AdaptiveMaxPool2d(1)
+    head.eval().get_submodule(name).register_forward_hook(lambda _module, _args, out: 2 * out)
+    x = torch.randn(2, 6, 3, 3)
+    before = head((x,))
+    with pytest.raises(UserError, match='head.cls1.2 to head.cls2.0 cannot be fused'):
+        fuse(nn.ModuleDict(dict(head=head)))
+    assert torch.equal(head((x,)), before)
+    head.get_submodule(name)._forward_hooks.clear()
+    expected = head((x,))
+    torch.testing.assert_close(fuse(head)((x,)), expected)
+
+
 @pytest.mark.parametrize(
     ('options', 'sentence'),
     [

@@ -235,8 +235,140 @@ def test_parametrized_and_pruned_convolutions_are_fused(change, trained):
 
 def test_norms_that_are_no_batch_norms_are_refused():
     net = VanillaNet(NARROW, norm_cfg=dict(type='GN', num_groups=2))
-    with pytest.raises(UserError, match='is a GroupNorm, expected a batch norm'):
+    with pytest.raises(UserError, match=r'GroupNorm, expected a batch norm'):
         fuse(net)
+
+
+class Adapted(nn.Module):
+    """A convolution with a low-rank adapter, as PEFT wraps it."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.base_layer = conv
+        self.down = nn.Conv2d(conv.in_channels, 2, conv.kernel_size, conv.stride, bias=False)
+        self.up = nn.Conv2d(2, conv.out_channels, 1, bias=False)
+        self.weight, self.bias = conv.weight, conv.bias
+
+    def forward(self, x):
+        return self.base_layer(x) + self.up(self.down(x))
+
+
+class Scaled(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class ScaledNorm(nn.BatchNorm2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def replace(net, name, module):
+    owner, _, child = name.rpartition('.')
+    setattr(net.get_submodule(owner), child, module)
+
+
+def adapt(net, name):
+    replace(net, name, Adapted(net.get_submodule(name)))
+
+
+def subclass(net, name):
+    old = net.get_submodule(name)
+    old.__class__ = Scaled if isinstance(old, nn.Conv2d) else ScaledNorm
+
+
+def hook(net, name):
+    net.get_submodule(name).register_forward_hook(lambda _module, _args, out: 2 * out)
+
+
+def pre_hook(net, name):
+    net.get_submodule(name).register_forward_pre_hook(lambda _module, args: 2 * args[0])
+
+
+def patch(net, name):
+    module = net.get_submodule(name)
+    forward = module.forward
+    module.forward = lambda x: 2 * forward(x)
+
+
+def append(net, name):
+    net.get_submodule(name).append(nn.Hardtanh())
+
+
+def append_norm(net, name):
+    layer = net.get_submodule(name)
+    layer.append(nn.BatchNorm2d(layer[0].out_channels))
+
+
+LAYERS = ['stem1', 'stages.1.conv1', 'stages.1.conv2']
+CONVS = [*(f'{layer}.0' for layer in LAYERS), 'stem2.0']
+NORMS = [*(f'{layer}.1' for layer in LAYERS), 'stem2.1', 'stem2.2.bn', 'stages.1.act.bn']
+
+
+@pytest.mark.parametrize(
+    ('change', 'name'),
+    [
+        *((adapt, name) for name in CONVS),
+        *((subclass, name) for name in CONVS + NORMS),
+        *((hook, name) for name in LAYERS + CONVS + NORMS),
+        *((pre_hook, name) for name in [*LAYERS, 'stem2']),
+        *((patch, name) for name in [*LAYERS, 'stages.1.act.bn']),
+        *((append, name) for name in LAYERS),
+    ],
+)
+def test_fusion_drops_nothing_that_changes_outputs(change, name, trained):
+    net = trained(VanillaNet(NARROW)).eval()
+    change(net, name)
+    image = torch.rand(1, 3, 64, 64)
+    before = net(image)
+    layer = name.split('.')[0] if name.startswith('stem') else 'stages.1'
+    with pytest.raises(UserError, match=rf'^0\.{layer[:4]}.* cannot be fused.*merge_and_unload'):
+        fuse(nn.ModuleList([net]))
+    assert not net.deploy
+    assert all(torch.equal(a, b) for a, b in zip(net(image), before, strict=True))
+
+
+@pytest.mark.parametrize('name', CONVS)
+def test_a_merged_adapter_is_fused(name, trained):
+    net = trained(VanillaNet(NARROW)).eval()
+    adapt(net, name)
+    with torch.no_grad():
+        image = torch.rand(1, 3, 64, 64)
+        expected = net(image)
+        adapted = net.get_submodule(name)
+        delta = adapted.up.weight.flatten(1) @ adapted.down.weight.flatten(1)
+        adapted.base_layer.weight += delta.view_as(adapted.base_layer.weight)
+        replace(net, name, adapted.base_layer)
+        found = fuse(net)(image)
+    assert max(relative_errors(found, expected)) <= 1e-5
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_layers_that_change_nothing_in_eval_mode_are_fused(dtype, trained):
+    net = VanillaNet(NARROW)
+    for layer in (net.stem1, net.stages[1].conv1, net.stages[2].conv2):
+        layer.append(nn.Dropout(0.5))
+        layer.register_forward_hook(lambda *_: None)
+        layer[0].register_forward_pre_hook(lambda *_: None)
+        layer[1].register_forward_hook(lambda _module, _args, out: out)
+        append_norm(layer, '')
+    net = trained(net).train()
+    check_exact(copy.deepcopy(net).eval())
+    assert fuse(net.to(dtype)).deploy
+
+
+def test_hooks_of_the_neck_that_change_outputs_keep_its_batch_norms(trained):
+    model = trained(nn.ModuleList([ConvModule(4, 4, 3, norm_cfg=dict(type='BN')) for _ in 'abc']))
+    model.eval()
+    hook(model, '0.conv')
+    hook(model, '1.bn')
+    image = torch.rand(1, 4, 8, 8)
+    expected = [module(image) for module in model]
+    fuse(model, neck_and_heads=True)
+    assert torch.equal(model[0](image), expected[0])
+    assert torch.equal(model[1](image), expected[1])
+    assert max(relative_errors([model[2](image)], expected[2:])) <= 1e-5
+    assert [isinstance(module.norm, nn.Identity) for module in model] == [False, False, True]
 
 
 def test_training_a_fused_net_is_refused_unless_it_is_frozen(trained):

@@ -7,11 +7,12 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from ...copies import same_outputs
 from ...errors import UserError, require
 from ...installed import mmcv_is_compiled
-from ...models import VanillaNet, fuse
+from ...models import SeriesActivation, VanillaNet, fuse
 from .cuda_graphs import GraphCache
-from .fast_layers import cpu_layer, cuda_layer
+from .fast_layers import PlainConv, cpu_layer, cuda_layer, depthwise
 from .low_precision import (
     LowPrecision,
     check_range,
@@ -62,7 +63,8 @@ def accelerate(
 
     Raises:
         UserError: If there is no VanillaNet, it cannot be fused, the device does not support an
-            option (the model is unchanged then), or the fused weights do not fit the dtype.
+            option (the model is unchanged then), the fused weights do not fit the dtype, or layers
+            compute more than those of a VanillaNet, as with adapters.
     """
     nets = [module for module in model.modules() if isinstance(module, VanillaNet)]
     if not nets:
@@ -81,6 +83,7 @@ def accelerate(
     _check_device(device, compile is True, cuda_graph)
     fuse(model, neck_and_heads=True).eval()
     for net in nets:
+        _check_layers(net)
         check_range(net, dtype)
 
     steps = Steps(nets[0], device) if report else None
@@ -177,6 +180,24 @@ def _check_device(device: torch.device, compile: bool, cuda_graph: bool) -> None
         raise UserError(f'{option}=True needs CUDA, and the model is on the CPU; leave it out')
     if compile and find_spec('triton') is None:
         raise UserError('compile=True needs Triton: pip install triton')
+
+
+def _check_layers(net: VanillaNet) -> None:
+    """Raise UserError if layers compute something that fast layers would not."""
+    layers = dict(stem=(net.stem[0], nn.Identity(), net.stem[1]))
+    layers |= {f'stages.{i}': (b.conv, b.pool, b.act) for i, b in enumerate(net.stages)}
+    for name, (conv, pool, act) in layers.items():
+        if isinstance(conv, nn.Conv2d) and isinstance(act, SeriesActivation):
+            window = PlainConv(depthwise(act.weight, act.bias), torch.float64)
+            fast = nn.Sequential(PlainConv(conv, torch.float64), pool, nn.ReLU(), window)
+            old, side = nn.Sequential(conv, pool, act), 4 * max(conv.kernel_size)
+            if same_outputs(old, fast, conv.in_channels, side):
+                continue
+        raise UserError(
+            f'{name} of VanillaNet cannot be accelerated, since it computes more than convolution, '
+            'pool and series activation; merge adapters, in PEFT by merge_and_unload(), and remove '
+            'added modules, subclasses and hooks'
+        )
 
 
 def _replace_layers(net: VanillaNet, dtype: torch.dtype, device: torch.device) -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import mkldnn
 
+from ...copies import has_hooks
 from ...models import SeriesActivation
 from ...ops.series_activation import channels_innermost, series_activation
 
@@ -132,7 +133,7 @@ def cuda_layer(
     if act.weight.shape[-1] not in FUSED_WINDOWS:
         window = PlainConv(depthwise(act.weight, act.bias), dtype)
         return fast, pool, nn.Sequential(nn.ReLU(), window)
-    if isinstance(pool, nn.MaxPool2d) and pool.kernel_size == 2:
+    if str(pool) == str(nn.MaxPool2d(2)) and not has_hooks(pool):
         return fast, nn.Identity(), FusedActivation(act, pool=2)
     return fast, pool, FusedActivation(act, pool=1)
 

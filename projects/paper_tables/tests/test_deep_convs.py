@@ -142,6 +142,37 @@ def test_split_train_and_fuse(name, trained):
     assert [key for key, _ in net.named_modules()] == names
 
 
+def test_a_pruned_convolution_is_not_split():
+    conv = nn.utils.prune.l1_unstructured(nn.Conv2d(4, 4, 3), 'weight', 0.5)
+    assert list(split_convs(nn.Sequential(conv))) == [conv]
+    with pytest.raises(UserError, match='is pruned'):
+        DeepConv(conv)
+
+
+def test_a_shared_convolution_stays_shared(trained):
+    conv = nn.Conv2d(4, 4, 1)
+    net = nn.Sequential(nn.Sequential(conv, conv), conv).eval()
+    x = torch.randn(1, 4, 5, 5)
+    expected = net(x)
+    split_convs(net)
+    assert isinstance(net[1], DeepConv)
+    assert net[0][0] is net[0][1] is net[1]
+    torch.testing.assert_close(net(x), expected)
+    expected = trained(net)(x)
+    join_convs(net)
+    assert type(net[1]) is nn.Conv2d
+    assert net[0][0] is net[0][1] is net[1]
+    torch.testing.assert_close(net(x), expected)
+
+
+def test_joining_drops_no_hook_inside():
+    net = split_convs(nn.Sequential(nn.Conv2d(3, 4, 3)), None)
+    net[0].conv1.register_forward_hook(lambda _module, _args, out: 2 * out)
+    with pytest.raises(UserError, match='0.conv1 to 0.conv2 cannot be fused'):
+        join_convs(net)
+    assert isinstance(net[0], DeepConv)
+
+
 def test_jit_script_compiles_a_fused_convolution():
     model = nn.Sequential(DeepConv(nn.Conv2d(3, 8, 3), norm_cfg=None))
     with pytest.raises(UserError, match='DeepConv.*trace'):
