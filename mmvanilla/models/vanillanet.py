@@ -119,7 +119,8 @@ class VanillaNet(DeepTraining, BaseModule):
             ``dims``, ``strides`` and ``ada_pool`` for another net; see ``parse_arch``.
         out_indices: The resolution levels to return, ascending. Level 0, 1, 2, 3 is the last output
             at stride 4, 8, 16, 32 (3, 6, 12, 24 with ``ada_pool``). Level 0 of the nets of depth 5
-            and 6 is the output of the stem.
+            and 6 is the output of the stem. Stages after the last level are not built, and
+            checkpoints of the whole net load without them.
         act_num: Half the width n of the series activation's (2n + 1) x (2n + 1) window: 3 in the
             published ImageNet nets, 4 in the published detectors.
         in_channels: Channels of the input image.
@@ -175,7 +176,8 @@ class VanillaNet(DeepTraining, BaseModule):
         stem = dict(kernel_size=4, **(dict(stride=3, padding=1) if ada_pool else dict(stride=4)))
         reductions = [stem['stride'] * math.prod(strides[:i]) for i in range(len(dims))]
         self.out_strides = tuple(reductions[i + 1] for i in self.out_stages)
-        self.min_size = reductions[-1]
+        number = self.out_stages[-1] + 1  # of stages that are built
+        self.min_size = reductions[number]
         self.frozen_stages = frozen_stages
         # How many of self.stages are frozen; -1 trains the stem, too.
         self.num_frozen = [-1, 0, *(end + 1 for end in ends)][frozen_stages + 1]
@@ -193,7 +195,7 @@ class VanillaNet(DeepTraining, BaseModule):
             self.add_act_learn()
         self.stages = nn.ModuleList(
             Block(*channels, stride, act_num, norm_cfg, ada_pool, deploy)
-            for channels, stride in zip(pairwise(dims), strides, strict=True)
+            for channels, stride in zip(pairwise(dims[: number + 1]), strides[:number], strict=True)
         )
         self._freeze_stages()
 
@@ -224,7 +226,7 @@ class VanillaNet(DeepTraining, BaseModule):
         """Return the features of the levels in ``out_indices``.
 
         Args:
-            x: Images, (N, in_channels, H, W), H and W at least the net's stride (32).
+            x: Images, (N, in_channels, H, W), H and W at least the stride of the last level.
 
         Returns:
             One tensor per level k, (N, out_channels[k], H / out_strides[k], W / out_strides[k]).
@@ -239,8 +241,8 @@ class VanillaNet(DeepTraining, BaseModule):
         slope = self.slope
         x = self.stem(x) if self.deploy else run(self.stem2, anneal(self.stem1(x), slope))
         outs = [contiguous_for_mmcv(x)] if -1 in self.out_stages else []
-        for i in range(self.out_stages[-1] + 1):
-            x = run(self.stages[i], x) if slope is None else run(self.stages[i], x, slope)
+        for i, stage in enumerate(self.stages):
+            x = run(stage, x) if slope is None else run(stage, x, slope)
             if i in self.out_stages:
                 outs.append(contiguous_for_mmcv(x))
         return tuple(outs)

@@ -69,8 +69,9 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
     """Adapt a state dict to a VanillaNet, in place; return whether it has weights of the net.
 
     Kernels of a smaller ``act_num`` are padded with zeros, which does not change their outputs.
-    Counters of batches and ``act_learn`` are optional. If the backbone itself is loaded, the prefix
-    ``backbone.`` is removed, and the weights of heads are dropped.
+    Counters of batches and ``act_learn`` are optional. Weights of stages after the net's last level
+    are dropped. If the backbone itself is loaded, the prefix ``backbone.`` is removed, and the
+    weights of heads are dropped.
 
     Args:
         state_dict: The argument of ``_load_from_state_dict``.
@@ -88,6 +89,10 @@ def fit(state_dict: dict, net: nn.Module, prefix: str) -> bool:
             short, value = name.removeprefix('backbone.'), state_dict.pop(name)
             if short.startswith(BACKBONE_NAMES):
                 state_dict[short] = value
+    numbers = range(len(net.stages), len(net.arch['strides']))
+    unused = tuple(f'{prefix}stages.{i}.' for i in numbers)
+    for name in [name for name in state_dict if name.startswith(unused)]:
+        del state_dict[name]
     deployed = any(name.startswith(f'{prefix}stem.') for name in state_dict)
     if not deployed and not any(name.startswith(f'{prefix}stem1.') for name in state_dict):
         raise CheckpointError(NO_BACKBONE.format(prefix))

@@ -98,6 +98,12 @@ def test_other_depths_count_their_own_stages(depth, last):
     assert found['stem_of_head.weight'][0] == LR
 
 
+def test_learning_rates_do_not_depend_on_the_levels():
+    whole, some = settings(narrow('13')), settings(narrow('13', out_indices=(0, 1, 2)))
+    assert 'stages.10.conv1.0.weight' not in some
+    assert some == {name: whole[name] for name in some}
+
+
 def test_a_backbone_alone_and_frozen_parameters():
     net = narrow('13', frozen_stages=1)
     found = settings(net)

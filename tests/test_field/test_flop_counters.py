@@ -62,6 +62,16 @@ def test_get_model_complexity_info_of_a_fresh_deploy_net(grad):
     assert info['params'] == sum(p.numel() for p in net.parameters())
 
 
+def test_a_net_without_its_last_levels_counts_as_a_shorter_one():
+    shorter = VanillaNet(dict(dims=DIMS[:3], strides=STRIDES[:2]), out_indices=(1,), deploy=True)
+    infos = [
+        get_model_complexity_info(net.eval(), SHAPE, show_table=False, show_arch=False)
+        for net in (build(True, out_indices=(1,)), shorter)
+    ]
+    for name in ('flops', 'params', 'activations'):
+        assert infos[0][name] == infos[1][name]
+
+
 @grads
 @forms
 @modes

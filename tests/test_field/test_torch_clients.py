@@ -278,7 +278,8 @@ def one_process(tmp_path):
         (dict(with_cp=True), dict()),
         (dict(frozen_stages=2), dict(find_unused_parameters=True)),
         (dict(frozen_stages=2, with_cp=True), dict(static_graph=True)),
-        (dict(out_indices=(0, 1)), dict(find_unused_parameters=True)),
+        (dict(out_indices=(0, 1)), dict(static_graph=True)),
+        (dict(out_indices=(0, 1)), dict()),
     ],
     ids=lambda value: ' '.join(value) or 'no options',
 )

@@ -192,7 +192,7 @@ def test_initial_weights_follow_the_seed():
 
     first, second = build(), build()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    weight = VanillaNet(dict(dims=(64, 128), strides=(2,)), (0,)).stages[0].conv2[0].weight
+    weight = VanillaNet(dict(dims=(64, 128), strides=(2,)), (1,)).stages[0].conv2[0].weight
     assert weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.1)  # Kaiming, fan in
     assert abs(weight.mean().item()) < 0.01
 

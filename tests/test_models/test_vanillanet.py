@@ -139,6 +139,45 @@ def test_out_indices_select_levels():
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ('out_indices', 'stages', 'stride'),
+    [((0,), 1, 4), ((0, 1), 2, 8), ((2,), 4, 16), ((3,), 5, 32)],
+)
+@pytest.mark.parametrize('options', [dict(), dict(with_cp=True), dict(deploy=True)])
+def test_stages_after_the_last_level_are_not_built(options, out_indices, stages, stride):
+    torch.manual_seed(0)
+    net = VanillaNet(NARROW, out_indices, **options)
+    assert len(net.stages) == stages
+    assert net.arch['dims'] == NARROW['dims']
+    assert net.min_size == stride
+    torch.manual_seed(0)
+    whole = VanillaNet(NARROW, **options).state_dict()
+    assert all(torch.equal(whole[name], value) for name, value in net.state_dict().items())
+    with pytest.raises(ValueError, match=f'its stride of {stride};'):
+        net(torch.randn(1, 3, stride - 1, stride))
+    if not net.deploy:
+        sum(level.square().sum() for level in net(torch.randn(2, 3, 64, 64))).backward()
+        assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+def test_a_net_without_its_last_level_is_fused_after_a_training_step():
+    net = VanillaNet(NARROW, out_indices=(0, 1))
+    net(torch.randn(2, 3, 64, 64))
+    image = torch.randn(1, 3, 64, 64)
+    expected = net.eval()(image)
+    net.switch_to_deploy()
+    for ours, theirs in zip(net(image), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_level_of_the_stem_alone():
+    net = VanillaNet('5', out_indices=(0,), norm_cfg=dict(type='BN', momentum=None))
+    assert [name for name, _ in net.named_children()] == ['stem1', 'stem2', 'stages']
+    assert len(net.stages) == 0
+    assert net(torch.randn(2, 3, 8, 8))[0].shape == (2, 512, 2, 2)
+    assert VanillaNet('5', out_indices=(0,), frozen_stages=3).train().num_frozen == 2
+
+
 def test_adaptive_pool_halves_any_size_rounding_up():
     net = VanillaNet(dict(NARROW, ada_pool=True), deploy=True).eval()
     # (side + 2 - 4) // 3 + 1 after the stem, then ceil(side / 2) three times.

@@ -193,6 +193,47 @@ def test_no_silent_start_from_scratch(change, options, sentence, door, publish, 
             run(Detector(build(record, **options)), file, tmp_path)
 
 
+def levels(net, record, out_indices):
+    """Compare the levels that a net returns with the record's."""
+    key = 'features' if 'features' in record else 'features_act1'
+    expected = [record[key][level] for level in out_indices]
+    with torch.no_grad():
+        for ours, theirs in zip(net(record['input']), expected, strict=True):
+            assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+@pytest.mark.parametrize('out_indices', [(0,), (0, 1), (1, 2)])
+@pytest.mark.parametrize('name', NAMES)
+def test_weights_of_stages_that_are_not_built_are_ignored(name, out_indices, publish, tmp_path):
+    record, file = publish(name)
+    net = build(record, file, out_indices=out_indices)
+    net.init_weights()
+    levels(net, record, out_indices)
+    model = Detector(build(record, out_indices=out_indices))
+    run(model, file, tmp_path)
+    levels(model.backbone, record, out_indices)
+    # Their own weights load strictly, in the same net and in one of fewer levels.
+    other = Detector(build(record, out_indices=out_indices))
+    other.load_state_dict(model.state_dict())
+    levels(other.backbone, record, out_indices)
+    first = build(record, out_indices=out_indices[:1])
+    first.load_state_dict(model.backbone.state_dict())
+    levels(first, record, out_indices[:1])
+    with pytest.raises(CheckpointError, match=r"lacks 'stages\."):
+        build(record).load_state_dict(net.state_dict())
+
+
+def test_other_surplus_weights_are_reported_without_the_last_level(publish):
+    def add(name):
+        return lambda c: dict(model_ema=dict(c['model_ema'], **{name: torch.zeros(1)}))
+
+    for name in ('stages.0.conv3.0.bias', 'stages.4.conv1.0.bias', 'stages.extra'):
+        record, file = publish('cls6.pt', add(name))
+        assert len(record['arch']['strides']) == 4
+        with pytest.raises(CheckpointError, match=f"holds '{name}', which the net does not have"):
+            build(record, file, out_indices=(0, 1)).init_weights()
+
+
 @pytest.mark.parametrize(
     ('arch', 'sentence'),
     [

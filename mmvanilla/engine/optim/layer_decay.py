@@ -14,9 +14,10 @@ class VanillaNetLayerDecayConstructor(DefaultOptimWrapperConstructor):
     """Scale the learning rate of a VanillaNet's layers down, the more so the earlier they are.
 
     The stem is layer 0, stage i is layer i // 2 + 1, and everything after the backbone is the last
-    layer: number 7 for VanillaNet-13, as in the published COCO recipe. A layer's rate is multiplied
-    by ``decay_rate`` to the power of its distance to the last. Biases and other one-dimensional
-    parameters have no weight decay. Frozen parameters are left out. Training and deploy form work.
+    layer: number 7 for VanillaNet-13, as in the published COCO recipe, with any ``out_indices``.
+    A layer's rate is multiplied by ``decay_rate`` to the power of its distance to the last. Biases
+    and other one-dimensional parameters have no weight decay. Frozen parameters are left out.
+    Training and deploy form work.
 
     ``paramwise_cfg`` is ``dict(decay_rate=...)``, above 0 and at most 1.
 
@@ -42,7 +43,7 @@ class VanillaNetLayerDecayConstructor(DefaultOptimWrapperConstructor):
                 'use another constructor for this model'
             )
         ((prefix, backbone),) = backbones.items()
-        last = (len(backbone.stages) - 1) // 2 + 2
+        last = (len(backbone.arch['strides']) - 1) // 2 + 2
         members: dict[tuple[int, bool], dict[str, nn.Parameter]] = {}
         for name, param in module.named_parameters():
             if param.requires_grad:
