@@ -90,7 +90,7 @@ class VanillaNetClsHead(DeepTraining, ClsHead):
             )
         if self.deploy:
             return self.cls(x).flatten(1)
-        return self.cls2(anneal(self.cls1(x), self.slope)).flatten(1)
+        return self.cls2(anneal(self.cls1(x), self.slope_for(x))).flatten(1)
 
     def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Compute the one convolution; see ``Reparameterizable``."""

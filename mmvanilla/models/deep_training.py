@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..backports import OLD_DYNAMO, MaybeTensor, is_compiling
 from ..errors import UserError, require
@@ -75,6 +75,11 @@ class DeepTraining(Reparameterizable):
         if self.deploy or self._is_one():
             return None
         return self._act_learn.clone()  # backward needs this value, and the buffer may change
+
+    def slope_for(self, x: Tensor) -> Tensor | None:
+        """Return ``slope``; in training, a symbolic trace gets the buffer, to read it later."""
+        traced = isinstance(x, fx.Proxy) and self.training and not self.deploy
+        return self._act_learn if traced else self.slope
 
     def _is_one(self) -> bool:
         """Return whether the value is known to be 1, without synchronizing."""

@@ -57,11 +57,13 @@ class SeriesActivation(Reparameterizable):
         nn.init.normal_(self.weight, std=0.02)
         self.weight.data[..., act_num, act_num] += 1
         self.bias = nn.Parameter(torch.zeros(channels)) if deploy else None
+        # mmengine's efficient_conv_bn_eval expects a module before each norm.
+        self.window = nn.Identity()
         self.bn = nn.Identity() if deploy else build_norm(norm_cfg, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H, W)."""
-        return self.bn(depthwise_conv2d(F.relu(x), self.weight, self.bias))
+        return self.bn(self.window(depthwise_conv2d(F.relu(x), self.weight, self.bias)))
 
     def reparameterize(self, prefix: str = '') -> Callable[[], None]:
         """Fold the norm into weight and bias; see ``Reparameterizable``."""

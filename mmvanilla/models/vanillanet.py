@@ -31,6 +31,7 @@ from .series_activation import SeriesActivation
 from .weights import fit, unwrapped_prefix
 
 MMCV_IS_COMPILED = mmcv_is_compiled()
+fx.wrap('anneal')  # symbolic tracing of a block keeps the call: its slope may be None
 
 
 class AdaptivePool(nn.Module):
@@ -238,7 +239,7 @@ class VanillaNet(DeepTraining, BaseModule):
             self.check_input(x)
         x = fast_layout(x)
         run = recompute if self.with_cp and torch.is_grad_enabled() else nn.Module.__call__
-        slope = self.slope
+        slope = self.slope_for(x)
         x = self.stem(x) if self.deploy else run(self.stem2, anneal(self.stem1(x), slope))
         outs = [contiguous_for_mmcv(x)] if -1 in self.out_stages else []
         for i, stage in enumerate(self.stages):

@@ -70,7 +70,7 @@ class DeepConv(DeepTraining):
         """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         if self.deploy:
             return self.conv(x)
-        return self.conv2(anneal(self.norm(self.conv1(x)), self.slope))
+        return self.conv2(anneal(self.norm(self.conv1(x)), self.slope_for(x)))
 
     def __prepare_scriptable__(self) -> DeepTraining:
         """Let torch.jit.script compile the deploy form."""

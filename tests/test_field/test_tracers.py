@@ -185,6 +185,14 @@ def test_fx_trace_of_a_training_net_has_its_gradients(trained):
         torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-5)
 
 
+def test_fx_trace_of_a_training_net_follows_act_learn(trained):
+    net = build(trained, train=True)
+    traced = fx.symbolic_trace(net)
+    for act_learn in (0.0, 0.4, 1.0):
+        net.act_learn = act_learn
+        agree(traced(OTHERS), net(OTHERS), 1e-3)
+
+
 def test_fx_trace_of_the_head():
     for deploy in (False, True):
         head = VanillaNetClsHead(5, 24, deploy=deploy, loss=nn.CrossEntropyLoss()).eval()
