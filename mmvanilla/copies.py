@@ -35,6 +35,7 @@ def alias(module: nn.Module) -> nn.Module:
     return copy
 
 
+@torch.no_grad()
 def same_outputs(old: nn.Module, new: nn.Module, channels: int, side: int) -> bool:
     """Return whether two modules compute the same in eval mode.
 

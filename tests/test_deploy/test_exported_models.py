@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmvanilla import VanillaNet, fuse
 from mmvanilla.deploy.export import (
     compare,
     exportable,
@@ -16,7 +17,7 @@ from mmvanilla.deploy.export import (
     reference,
     write_model,
 )
-from mmvanilla.deploy.export.pooling import AdaptiveMax, AdaptiveMean
+from mmvanilla.deploy.export.pooling import AdaptiveMax, AdaptiveMean, make_exportable
 from mmvanilla.errors import UserError
 from mmvanilla.models.vanillanet import AdaptivePool
 
@@ -169,6 +170,20 @@ def test_adaptive_pools_are_those_of_pytorch(size):
         torch.testing.assert_close(AdaptiveMean(bins)(x), nn.AdaptiveAvgPool2d(bins)(x))
     for stride in (2, 3):
         assert torch.equal(AdaptiveMax(stride)(x), AdaptivePool(stride)(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', ['conv', 'pool', 'act'])
+@pytest.mark.parametrize('ada_pool', [False, True])
+def test_layers_with_hooks_that_change_outputs_stay(name, ada_pool, trained):
+    arch = dict(dims=[4, 6, 8], strides=[2, 2], ada_pool=ada_pool)
+    net = fuse(trained(VanillaNet(arch, out_indices=(2,)))).eval()
+    net.get_submodule(f'stages.0.{name}').register_forward_hook(lambda _m, _x, out: 1 - out)
+    image = torch.randn(1, 3, 50, 70)
+    expected = net(image)[0]
+    make_exportable(net)
+    assert isinstance(net.stages[1].act, nn.Conv2d)
+    torch.testing.assert_close(net(image)[0], expected, rtol=1e-3, atol=1e-4)
 
 
 def test_what_cannot_be_exported_is_refused(build):

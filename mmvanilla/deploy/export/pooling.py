@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...copies import has_hooks, same_outputs
 from ...models.vanillanet import AdaptivePool, Block
 from ..accelerate.fast_layers import depthwise
 
@@ -65,18 +66,21 @@ def make_exportable(model: nn.Module) -> nn.Module:
     """Replace a fused model's adaptive pools, and move its ReLUs before max-pools, in place.
 
     A ReLU commutes with a max-pool. Before the pool, runtimes merge it into the convolution, and in
-    8 bits the pool then reads bytes.
+    8 bits the pool then reads bytes. Layers with hooks or subclasses that change outputs stay.
     """
+    for block in [module for module in model.modules() if isinstance(module, Block)]:
+        window = depthwise(block.act.weight, block.act.bias)
+        old, new = (block.pool, block.act), (nn.ReLU(), block.pool, window)
+        if same_outputs(nn.Sequential(*old), nn.Sequential(*new), window.in_channels, side=6):
+            block.conv, block.act = nn.Sequential(block.conv, nn.ReLU()), window
     for parent in model.modules():
         for name, child in parent.named_children():
+            if has_hooks(child):
+                continue
             if isinstance(child, nn.AdaptiveAvgPool2d):
                 size: Any = child.output_size
                 size = (size, size) if isinstance(size, int) else tuple(size)
                 setattr(parent, name, AdaptiveMean(size))
             elif isinstance(child, AdaptivePool):
                 setattr(parent, name, AdaptiveMax(child.stride))
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
-    for block in blocks:
-        block.conv = nn.Sequential(block.conv, nn.ReLU())
-        block.act = depthwise(block.act.weight, block.act.bias)
     return model
