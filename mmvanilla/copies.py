@@ -39,20 +39,23 @@ def alias(module: nn.Module) -> nn.Module:
 def same_outputs(old: nn.Module, new: nn.Module, channels: int, side: int) -> bool:
     """Return whether two modules compute the same in eval mode.
 
-    Copies of both map a random image (1, channels, side, side) in float64, and their hooks run.
+    Copies of both map a random image (1, channels, side, side), in float32 or float64, and their
+    hooks run. They are the same up to 1e-4 of the norm of the outputs.
     """
+    like = next(old.parameters())
+    dtype = torch.promote_types(like.dtype, torch.float32)
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, channels, side, side, generator=generator, dtype=torch.float64)
+    image = torch.randn(1, channels, side, side, generator=generator).to(like.device, dtype)
     outs = []
     for module in (old, new):
-        exact = alias(module).eval()
-        for child in exact.modules():
+        copy = alias(module).eval()
+        for child in copy.modules():
             free_weight(child)  # spectral norms are inexact in 16 bit
-        outs.append(exact.double()(image.to(next(old.parameters()).device)))
+        outs.append(copy.to(dtype)(image))
     found, expected = outs
     if any('forward' in vars(child) for child in old.modules()) or found.shape != expected.shape:
         return False
-    return bool((found - expected).norm() <= 1e-5 * expected.norm())
+    return bool((found - expected).norm() <= 1e-4 * expected.norm())
 
 
 def has_hooks(module: nn.Module) -> bool:
