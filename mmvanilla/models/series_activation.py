@@ -69,12 +69,12 @@ class SeriesActivation(Reparameterizable):
         """Fold the norm into weight and bias; see ``Reparameterizable``."""
         channels, _, side, _ = self.weight.shape
         with torch.device('meta'):
-            window = nn.Conv2d(
+            conv = nn.Conv2d(
                 channels, channels, side, padding=side // 2, groups=channels, bias=False
             )
-        window.weight = nn.Parameter(self.weight.detach(), self.weight.requires_grad)
-        layers = {f'{prefix}weight': window, f'{prefix}bn': self.bn}
-        fused = merge(layers, nn.Sequential(window, self.bn))
+        conv.weight = nn.Parameter(self.weight.detach(), self.weight.requires_grad)
+        layers = {f'{prefix}weight': conv, f'{prefix}bn': self.bn}
+        fused = merge(layers, nn.Sequential(conv, self.window, self.bn))
 
         def switch() -> None:
             free_weight(self)

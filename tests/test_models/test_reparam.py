@@ -311,7 +311,7 @@ NORMS = [*(f'{layer}.1' for layer in LAYERS), 'stem2.1', 'stem2.2.bn', 'stages.1
         *((adapt, name) for name in CONVS),
         *((subclass, name) for name in CONVS + NORMS),
         *((hook, name) for name in LAYERS + CONVS + NORMS),
-        *((pre_hook, name) for name in [*LAYERS, 'stem2']),
+        *((pre_hook, name) for name in [*LAYERS, 'stem2', 'stages.1.act.window']),
         *((patch, name) for name in [*LAYERS, 'stages.1.act.bn']),
         *((append, name) for name in LAYERS),
     ],
