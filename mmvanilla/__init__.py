@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
 def _register() -> None:
     """Register everything with mmengine, and let it find the package's configs."""
     import_module('.package_configs', __name__).install()
-    for package in ('models', 'engine', 'deploy'):
+    for package in ('models', 'distill', 'engine', 'deploy'):
         import_module(f'.{package}', __name__)
 
 

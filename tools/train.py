@@ -27,6 +27,11 @@ def parse_args() -> argparse.Namespace:
         help='resume from a checkpoint, FILE[#sha256=HASH] (default: the latest of the work dir)',
     )
     parser.add_argument(
+        '--teacher',
+        metavar='CONFIG@CHECKPOINT',
+        help='learn from a trained model, too: a config (a path or mmdet::...) and its weights',
+    )
+    parser.add_argument(
         '--tensorboard', action='store_true', help='also log to TensorBoard, in the work dir'
     )
     parser.add_argument(
@@ -61,6 +66,8 @@ from mmvanilla.type_name import type_name
 def train_config(args: argparse.Namespace) -> Config:
     """Load the config and apply the arguments of a training."""
     cfg = load_config(args)
+    if args.teacher:
+        mmvanilla.distill.add_teacher(cfg, args.teacher)
     if args.tensorboard:
         log_to_tensorboard(cfg)
     if args.amp:

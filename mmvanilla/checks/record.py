@@ -173,6 +173,11 @@ def _renamed_classes(first: Record, second: Record) -> str:
     return ''
 
 
+def _reordered_classes(first: Record, second: Record) -> str:
+    same = first.classes and second.classes and sorted(first.classes) == sorted(second.classes)
+    return _renamed_classes(first, second) if same else ''
+
+
 def _setting(first: Record, second: Record, group: str) -> str:
     ours, others = (
         {key: value for key, value in record.settings.items() if key.startswith(group)}
@@ -253,6 +258,10 @@ DOORS: dict[str, list[tuple[bool, str, list]]] = dict(
     evaluator=[
         (True, _FILE, [_missing_images, _other_images, _other_categories]),
         (False, _FILE, [_other_objects]),
+    ],
+    teacher=[
+        (True, 'use a teacher of the same labels, or compare features', [_reordered_classes]),
+        (False, _INTENDED, [_renamed_classes]),
     ],
     data=[(True, 'give both data sets the same classes in the same order', [_other_classes])],
 )

@@ -31,6 +31,8 @@ def load_config(args: Namespace) -> Config:
     from mmengine.config import Config
     from mmengine.logging import print_log
 
+    from ..distill.config import use_hook
+
     launcher = getattr(args, 'launcher', 'none')
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError('--launcher pytorch needs torchrun; use tools/dist_train.sh')
@@ -59,6 +61,7 @@ def load_config(args: Namespace) -> Config:
             f'--cfg-options {", ".join(options)} does not fit the config '
             f'({sentence(error)[:200]}); check the keys'
         ) from error
+    use_hook(cfg)
     cfg.launcher = launcher
     cfg.default_scope = scope(cfg)  # pure Python configs have none, but their metrics need one
     check_library(cfg.default_scope)
