@@ -110,6 +110,7 @@ class Distillation:
     def _note(self, key: tuple[str, str], module: nn.Module, inputs: tuple, output: Any) -> None:
         self._outputs[key] = output
 
+    @torch.compiler.disable  # the teacher is loaded and run outside of a compiled step
     def _add_losses(
         self, student: nn.Module, args: tuple, kwargs: dict, output: Any
     ) -> dict[str, Tensor] | None:
@@ -120,8 +121,11 @@ class Distillation:
             return None
         if self.teacher is None:
             self.load(student)
-        self._run_teacher(student, kwargs['inputs'] if 'inputs' in kwargs else args[0])
+        images, *samples = [*args, *(kwargs[k] for k in ('inputs', 'data_samples') if k in kwargs)]
+        self._run_teacher(student, images, *samples[:1])
         losses = dict(output) if self.labels else {}
+        if 'loss' in losses:  # mmengine logs the sum under this name
+            losses['loss_student'] = losses.pop('loss')
         for loss in self.losses:
             name, pair = f'distill.loss_{loss.name}', map(self._output, ROLES, [loss.module] * 2)
             losses[name] = losses.get(name, 0) + loss(*pair)
@@ -129,7 +133,7 @@ class Distillation:
         return losses
 
     @torch.no_grad()
-    def _run_teacher(self, student: nn.Module, images: Any) -> None:
+    def _run_teacher(self, student: nn.Module, images: Any, samples: Any = None) -> None:
         """Run the teacher as far as the compared modules."""
         if not isinstance(images, Tensor):
             raise UserError(
@@ -140,9 +144,11 @@ class Distillation:
             preprocessors = (student.data_preprocessor, self.teacher.data_preprocessor)
             self._convert = Conversion(*preprocessors, images.shape[1])
         features_only = all(loss.module.partition('.')[0] in FEATURES for loss in self.losses)
-        run = self.teacher.extract_feat if features_only else partial(self.teacher, mode='tensor')
         try:
-            run(self._convert(images))
+            if features_only:
+                self.teacher.extract_feat(self._convert(images))
+            else:
+                self.teacher(self._convert(images), samples, mode='tensor')
         except (torch.cuda.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # models of any library

@@ -5,13 +5,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader, load_state_dict
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, UserError, sentence
+from ..installed import check_library
 from ..models.weights import check_weights
-from ..package_configs import find_config
+from ..package_configs import PREFIX, find_config
 from ..safe_load import safe_loading
 from ..type_name import scope
 
@@ -25,10 +27,15 @@ def model_config(teacher: str | dict) -> dict:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        UserError: If its library is not installed.
     """
     if not isinstance(teacher, str):
         return copy.deepcopy(teacher)
-    cfg = Config.fromfile(teacher if '::' in teacher else find_config(teacher))
+    if '::' in teacher and not teacher.startswith(PREFIX):
+        check_library(teacher.partition('::')[0])  # mmengine would install it
+        cfg = get_config(teacher)
+    else:
+        cfg = Config.fromfile(find_config(teacher))
     model = dict(cfg.model, _scope_=scope(cfg))
     if cfg.get('data_preprocessor'):  # as mmengine's runner does
         model.setdefault('data_preprocessor', cfg.data_preprocessor)
@@ -66,15 +73,14 @@ def build_teacher(teacher: str | dict, file: str | None) -> tuple[nn.Module, dic
             load_state_dict(model, weights, strict=False, logger='silent')
         except CheckpointError as error:
             raise CheckpointError(
-                f"the teacher's checkpoint {file!r} does not fit its config ({sentence(error)}); "
-                'give it the config that it was trained with'
+                f"the teacher's checkpoint {file!r} does not fit its config: {sentence(error)}"
             ) from error
     return model.eval().requires_grad_(False), checkpoint
 
 
 def same_weights(first: nn.Module, second: nn.Module) -> bool:
-    """Return whether two models have equal state dicts."""
-    ours, theirs = first.state_dict(), second.state_dict()
+    """Return whether two models have equal parameters."""
+    ours, theirs = dict(first.named_parameters()), dict(second.named_parameters())
     return ours.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name]) for name, value in ours.items()
     )
