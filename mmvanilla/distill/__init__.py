@@ -2,12 +2,10 @@
 
 from .config import add_teacher, use_hook
 from .distillation import Distillation, distilled_model
-from .hook import DistillHook
 from .losses import ChannelWiseDivergence, KLDivergence, PKDLoss
 
 __all__ = [
     'ChannelWiseDivergence',
-    'DistillHook',
     'Distillation',
     'KLDivergence',
     'PKDLoss',

@@ -7,6 +7,7 @@ from .hooks.check_labels import CheckLabelsHook
 from .hooks.check_loss import CheckLossHook
 from .hooks.check_weights import CheckWeightsHook
 from .hooks.deep_training import DeepTrainingHook
+from .hooks.distill import DistillHook
 from .hooks.log_pictures import LogPicturesHook
 from .hooks.progress import progress_bar
 from .hooks.reseed import ReseedHook
@@ -30,6 +31,7 @@ __all__ = [
     'CheckLossHook',
     'CheckWeightsHook',
     'DeepTrainingHook',
+    'DistillHook',
     'LogPicturesHook',
     'PreflightHook',
     'ReseedHook',

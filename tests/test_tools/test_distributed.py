@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import MODELS, init_default_scope
 
 from mmvanilla import VanillaNet
 from mmvanilla.datasets import make_shapes
@@ -57,6 +58,15 @@ def ranks(start_tool, monkeypatch):
         ]
 
     return start
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """Write the weights of a teacher; return the options that name it."""
+    cfg = Config.fromfile(CONFIG)
+    init_default_scope('mmdet')
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'teacher.pth')
+    return ['--teacher', f'{CONFIG}@{tmp_path / "teacher.pth"}']
 
 
 def loss_of(net, images):
@@ -142,8 +152,9 @@ def test_training(data, ranks, tmp_path):
 
 
 @pytest.mark.slow
-def test_terminated_in_one_process_and_resumed_in_both(data, ranks, tmp_path):
-    common = [CONFIG, '--data-root', data, '--work-dir']
+@pytest.mark.parametrize('learns', [False, True])
+def test_terminated_in_one_process_and_resumed_in_both(learns, data, ranks, teacher, tmp_path):
+    common = [CONFIG, *teacher[: 2 * learns], '--data-root', data, '--work-dir']
     options = ['--cfg-options', 'train_cfg.max_epochs=4', 'default_hooks.checkpoint.interval=100']
     for process in ranks('train.py', *common, tmp_path / 'whole', *options):
         code, printed = process.finish()
@@ -156,12 +167,23 @@ def test_terminated_in_one_process_and_resumed_in_both(data, ranks, tmp_path):
     for process in ranks('train.py', *common, tmp_path / 'parts', *options, '--resume'):
         code, printed = process.finish()
         assert code == 0, printed[-3000:]
+    assert ('distill.loss_pkd' in first.printed) == learns
     whole, parts = (
         load_from_local(str(tmp_path / part / 'iter_12.pth')) for part in ('whole', 'parts')
     )
     for key in ('state_dict', 'ema_state_dict'):
         for name, value in whole[key].items():
             assert torch.equal(value, parts[key][name]), name
+
+
+def test_a_teacher_that_does_not_fit_ends_both_with_one_sentence(data, ranks, teacher, tmp_path):
+    (tmp_path / 'teacher.pth').write_bytes(b'')
+    common = [CONFIG, '--data-root', data, '--work-dir', tmp_path, *teacher]
+    first, second = ranks('train.py', *common, '--cfg-options', 'train_cfg.max_epochs=4')
+    (code, printed), (other_code, other) = first.finish(), second.finish()
+    assert code == other_code == 2, printed[-3000:] + other[-3000:]
+    assert (printed + other).count('is an empty file') == 1
+    assert 'Traceback' not in printed + other
 
 
 def test_a_mistake_that_the_first_process_sees_ends_both_with_one_sentence(data, ranks, tmp_path):

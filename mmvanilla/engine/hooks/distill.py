@@ -3,12 +3,14 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..checks import compare, record_of_checkpoint, record_of_config, report
-from .distillation import Distillation
+from ...checks import report
+from ...checks.record import compare, record_of_checkpoint, record_of_config
+from ...distill import Distillation
+from ..distributed import together
+from ..look import unwrap
 
 
 @HOOKS.register_module()
@@ -34,19 +36,18 @@ class DistillHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Load the teacher and add its losses."""
-        model = runner.model
-        while is_model_wrapper(model):
-            model = model.module
-        learning = self.distillation
-        learning.attach(model)
-        learning.load(model)
-        compared = [loss for loss in learning.losses if loss.compares_classes]
-        if compared:
-            theirs = record_of_checkpoint(learning.checkpoint, "the teacher's checkpoint")
+        together(lambda: self._begin(runner))
+        kind = type(self.distillation.teacher).__name__
+        losses = [f'{type(loss).__name__} of {loss.module}' for loss in self.distillation.losses]
+        runner.logger.info(f'The student learns from a {kind}: {", ".join(losses)}')
+
+    def _begin(self, runner: Runner) -> None:
+        model = unwrap(runner.model)
+        self.distillation.attach(model)
+        self.distillation.load(model)
+        if any(loss.compares_classes for loss in self.distillation.losses):
+            theirs = record_of_checkpoint(self.distillation.checkpoint, "the teacher's checkpoint")
             report(compare(theirs, record_of_config(runner.cfg), 'teacher'), self.warn_only)
-        kind = type(learning.teacher).__name__
-        losses = ', '.join(f'{type(loss).__name__} of {loss.module}' for loss in learning.losses)
-        runner.logger.info(f'The student learns from a {kind}: {losses}')
 
     def after_train(self, runner: Runner) -> None:
         """Remove the losses and the teacher."""
