@@ -111,6 +111,33 @@ def test_a_classifier(pictures, save, tool_output, run_test, tmp_path):
     assert lines[0] == lines[1]
 
 
+FOLDER = """
+_base_ = '{base}'
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='CustomDataset',
+        data_root='{folder}',
+        with_label=False,
+        pipeline=_base_.train_pipeline,
+    )
+)
+default_hooks = dict(distill=dict(labels=False), checkpoint=dict(save_best=None))
+val_dataloader = val_cfg = val_evaluator = None
+"""
+
+
+def test_a_folder_without_labels(pictures, save, tool_output, tmp_path):
+    config = tmp_path / 'folder.py'
+    config.write_text(FOLDER.format(base=Path(CLASSIFIER).absolute(), folder=pictures))
+    options = ['--work-dir', tmp_path / 'work', '--cfg-options', *SHORT]
+    teacher = f'{CLASSIFIER}@{save(CLASSIFIER)}'
+    tool_output('train.py', config, '--teacher', teacher, *options)
+    steps = logged(tmp_path / 'work')
+    assert len(steps) == 9  # 30 pictures
+    assert all(step['loss'] == step['distill.loss_kl'] > 0 for step in steps)
+
+
 STUDENT_AND_TEACHER = """
 _base_ = '{base}'
 model = dict(
