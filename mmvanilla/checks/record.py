@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.registry import DATASETS, DefaultScope
 
-from ..type_name import scope, type_name
+from ..type_name import scope, type_name, walk
 from .documents import read_json
 from .findings import Finding
 
@@ -27,7 +27,8 @@ class Record:
         name: The name of the source in messages.
         classes: The class names in the order of the labels.
         settings: Numbers and texts by names with dots: ``preprocessing`` (of the channels),
-            ``sizes`` (of tested images), ``test_cfg``, ``optimizer`` and ``schedule``.
+            ``sizes`` (of tested images), ``test_cfg``, ``optimizer``, ``schedule`` and
+            ``teacher``.
         categories: Category names by id, in the order of the labels.
         images: File name without suffix, height and width of each image, by id.
         objects: The number of objects of each image that has any, by id.
@@ -190,6 +191,12 @@ def _setting(first: Record, second: Record, group: str) -> str:
     return ''
 
 
+def _other_teacher(first: Record, second: Record) -> str:
+    ours, others = (record.settings.get('teacher') for record in (first, second))
+    text = f'the teacher is {ours} in {first.name} and {others} in {second.name}'
+    return text * (ours != others)
+
+
 def _no_settings(first: Record, second: Record) -> str:
     if first.settings or not second.settings:
         return ''
@@ -244,7 +251,7 @@ DOORS: dict[str, list[tuple[bool, str, list]]] = dict(
     load_from=[(False, _INTENDED, [_renamed_classes, 'preprocessing'])],
     resume=[
         (True, _START, [_other_classes, 'optimizer.type']),
-        (False, _RESUMED, ['preprocessing', 'optimizer', 'schedule']),
+        (False, _RESUMED, ['preprocessing', 'optimizer', 'schedule', _other_teacher]),
     ],
     test=[
         (True, 'use the config that it was trained with', [_other_classes, 'preprocessing']),
@@ -309,8 +316,18 @@ def _settings(cfg: Any) -> dict[str, Any]:
         test_cfg=model.get('test_cfg'),
         optimizer=dict(_dict(wrapper.get('optimizer')), **optimizer),
         schedule=dict(schedule, scheduler=cfg.get('param_scheduler')),
+        teacher=_teacher(cfg),
     )
     return dict(_flat({name: group or {} for name, group in groups.items()}))
+
+
+def _teacher(cfg: Any) -> str:
+    """Return the name of the teacher's config, or else the type of its model; '' if none."""
+    hooks = walk([cfg.get('default_hooks'), cfg.get('custom_hooks')])
+    # A text read as far as possible may have None as a type.
+    teachers = [h.get('teacher') for h in hooks if h.get('type') and type_name(h) == 'DistillHook']
+    teacher = teachers[0] if teachers else ''
+    return teacher if isinstance(teacher, str) else type_name(teacher)
 
 
 def _flat(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:

@@ -19,11 +19,11 @@ ROLES = ('student', 'teacher')
 
 
 class Distillation:
-    """Let a model learn from a teacher: forward hooks add losses to those of the model.
+    """Add losses to a model, the student, that compare it with a trained one, the teacher.
 
-    The teacher is no module of the student, so the student's names, checkpoints, averages and
-    optimizer do not change. The teacher sees the student's batch, augmented and mixed, in its own
-    preprocessing.
+    Forward hooks add them. The teacher is no module of the student, so the names, checkpoints,
+    averages and optimizer of the student do not change. The teacher gets the batch of the student,
+    augmented and mixed, converted to the preprocessing of the teacher.
 
     Args:
         teacher: Config of the teacher's model, or the name of a config file, such as
@@ -31,8 +31,7 @@ class Distillation:
         teacher_checkpoint: Its weights.
         distill: Configs of losses. None takes the loss for the task: KL divergence for
             classifiers, channel-wise divergence for segmentors, else PKD on the neck.
-        labels: Whether the data have labels. Without them the student learns from the teacher
-            only.
+        labels: Whether the data have labels; if not, only the added losses are trained.
 
     Raises:
         UserError: In ``load``, ``attach`` and the first forward pass, if the two models do not fit.
@@ -49,7 +48,7 @@ class Distillation:
         self.labels = labels
         self.losses: list[DistillLoss] = []
         self.teacher: Any = None  # a model of any library, once loaded
-        self.checkpoint: dict = {}
+        self.meta: dict = {}  # of its checkpoint
         self._convert: Conversion | None = None
         self._outputs: dict[tuple[str, str], Any] = {}
         self._handles: list = []
@@ -83,7 +82,7 @@ class Distillation:
         Raises:
             UserError: If it cannot be loaded, is the student itself or has no compared module.
         """
-        teacher, self.checkpoint = build_teacher(self.cfg, self.file)
+        teacher, self.meta = build_teacher(self.cfg, self.file)
         teacher.to(next(student.parameters()).device)
         if same_weights(student, teacher):
             raise UserError(
@@ -184,10 +183,10 @@ def _without_loss(student: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple,
 
 @MODELS.register_module(name='DistilledModel')
 def distilled_model(student: dict, **distillation: Any) -> nn.Module:
-    """Build a student that learns from a teacher, for programs that run no ``DistillHook``.
+    """Build a student with a teacher, for programs that run no ``DistillHook``.
 
-    The result is the student, of its own class and with its own names. The teacher is loaded in
-    the first training step. The tools replace this model in a config by the student and the hook.
+    The student keeps its class and its names. The teacher is loaded in the first training step.
+    The tools replace this model in a config by the student and the hook.
 
     Args:
         student: Config of the student.

@@ -50,7 +50,7 @@ def build_teacher(teacher: str | dict, file: str | None) -> tuple[nn.Module, dic
         file: Its checkpoint.
 
     Returns:
-        The model in eval mode on the CPU, without gradients, and the checkpoint.
+        The model in eval mode on the CPU, without gradients, and the checkpoint's ``meta``.
 
     Raises:
         CheckpointError: If a weight is missing or does not fit.
@@ -75,7 +75,7 @@ def build_teacher(teacher: str | dict, file: str | None) -> tuple[nn.Module, dic
             raise CheckpointError(
                 f"the teacher's checkpoint {file!r} does not fit its config: {sentence(error)}"
             ) from error
-    return model.eval().requires_grad_(False), checkpoint
+    return model.eval().requires_grad_(False), checkpoint.get('meta', {})
 
 
 def same_weights(first: nn.Module, second: nn.Module) -> bool:

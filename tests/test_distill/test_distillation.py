@@ -212,8 +212,7 @@ def test_the_same_loss_on_two_modules_is_added(model_cfg, teacher):
     torch.testing.assert_close(found[2], found[0] + found[1])
 
 
-def test_a_teacher_with_another_head_and_width(model_cfg, teacher):
-    """PKD compares necks of the same channels, whatever is around them."""
+def test_a_teacher_with_other_heads_and_strides(model_cfg, teacher):
     other = model_cfg('mask_rcnn')
     path = teacher(other, 'mask_rcnn.pth')
     cfg = model_cfg('retinanet')

@@ -77,9 +77,9 @@ def test_a_teacher_is_ready(model_cfg, teacher):
     cfg = model_cfg('classifier')
     path = teacher(cfg, note='kept')
     state = torch.get_rng_state()
-    model, checkpoint = build_teacher(cfg, path)
+    model, meta = build_teacher(cfg, path)
     assert torch.equal(state, torch.get_rng_state())
-    assert checkpoint['meta'] == dict(note='kept')
+    assert meta == dict(note='kept')
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     weights = torch.load(path)['state_dict']

@@ -90,6 +90,8 @@ def test_a_classifier(pictures, save, tool_output, run_test, tmp_path):
     # Resumed to the last bit.
     options = ['visualizer.name=rest', '--teacher', teacher, '--work-dir', rest]
     tool_output('train.py', *common, *options, '--resume', whole / 'epoch_2.pth')
+    out = tool_output('train.py', *common, '--work-dir', rest, '--resume', whole / 'epoch_3.pth')
+    assert f'the teacher is {CLASSIFIER} in the checkpoint and None in the config' in out
     again = load_from_local(str(rest / 'epoch_3.pth'))
     for key in ('state_dict', 'ema_state_dict'):
         assert all(torch.equal(value, again[key][name]) for name, value in ours[key].items())

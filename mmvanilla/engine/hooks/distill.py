@@ -17,9 +17,8 @@ from ..look import unwrap
 class DistillHook(Hook):
     """Let the model of a training learn from a teacher; tests and predictions need no teacher.
 
-    The runner's model stays the student itself, so everything that works for it works unchanged,
-    and checkpoints hold the student only. The log has ``distill.loss_*`` as well. The teacher is
-    loaded before the first step, after the student's weights.
+    The runner's model is the student alone, and so are checkpoints and averages. The log has
+    ``distill.loss_*``, too. The teacher is loaded before the first step.
 
     Args:
         teacher: Config of the teacher's model, or the name of a config file.
@@ -46,7 +45,9 @@ class DistillHook(Hook):
         self.distillation.attach(model)
         self.distillation.load(model)
         if any(loss.compares_classes for loss in self.distillation.losses):
-            theirs = record_of_checkpoint(self.distillation.checkpoint, "the teacher's checkpoint")
+            theirs = record_of_checkpoint(
+                dict(meta=self.distillation.meta), "the teacher's checkpoint"
+            )
             report(compare(theirs, record_of_config(runner.cfg), 'teacher'), self.warn_only)
 
     def after_train(self, runner: Runner) -> None:
