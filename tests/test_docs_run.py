@@ -54,6 +54,8 @@ PARSED = {
     'mask_rcnn_vanillanet13_shapes.py': 'trains for minutes',
     '--web': 'downloads a package',
     **dict.fromkeys(('mine.py', 'boxes.py', 'regions.py'), 'trains for minutes'),
+    'mmdet::': 'needs the weights of a teacher',
+    'mask_rcnn_vanillanet13_shapes_distill.py': 'trains for minutes',
 }
 # Blocks that are not run here, by their first characters, and what tests them.
 SHOWN = {
