@@ -325,7 +325,8 @@ def _teacher(cfg: Any) -> str:
     """Return the name of the teacher's config, or else the type of its model; '' if none."""
     hooks = walk([cfg.get('default_hooks'), cfg.get('custom_hooks')])
     # A text read as far as possible may have None as a type.
-    teachers = [h.get('teacher') for h in hooks if h.get('type') and type_name(h) == 'DistillHook']
+    hooks = (hook for hook in hooks if isinstance(hook.get('type'), str | type))
+    teachers = [hook.get('teacher') for hook in hooks if type_name(hook) == 'DistillHook']
     teacher = teachers[0] if teachers else ''
     return teacher if isinstance(teacher, str) else type_name(teacher)
 
