@@ -66,7 +66,9 @@ class Distillation:
         self._watch(student, 'student')
         if not self.labels:
             self._handles += [student.register_forward_pre_hook(_without_loss, with_kwargs=True)]
-        self._handles += [student.register_forward_hook(self._add_losses, with_kwargs=True)]
+        # The teacher is loaded and run outside of a compiled step.
+        add_losses = torch.compiler.disable(self._add_losses)
+        self._handles += [student.register_forward_hook(add_losses, with_kwargs=True)]
 
     def detach(self) -> None:
         """Remove the hooks and the teacher."""
@@ -109,7 +111,6 @@ class Distillation:
     def _note(self, key: tuple[str, str], module: nn.Module, inputs: tuple, output: Any) -> None:
         self._outputs[key] = output
 
-    @torch.compiler.disable  # the teacher is loaded and run outside of a compiled step
     def _add_losses(
         self, student: nn.Module, args: tuple, kwargs: dict, output: Any
     ) -> dict[str, Tensor] | None:
