@@ -132,7 +132,7 @@ val_dataloader = val_cfg = val_evaluator = None
 def test_a_folder_without_labels(pictures, save, tool_output, tmp_path):
     config = tmp_path / 'folder.py'
     config.write_text(FOLDER.format(base=Path(CLASSIFIER).absolute(), folder=pictures))
-    options = ['--work-dir', tmp_path / 'work', '--cfg-options', *SHORT]
+    options = ['--work-dir', tmp_path / 'work', '--cfg-options', *SHORT, 'visualizer.name=folder']
     teacher = f'{CLASSIFIER}@{save(CLASSIFIER)}'
     tool_output('train.py', config, '--teacher', teacher, *options)
     steps = logged(tmp_path / 'work')
@@ -160,7 +160,7 @@ def test_a_detector_by_its_model(save, tool_output, run_test, tmp_path):
     common = ['--data-root', data, '--cfg-options', 'train_cfg.max_epochs=1']
     work = tmp_path / 'work'
     options = ['custom_hooks.2.end=1', 'train_dataloader.num_workers=0']
-    options += ['optim_wrapper.type=BFloat16OptimWrapper']
+    options += ['optim_wrapper.type=BFloat16OptimWrapper', 'visualizer.name=detector']
     tool_output('train.py', config, *common, *options, '--work-dir', work)
     assert all(step['distill.loss_pkd'] > 0 for step in logged(work))
     cfg = Config.fromfile(DETECTOR)
