@@ -101,8 +101,9 @@ class Distillation:
                 module = model.get_submodule(loss.module)
             except AttributeError as error:
                 raise UserError(
-                    f'{type(loss).__name__} compares {loss.module!r}, which the {role}, a '
-                    f'{type(model).__name__}, does not have; set module to another one'
+                    f'{type(loss).__name__} compares {loss.module!r}, but the {role} '
+                    f'({type(model).__name__}) has no such module; set module of the loss to '
+                    'another one'
                 ) from error
             handle = module.register_forward_hook(partial(self._note, (role, loss.module)))
             if role == 'student':
@@ -133,13 +134,8 @@ class Distillation:
         return losses
 
     @torch.no_grad()
-    def _run_teacher(self, student: nn.Module, images: Any, samples: Any = None) -> None:
-        """Run the teacher as far as the compared modules."""
-        if not isinstance(images, Tensor):
-            raise UserError(
-                f'the student gets images as {type(images).__name__}; distillation expects one '
-                'tensor (N, C, H, W); set its data_preprocessor to stack them'
-            )
+    def _run_teacher(self, student: nn.Module, images: Tensor, samples: Any = None) -> None:
+        """Run the teacher on the student's images (N, C, H, W), without heads if it can."""
         if self._convert is None:
             preprocessors = (student.data_preprocessor, self.teacher.data_preprocessor)
             self._convert = Conversion(*preprocessors, images.shape[1])
@@ -153,7 +149,7 @@ class Distillation:
             raise
         except Exception as error:  # models of any library
             raise UserError(
-                f'the teacher, a {type(self.teacher).__name__}, cannot take images of shape '
+                f'the teacher ({type(self.teacher).__name__}) cannot take images of shape '
                 f'{tuple(images.shape)} ({type(error).__name__}: {sentence(error)}); give the '
                 'student images of a size that the teacher was trained with'
             ) from error
@@ -162,8 +158,8 @@ class Distillation:
         """Return the noted output of a compared module."""
         if (role, module) not in self._outputs:
             raise UserError(
-                f'{module!r} of the {role} is not called in a step; a loss compares outputs of '
-                'modules; set module to another one'
+                f'{module!r} of the {role} is not called in a step; expected a module with an '
+                'output; set module of the loss to another one'
             )
         return self._outputs[role, module]
 

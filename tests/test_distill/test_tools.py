@@ -67,7 +67,7 @@ def test_a_classifier(pictures, save, tool_output, run_test, tmp_path):
     tool_output('train.py', *common, 'visualizer.name=alone', '--work-dir', alone)
     options = ['visualizer.name=whole', '--teacher', teacher, '--work-dir', whole]
     out = tool_output('train.py', *common, *options)
-    assert 'learns from a ImageClassifier: KLDivergence of head' in out
+    assert 'teacher is loaded (ImageClassifier); added losses: KLDivergence of head' in out
     steps = logged(whole)
     assert len(steps) == 9
     for step in steps:
@@ -103,7 +103,7 @@ def test_a_classifier(pictures, save, tool_output, run_test, tmp_path):
         work = tmp_path / f'test{len(metrics)}'
         out = run_test(config, file, pictures, work=work.name)
         assert 'The deploy form is tested' in out
-        assert 'learns from' not in out
+        assert 'teacher is loaded' not in out
         (result,) = work.glob('*/*.json')
         metrics.append(json.loads(result.read_text())['accuracy/top1'])
         tool_output('predict.py', config, file, pictures / 'val/plain', '--out', work / 'out')

@@ -36,9 +36,9 @@ class DistillHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Load the teacher and add its losses."""
         together(lambda: self._begin(runner))
-        kind = type(self.distillation.teacher).__name__
         losses = [f'{type(loss).__name__} of {loss.module}' for loss in self.distillation.losses]
-        runner.logger.info(f'The student learns from a {kind}: {", ".join(losses)}')
+        kind = type(self.distillation.teacher).__name__
+        runner.logger.info(f'The teacher is loaded ({kind}); added losses: {", ".join(losses)}')
 
     def _begin(self, runner: Runner) -> None:
         model = unwrap(runner.model)
