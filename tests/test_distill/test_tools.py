@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from PIL import Image
 
 from mmvanilla.datasets import make_shapes
@@ -37,9 +37,8 @@ def save(trained, tmp_path):
     def write(config, name='teacher.pth', **options):
         cfg = Config.fromfile(config)
         cfg.merge_from_dict(options)
-        init_default_scope(cfg.default_scope)
         torch.manual_seed(1)
-        model = trained(MODELS.build(cfg.model))
+        model = trained(MODELS.build(dict(cfg.model, _scope_=cfg.default_scope)))
         torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / name)
         return tmp_path / name
 
@@ -163,9 +162,7 @@ def test_a_detector_by_its_model(save, tool_output, run_test, tmp_path):
     options += ['optim_wrapper.type=BFloat16OptimWrapper', 'visualizer.name=detector']
     tool_output('train.py', config, *common, *options, '--work-dir', work)
     assert all(step['distill.loss_pkd'] > 0 for step in logged(work))
-    cfg = Config.fromfile(DETECTOR)
-    init_default_scope('mmdet')
-    names = MODELS.build(cfg.model).state_dict().keys()
+    names = torch.load(tmp_path / 'teacher.pth')['state_dict'].keys()
     file = work / 'iter_2.pth'
     assert load_from_local(str(file))['state_dict'].keys() == names
     for each in (config, DETECTOR):
