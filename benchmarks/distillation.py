@@ -98,7 +98,7 @@ def classifier(share: int) -> Config:
 def config(task: str, teaches: bool, data: Path) -> Config:
     """Return the config of a student or of its teacher."""
     if task == 'classifier':
-        cfg, root = classifier(2 if teaches else 8), data / 'crops'
+        cfg, root = classifier(4 if teaches else 8), data / 'crops'
     else:
         suffix = '' if teaches else '_distill'
         cfg = Config.fromfile(ROOT / f'configs/{task}_vanillanet13_shapes{suffix}.py')
