@@ -315,7 +315,7 @@ def run_tool(capsys, monkeypatch):
         monkeypatch.setattr(logging, 'raiseExceptions', False)  # mmengine's logger outlives a test
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
         # Hooks take the visualizer made last; a logger writes to the stdout it began with.
-        for manager in (Visualizer, MMLogger):
+        for manager in (Visualizer, *Visualizer.__subclasses__(), MMLogger):
             monkeypatch.setattr(manager, '_instance_dict', OrderedDict())
         capsys.readouterr()
         code = 0

@@ -20,11 +20,21 @@ REGISTERED = dict(
     HOOKS={
         *('AccelerateHook', 'AtomicCheckpointHook', 'BroadcastBuffersHook', 'CheckLabelsHook'),
         *('CheckLossHook', 'CheckResumeHook', 'CheckWeightsHook', 'DeepTrainingHook'),
-        *('LogPicturesHook', 'PreflightHook', 'ReseedHook', 'ResumeHook', 'ShowHook'),
+        *(
+            'DistillHook',
+            'LogPicturesHook',
+            'PreflightHook',
+            'ReseedHook',
+            'ResumeHook',
+            'ShowHook',
+        ),
         *('StopOnSignalHook', 'SwitchToDeployHook'),
     },
     LOOPS={'ResumableEpochLoop', 'ResumableIterLoop'},
-    MODELS={'SeriesActivation', 'VanillaNet', 'VanillaNetClsHead'},
+    MODELS={
+        *('ChannelWiseDivergence', 'DistilledModel', 'KLDivergence', 'PKDLoss'),
+        *('SeriesActivation', 'VanillaNet', 'VanillaNetClsHead'),
+    },
     OPTIM_WRAPPERS={'BFloat16OptimWrapper'},
     OPTIM_WRAPPER_CONSTRUCTORS={'VanillaNetLayerDecayConstructor'},
 )

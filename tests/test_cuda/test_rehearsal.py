@@ -300,7 +300,8 @@ def test_a_whole_run(tmp_path, monkeypatch, needs):
     assert runner.iter == steps
     assert done.pop(('after_train_iter', 'copied to the CPU')) == steps
     waits = {function for function, kind in done if kind in ('waits', 'copied to the CPU')}
-    assert waits <= {'act_learn', 'refresh_act_learn', 'check_bn', 'parameters_like', 'nms'}
+    fusing = {'act_learn', 'refresh_act_learn', 'check_bn', 'parameters_like', 'same_outputs'}
+    assert waits <= {*fusing, 'nms'}
     state = torch.load('work/iter_4.pth', weights_only=True)
     assert all(type(value) is torch.Tensor for value in state['state_dict'].values())
 
@@ -344,11 +345,12 @@ def test_the_full_net_under_the_autocast_of_cuda(act_learn, dtype):
 @pytest.mark.usefixtures('fake_cuda')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 def test_the_full_accelerated_net(dtype):
-    """Fake weights cannot be fused, so the net is built in deploy form."""
+    """Fake weights cannot be fused or compared, so the net is built in deploy form."""
     net = VanillaNet('13', act_num=4, deploy=True).eval()
     image = torch.randn(1, 3, 800, 1280)
     expected, seen = net(image), []
-    with patch('mmvanilla.deploy.accelerate.accelerate.check_range', lambda net, dtype: None):
+    module = 'mmvanilla.deploy.accelerate.accelerate'
+    with patch(f'{module}.check_range'), patch(f'{module}._check_layers'):
         accelerate(net, dtype)
     kinds = FusedActivation | PointwiseConv | PlainConv
     fast = [module for module in net.modules() if isinstance(module, kinds)]

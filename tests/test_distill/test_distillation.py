@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import batch_of
+from batches import batch_of
 from mmengine.config import ConfigDict
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS

@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from conftest import batch_of
+from batches import batch_of
 from mmengine.registry import MODELS
 
 from mmvanilla import UserError

@@ -23,7 +23,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize('tool', TOOLS)
+def test_every_tool_with_arguments_is_tried():
+    assert set(TOOLS) - set(WRONG) == {'env.py'}
+
+
+@pytest.mark.parametrize('tool', WRONG)
 def test_a_mistake_is_one_sentence_and_with_debug_its_traceback(tool, run_tool, tool_error):
     tool_error(tool, *WRONG[tool])
     with pytest.raises((OSError, ValueError)):
