@@ -1,6 +1,7 @@
 """Files, headings, names and published figures in the docs exist and are right."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmvanilla import VanillaNet
 from projects.paper_tables.counting import count_both
 from projects.paper_tables.published import TABLE3, TABLE4
 
@@ -148,3 +150,13 @@ def test_figures_of_classifiers(name):
 def test_pages_are_short(path):
     most = MAX_WORDS.get(str(path.relative_to(ROOT)), 1500)
     assert len(path.read_text().split()) <= most
+
+
+OWN_NET = re.compile(r'dims=(\[[\d, ]+\]), strides=(\[[\d, ]+\])')
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/own_data.md', 'docs/training.md'])
+def test_own_nets_have_all_levels(page):
+    for dims, strides in OWN_NET.findall((ROOT / page).read_text()):
+        net = VanillaNet(dict(dims=json.loads(dims), strides=json.loads(strides)))
+        assert len(net(torch.zeros(1, 3, 64, 64))) == 4
