@@ -8,7 +8,7 @@ model = dict(
         std=[58.395, 57.12, 57.375],
         to_rgb=True,
     ),
-    backbone=dict(type='VanillaNet', arch='13', out_indices=(3,), channels_last=True),
+    backbone=dict(type='VanillaNet', arch='13', out_indices=(3,)),
     head=dict(
         type='VanillaNetClsHead',
         num_classes=1000,

@@ -14,7 +14,6 @@ model = dict(
         arch='13',
         act_num=4,
         out_indices=(1, 2, 3),
-        channels_last=True,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),
     neck=dict(in_channels=[1024, 2048, 4096], start_level=0),

@@ -14,7 +14,6 @@ model = dict(
         type='VanillaNet',
         arch='13',
         act_num=4,
-        channels_last=True,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),
     decode_head=dict(in_channels=[512, 1024, 2048, 4096], norm_cfg=norm_cfg),

@@ -42,7 +42,6 @@ def train(stock_configs, monkeypatch, tmp_path):
         pytest.param('mmdet::centernet/centernet_r18_8xb16-crop512-140e_coco.py', id='centernet'),
         pytest.param('mmdet::libra_rcnn/libra-retinanet_r50_fpn_1x_coco.py', id='list-of-necks'),
         pytest.param('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', id='syncbn'),
-        pytest.param('mmseg::dmnet/dmnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', id='view'),
         pytest.param('mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py', id='resize-concat'),
         pytest.param('mmpretrain::simsiam/simsiam_resnet50_8xb32-coslr-100e_in1k.py', id='simsiam'),
         *(

@@ -115,7 +115,7 @@ def test_levels_of_the_published_variants(arch, channels):
 
 @pytest.mark.parametrize('deploy', [False, True])
 def test_a_level_is_the_last_output_at_its_resolution(deploy):
-    net = VanillaNet(NARROW, deploy=deploy, channels_last=True).eval()
+    net = VanillaNet(NARROW, deploy=deploy).eval()
     outputs = []
     stem = net.stem if deploy else net.stem2
     for module in [stem, *net.stages]:
@@ -126,18 +126,6 @@ def test_a_level_is_the_last_output_at_its_resolution(deploy):
     # For a compiled mmcv they are copied.
     same = torch.equal if MMCV_IS_COMPILED else operator.is_
     assert all(same(ours, last[ours.shape[-1]]) for ours in features)
-
-
-@pytest.mark.parametrize('options', [dict(), dict(with_cp=True), dict(deploy=True)])
-@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
-def test_heads_can_view_features(options, layout):
-    net = VanillaNet(NARROW, **options).train(not options.get('deploy'))
-    image = torch.randn(2, 3, 64, 64).contiguous(memory_format=layout)
-    loss = sum(level.view(2, -1).square().sum() for level in net(image))
-    if net.training:
-        loss.backward()
-    levels = VanillaNet(NARROW, channels_last=True, **options).eval()(image)
-    assert all(level.is_contiguous() == MMCV_IS_COMPILED for level in levels)
 
 
 def test_out_indices_select_levels():
