@@ -318,7 +318,7 @@ def main(args: argparse.Namespace) -> None:
     """Fuse, export, compare."""
     mmvanilla.safe_loading()
     console = Console(soft_wrap=True, highlight=False)
-    with one_sentence_errors(args.debug, UserError, FileNotFoundError, ValueError):
+    with one_sentence_errors(args.debug, UserError, OSError, ValueError):
         cfg = load_config(args)
         if args.checkpoint:
             model, meta = build_model(cfg, args.checkpoint, args.warn_only)

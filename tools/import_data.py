@@ -59,6 +59,7 @@ import contextlib
 import glob
 import io
 import math
+from collections import Counter
 from functools import partial
 
 import cv2
@@ -195,6 +196,14 @@ def draw_sheet(out: Path, task: str, classes: tuple[str, ...]) -> np.ndarray:
     return tile(small, math.ceil(math.sqrt(len(small))))
 
 
+def describe(pictures: list[Picture]) -> str:
+    """Return the number of objects of each class, most first, and of images without objects."""
+    counts = Counter(shape.name for picture in pictures for shape in picture.shapes)
+    texts = [f'{number} {name}' for name, number in counts.most_common()]
+    empty = sum(not picture.shapes for picture in pictures)
+    return ', '.join([*texts, f'{empty} without objects'])
+
+
 def report(taken: Taken, pictures: list[Picture], task: str, out: Path) -> None:
     """Print the numbers of images, and a table of those left out."""
     console = Console(highlight=False, soft_wrap=True)
@@ -209,8 +218,7 @@ def report(taken: Taken, pictures: list[Picture], task: str, out: Path) -> None:
     for split in ('train', 'val', 'test'):
         chosen = [picture for picture in pictures if picture.split == split]
         if chosen:
-            objects = sum(len(picture.shapes) for picture in chosen)
-            text = f', {objects} objects' if task == 'detection' else ''
+            text = f': {describe(chosen)}' if task == 'detection' else ''
             print(f'{split}: {len(chosen)} images{text}')
     print(f'classes: {", ".join(taken.classes)}')
     print(f'written to {out}')

@@ -78,6 +78,8 @@ def read_recipe(args: argparse.Namespace) -> tuple[Config, str]:
 def main(args: argparse.Namespace) -> None:
     """Write the config."""
     with one_sentence_errors(args.debug, UserError, OSError):
+        if args.out and os.path.exists(args.out):
+            raise UserError(f'--out {args.out!r} exists, perhaps with your changes; name another')
         facts = find_facts(args.data)
         cfg, base = read_recipe(args)
         settings, warnings = suggest(

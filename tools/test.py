@@ -4,6 +4,7 @@ Tests a checkpoint or an exported file with the metrics of the config.
 """
 
 import argparse
+import os
 
 from mmvanilla.cli import (
     EXPORTED,
@@ -65,6 +66,12 @@ def parse_args() -> argparse.Namespace:
         parser.error('--against is for a report; add --report DIR')
     if args.against and (args.compare or args.out or args.show_dir):
         parser.error('--against tests two models for a report; leave out --compare and others')
+    if args.report and os.path.isfile(args.report):
+        parser.error(f'--report is {args.report!r}, which is a file; expected a folder')
+    if args.against and '://' not in args.against:
+        file = args.against.partition('#')[0]
+        if not os.path.exists(os.path.expanduser(file)):
+            parser.error(f'--against is {file!r}, which does not exist; check the path')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out is {args.out!r}, expected a name that ends in .pkl')
     check_config(args)

@@ -22,7 +22,7 @@ WARM_UP = 2000  # steps at most
 MAX_EPOCHS = 300
 VALIDATIONS = 20  # in a training at most
 PICTURES = 5  # that a validation draws
-PATIENCE = 5  # validations without a better result
+PATIENCE = 10  # validations without a better result
 ANCHORS = (1, 1.5, 2, 3, 4, 6, 8)  # octave base scales that are tried
 GIB = 2**30
 SHARE = 0.8  # of the free memory
@@ -371,6 +371,8 @@ def _pipeline(steps: list, factor: float, masks: bool) -> list:
             # One number, or one for width and height; a scale of floats is a range of ratios.
             if isinstance(step.get(key), list | tuple | int):
                 step[key] = scaled(step[key], factor)
+        if step['type'] == 'RandomFlip' and isinstance(step.get('direction'), list | tuple):
+            step.update(prob=0.5, direction='horizontal')  # photos have an upper side
         if step['type'] == 'LoadAnnotations' and 'with_mask' in step:
             step['with_mask'] = masks
         found.append(step)
@@ -527,11 +529,12 @@ def _schedule(cfg: Config, facts: Facts, batch: int, epochs: int | None) -> Iter
     schedule = [shorten(_plain(step), factor, steps) for step in cfg.param_scheduler]
     yield Setting('param_scheduler', schedule, 'as in the recipe, for this length')
     monitor = MONITORED[facts.task].format('segm' if _uses_masks(cfg) else 'bbox')
-    drawn = dict(interval=max(1, facts.images['val'] // PICTURES))
+    batches = math.ceil(facts.images['val'] / cfg.val_dataloader.batch_size)
+    drawn = dict(interval=max(1, batches // PICTURES))
     drawn['enable' if facts.task == 'classification' else 'draw'] = True
     kept_best = dict(interval=interval, save_best=monitor, max_keep_ckpts=3)
     hooks = dict(checkpoint=kept_best, visualization=drawn)
-    reason = f'keep the best checkpoint; draw {PICTURES} images in each validation'
+    reason = f'keep the best checkpoint; draw the first images of about {PICTURES} batches'
     yield Setting('default_hooks', hooks, reason)
     kept = [_plain(hook) for hook in cfg.get('custom_hooks') or ()]
     stop = dict(type='EarlyStoppingHook', monitor=monitor, patience=PATIENCE, min_delta=0.001)
@@ -553,7 +556,7 @@ def shorten(settings: dict, factor: float, steps: int) -> dict:
             found[key] = [max(1, round(each * factor)) for each in value]
         elif value and math.isfinite(value):
             warm_up = in_steps and value <= WARM_UP
-            found[key] = min(value, steps // 10) if warm_up else round(value * factor)
+            found[key] = min(value, max(2, steps // 10)) if warm_up else round(value * factor)
     for key in ('end', 'T_max'):  # of very short trainings
         if settings.get(key):
             found[key] = max(found[key], 1, found.get('begin', 0) + (key == 'end'))

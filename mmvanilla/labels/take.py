@@ -90,6 +90,8 @@ def take(
         except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             taken.leave('images', 'with a damaged label', f'{item.labels}: {sentence(error)}')
             continue
+        if not item.labels.exists():
+            taken.leave('images', 'without labels, kept as background', str(item.image))
         if item.image.resolve() in seen:
             taken.leave('images', 'listed twice', str(item.image))
             continue
@@ -103,7 +105,8 @@ def take(
         why = ''
         for key, number in taken.left.most_common(1):
             why = f'; {number} {key.what} {key.reason} ({taken.examples[key][0]})'
-        raise UserError(f'no image has a sound label{why}; correct the labels or name --format')
+        given = 'sound label' if taken.left else 'object'
+        raise UserError(f'no image has a {given}{why}; correct the labels or name --format')
     names = [rename.get(name, name) for name in found.classes or sorted(counts)]
     taken.classes = tuple(dict.fromkeys([*names, *sorted(set(counts) - set(names))]))
     _check_names(taken.classes)

@@ -48,9 +48,10 @@ def read(source: Path) -> Found:
     if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
+        found = f'names {sorted(names)}' if isinstance(names, dict) else 'no names of classes'
         raise UserError(
-            f'{str(file or source)!r} has no names of classes 0, 1, ...; write them into the '
-            'names of a data.yaml, or one a line into classes.txt'
+            f'{str(file or source)!r} has {found}, expected those of 0, 1, 2, ...; write them into '
+            'the names of a data.yaml, or one a line into classes.txt'
         )
     classes = tuple(map(str, names))
     return Found(_items(root, file, config, classes), classes)

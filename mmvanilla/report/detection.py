@@ -55,8 +55,9 @@ def evaluate(records: list[dict], result: Evaluation, score_thr: float) -> None:
         result.table[f'{name} AP50'] = [_mean(precision[0, :, k, 0, -1]) for k in _classes(result)]
         if kind == 'bbox':
             _add_curves(coco, result)
-            right = _matches(coco)
-            result.bins = Bins.of(*right)
+            scores, right = _matches(coco)
+            if scores.size:
+                result.bins = Bins.of(scores, right)
             _add_wrong(coco, records, result, score_thr)
     objects = np.zeros(len(result.classes), int)
     for each in records:
@@ -154,7 +155,8 @@ def _add_curves(coco: Any, result: Evaluation) -> None:
     if result.curves:
         best = result.curves[F1][-1]
         result.summary['best F1'] = float(best.y.max())
-        result.summary['score threshold of the best F1'] = float(best.x[best.y.argmax()])
+        threshold = float(best.x[best.y.argmax()]) if best.y.any() else float('nan')
+        result.summary['score threshold of the best F1'] = threshold
 
 
 def _matches(coco: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -181,6 +183,7 @@ def _add_wrong(coco: Any, records: list[dict], result: Evaluation, score_thr: fl
         missed[i] += sum(int(m) not in ids for m in each['gtMatches'][0][wanted])
         wrong = (each['dtMatches'][0] == 0) & ~each['dtIgnore'][0].astype(bool)
         false[i] += int((wrong & shown).sum())
+    result.summary['highest score'] = max((e['scores'].max(initial=0) for e in records), default=0)
     result.summary['missed objects'] = int(missed.sum())
     result.summary['false detections'] = int(false.sum())
     order = np.argsort(-(missed + false), kind='stable')[:WORST]

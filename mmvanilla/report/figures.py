@@ -49,13 +49,13 @@ def draw_curves(title: str, curves: list[Curve]) -> bytes:
 
 
 def draw_confusion(counts: np.ndarray, names: tuple[str, ...]) -> bytes:
-    """Draw a confusion matrix, in shares of the true class."""
+    """Draw a confusion matrix, in shares of its rows."""
     with np.errstate(invalid='ignore', divide='ignore'):
         shares = np.nan_to_num(counts / counts.sum(1, keepdims=True))
     side = min(12.0, 3.5 + 0.28 * len(names))
     figure, axes = _axes('True classes (rows) and predicted ones (columns)', side + 0.8, side)
     image = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
-    figure.colorbar(image, label='share of the true class', shrink=0.8)
+    figure.colorbar(image, label='share of the row', shrink=0.8)
     if len(names) <= MOST_NAMES:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(names)), names, fontsize=7)

@@ -41,7 +41,7 @@ figcaption { font-size: .85rem; color: #555; overflow-wrap: anywhere; }
 <ul>{% for line in lines %}<li>{{ line }}</li>{% endfor %}</ul>
 <div class="row"><div><h2>Metrics</h2>
 <table><tr><th></th>{% for name in short %}<th>{{ name }}</th>{% endfor %}
-{% if evaluations|length == 2 %}<th>difference</th>{% endif %}</tr>
+{% if evaluations|length == 2 %}<th>{{ short[1] }} - {{ short[0] }}</th>{% endif %}</tr>
 {% for row in summary %}<tr><td>{{ row[0] }}</td>{% for v in row[1] %}<td>{{ number(v) }}</td>
 {% endfor %}{% if row[1]|length == 2 %}<td>{{ number(row[1][1] - row[1][0]) }}</td>{% endif %}
 </tr>{% endfor %}

@@ -308,6 +308,21 @@ def test_pictures_and_labels_without_each_other(scenes, tmp_path):
     assert labels[1].name in taken.examples['labels', 'without an image'][0]
 
 
+def test_pictures_without_label_files_are_counted(scenes, tool_output, tmp_path):
+    """YOLO takes them for background."""
+    write_yolo(scenes, tmp_path / 'source', False)
+    label = sorted((tmp_path / 'source/labels').iterdir())[0]
+    number = len(label.read_text().splitlines())
+    label.unlink()
+    out = tool_output('import_data.py', tmp_path / 'source', '--out', tmp_path / 'out')
+    assert 'background' in out
+    lines = [line for line in out.splitlines() if line.startswith(('train: ', 'val: '))]
+    assert sum(int(re.search(r'(\d+) without objects', line)[1]) for line in lines) == 1
+    counts = [int(n) for line in lines for n in re.findall(rf'(\d+) (?:{"|".join(CLASSES)})', line)]
+    whole = sum(len(objects) for objects in original(scenes).values())
+    assert sum(counts) == whole - number
+
+
 def test_boxes_beyond_their_image(tmp_path):
     cv2.imwrite(tmp_path / 'a.png', np.zeros((40, 60, 3), np.uint8))
     boxes = [(-10, 5, 20, 30), (70, 5, 80, 30), (5, 5, 5, 30), (0, 0, 60.9, 40)]

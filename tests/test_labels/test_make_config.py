@@ -43,6 +43,7 @@ def data(tmp_path_factory):
 
 def write(tool_output, tmp_path, data, recipe, *options):
     file = tmp_path / 'mine.py'
+    file.unlink(missing_ok=True)
     tool_output('make_config.py', data, '--recipe', recipe, '--out', file, *options)
     return file, Config.fromfile(file)
 
@@ -167,6 +168,26 @@ def test_schedules_of_any_length(factor):
         if factor == 0.5 and part.get('by_epoch', True):
             assert short['end'] == part['end'] / 2
     assert shorten(parts[0], 0.5, 2000)['end'] == 200
+
+
+def test_a_short_training_warms_up():
+    """The learning rate rises, also in a training of 15 steps."""
+    weight = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=1)
+    warm_up = dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=500)
+    schedule = PARAM_SCHEDULERS.build(dict(shorten(warm_up, 0.01, 15), optimizer=optimizer))
+    for _ in range(15):
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]['lr'] == 1
+
+
+def test_a_config_is_not_overwritten(data, tool_output, tool_error, tmp_path):
+    file, _ = write(tool_output, tmp_path, data / 'coco', 'retinanet_vanillanet13_shapes')
+    file.write_text('mine')
+    options = ('--recipe', 'retinanet_vanillanet13_shapes', '--out', file)
+    assert 'exists' in tool_error('make_config.py', data / 'coco', *options)
+    assert file.read_text() == 'mine'
 
 
 def test_class_weights_change_their_length():

@@ -66,8 +66,8 @@ def shaken(dataset, rng):
 
 
 @pytest.fixture
-def detected(scenes):
-    dataset = CocoDataset(
+def dataset(scenes):
+    return CocoDataset(
         data_root=str(scenes / 'coco'),
         ann_file='annotations/instances_val2017.json',
         data_prefix=dict(img='val2017/'),
@@ -75,12 +75,34 @@ def detected(scenes):
         pipeline=[],
         test_mode=True,
     )
-    samples = shaken(dataset, np.random.default_rng(0))
+
+
+def evaluated(dataset, samples):
     report = ReportMetric('model.pth', dataset)
     report.dataset_meta = dataset.metainfo
     report.process(None, samples)
     report.evaluate(len(samples))
-    return dataset, samples, report.evaluation
+    return report.evaluation
+
+
+@pytest.fixture
+def detected(dataset):
+    samples = shaken(dataset, np.random.default_rng(0))
+    return dataset, samples, evaluated(dataset, samples)
+
+
+def test_a_model_that_detects_nothing(dataset, tmp_path):
+    """No threshold, calibration or curve is made up."""
+    samples = shaken(dataset, np.random.default_rng(0))
+    for sample in samples:
+        sample['pred_instances'] = {k: v[:0] for k, v in sample['pred_instances'].items()}
+    found = evaluated(dataset, samples)
+    assert found.bins is None
+    assert found.summary['highest score'] == found.summary['box AP'] == 0
+    assert np.isnan(found.summary['score threshold of the best F1'])
+    assert found.summary['missed objects'] == sum(found.table['objects'])
+    write_page(str(tmp_path), [found], 'A title', [])
+    assert '<h2>Calibration</h2>' not in (tmp_path / 'index.html').read_text()
 
 
 def test_detection_equals_mmdets_metric(detected, scenes):
@@ -296,3 +318,7 @@ def test_options(tool_error, files, tmp_path):
     _, config, checkpoint = files('upernet')
     line = tool_error('test.py', config, checkpoint, '--against', checkpoint)
     assert '--report' in line
+    line = tool_error('test.py', config, checkpoint, '--report', config)
+    assert 'is a file' in line
+    options = ('--report', tmp_path / 'page', '--against', tmp_path / 'none.pth')
+    assert 'none.pth' in tool_error('test.py', config, checkpoint, *options)
