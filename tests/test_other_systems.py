@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # Hidden once the libraries, which have ways of their own on each system, are imported.
 HIDE = """
 import builtins, os, platform, shutil, signal, sys
-import cv2, matplotlib.pyplot, mmengine.runner, numpy, torch, torchvision
+import cv2, matplotlib.pyplot, mmengine.runner, numpy, torch, torchvision, yapf
 
 HIDDEN = {'fcntl', 'grp', 'pty', 'pwd', 'resource', 'termios', 'tty'}
 

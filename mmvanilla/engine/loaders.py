@@ -26,15 +26,14 @@ class Draws:
 
     Attributes:
         source: The sampler.
-        skip: How many elements the next iteration leaves out.
     """
 
     def __init__(self, source: Iterable) -> None:
-        self.source, self.skip = source, 0
+        self.source, self._skip = source, 0
         self._epoch, self._drawn = -1, Counter[tuple]()
 
     def __iter__(self) -> Iterator:
-        skip, self.skip = self.skip, 0
+        skip, self._skip = self._skip, 0
         epoch = MessageHub.get_current_instance().get_info('epoch', 0)
         if epoch != self._epoch:  # a loop that counts iterations has one epoch of many passes
             self._epoch, self._drawn = epoch, Counter()
@@ -42,6 +41,10 @@ class Draws:
             drawn = self._number(element)
             if i >= skip:
                 yield drawn
+
+    def skip(self, number: int) -> None:
+        """Leave out elements in the next iteration; newer versions of mmengine call this, too."""
+        self._skip = number
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]
@@ -106,7 +109,7 @@ def pass_over(loader: DataLoader, batches: int) -> int:
     """
     for sampler, size in ((loader.sampler, loader.batch_size), (loader.batch_sampler, 1)):
         if isinstance(sampler, Draws):
-            sampler.skip = batches * (size or 1)
+            sampler.skip(batches * (size or 1))
             return 0
     return batches
 

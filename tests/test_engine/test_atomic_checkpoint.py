@@ -311,7 +311,7 @@ class Fails(Hook):
 
 def test_a_failed_training_unlocks_its_work_dir(lock_elsewhere, tmp_path):
     with pytest.raises(RuntimeError, match='loss is nan') as failed:
-        train(tmp_path, 1, custom_hooks=[Fails()])
+        train(tmp_path, 1, custom_hooks=[dict(type=Fails)])
     train(tmp_path, 1)  # in this process, as in a notebook
     lock_elsewhere()
     assert failed  # its traceback still holds the runner
@@ -342,7 +342,7 @@ def test_a_second_training_in_a_work_dir_leaves_the_files_of_the_first(tmp_path)
 def test_a_second_training_that_saved_nothing_is_not_resumed_from_the_first(tmp_path):
     train(tmp_path, 2)
     with pytest.raises(RuntimeError, match='loss is nan'):
-        train(tmp_path, 3, custom_hooks=[Fails()])
+        train(tmp_path, 3, custom_hooks=[dict(type=Fails)])
     assert latest_checkpoint(str(tmp_path)) is None
     train(tmp_path, 1)
     assert latest_checkpoint(str(tmp_path)) == str(tmp_path / 'epoch_1.pth')

@@ -25,6 +25,7 @@ from mmvanilla.deploy.load import build_model
 from mmvanilla.deploy.predict import make_predictor
 from mmvanilla.engine.hooks.switch_to_deploy import SwitchToDeployHook
 from mmvanilla.errors import CheckpointError
+from mmvanilla.installed import version
 from mmvanilla.safe_load.download import cache_path
 
 ARCH = dict(dims=[4, 4], strides=[2])
@@ -166,7 +167,9 @@ def test_the_environment_cannot_turn_it_off(hostile, tmp_path, monkeypatch, safe
     refused(lambda: CheckpointLoader.load_checkpoint(hostile), tmp_path)
 
 
-OPENMMLAB = 'https://download.openmmlab.com'
+# The models of OneDL's libraries are elsewhere.
+ONEDL = bool(version('onedl-mmengine'))
+OPENMMLAB = 'https://mmassets.onedl.ai' if ONEDL else 'https://download.openmmlab.com'
 NAMES = {
     'https://example.invalid/release/a.pth': 'https://example.invalid/release/a.pth',
     'torchvision://resnet18': 'https://download.pytorch.org/models/resnet18-f37072fd.pth',

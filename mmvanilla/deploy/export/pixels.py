@@ -45,8 +45,11 @@ class Pixels(nn.Module):
         # Names in mmdet, mmseg and mmpretrain.
         swap = ('_channel_conversion', 'channel_conversion', 'to_rgb')
         self.swap_channels = any(getattr(preprocessor, name, False) for name in swap)
-        self.divisor = getattr(preprocessor, 'pad_size_divisor', padding.get('size_divisor') or 1)
-        self.pad_value = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
+        if hasattr(preprocessor, 'test_cfg'):  # OneDL's has pad_size_divisor, too, for training
+            self.divisor = padding.get('size_divisor') or 1
+            self.pad_value = preprocessor.pad_val
+        else:
+            self.divisor, self.pad_value = preprocessor.pad_size_divisor, preprocessor.pad_value
         self.normalize = preprocessor._enable_normalize
         if self.normalize:
             self.register_buffer('mean', preprocessor.mean[None].clone())
